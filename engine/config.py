@@ -1,0 +1,112 @@
+"""Configurations: frozen dataclasses, written to JSON, read back, checked and compared. Knows no task."""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values (tuples become lists)."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def from_dict(cls: type[Config], values: dict[str, Any], where: str = "") -> Config:
+    """Rebuild a configuration from `to_dict`'s output.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value has the wrong type; names it as `group.field`.
+    """
+    hints = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
+    if unknown or missing:
+        place = where or "the configuration"
+        raise ConfigError(f"{place}: unknown keys {unknown}, missing keys {missing}: was it written by another version?")
+    return cls(**{name: _convert(hints[name], values[name], f"{where}{name}") for name in names})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a group of settings, found {value!r}")
+        return from_dict(typing.cast(type, hint), value, f"{where}.")
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        wanted = [option for option in options if option is not type(None)]
+        return _convert(wanted[0], value, where)
+    if origin is tuple and isinstance(value, list):
+        items = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
+        if len(items) == len(value):
+            return tuple(_convert(item, element, where) for item, element in zip(items, value, strict=True))
+    if origin is typing.Literal and value in options:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{where}: expected {hint}, found {value!r}")
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data": {"root": 1}} -> {"data.root": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, as {"group.field": (old value, new value)}."""
+    flat_old, flat_new = flatten(old), flatten(new)
+    keys = sorted(flat_old.keys() | flat_new.keys())
+    return {k: (flat_old.get(k), flat_new.get(k)) for k in keys if flat_old.get(k) != flat_new.get(k)}
+
+
+def config_hash(values: dict[str, Any]) -> str:
+    """sha256 over the canonical JSON of `to_dict`'s output."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def check(config: Any) -> None:
+    """Ask every group of the configuration for its problems and report all of them at once.
+
+    A group states its own in a method `problems() -> list[str]`, each naming the field, the value and the allowed range.
+
+    Raises:
+        ConfigError: listing every problem.
+    """
+    found = _problems(config)
+    if found:
+        lines = "".join(f"\n  - {line}" for line in found)
+        raise ConfigError(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:{lines}")
+
+
+def _problems(group: Any) -> list[str]:
+    found: list[str] = list(group.problems()) if hasattr(group, "problems") else []
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        if dataclasses.is_dataclass(value):
+            found += [f"{field.name}.{line}" for line in _problems(value)]
+    return found
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """A run folder's `config.json` as plain values.
+
+    Raises:
+        ConfigError: the file is absent or not JSON.
+    """
+    try:
+        return typing.cast(dict[str, Any], json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable configuration ({error})") from error

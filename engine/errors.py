@@ -1,0 +1,49 @@
+"""The errors a user can meet, each with the exit code its command ends with.
+
+An exception that carries an integer `exit_code` is shown as one `error: ...` line without a traceback
+(engine/cli.py). Packages that may not import this one follow the same convention with errors of their own.
+"""
+
+STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: stopped on request with the state saved; run again to continue
+
+
+class SuiteError(Exception):
+    """Base of the errors below. Its text says what is wrong, where, what was found and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(SuiteError, ValueError):
+    """The command or the configuration cannot be run as given."""
+
+    exit_code = 2
+
+
+class DataError(SuiteError):
+    """The data set or one of its files cannot be used."""
+
+    exit_code = 3
+
+
+class DivergedError(SuiteError):
+    """A loss or a gradient is not finite. Raised before the weights move."""
+
+    exit_code = 4
+
+
+class CheckpointError(SuiteError):
+    """A checkpoint or the storage under the run folder cannot be used."""
+
+    exit_code = 5
+
+
+class MemoryExhaustedError(SuiteError):
+    """The device ran out of memory."""
+
+    exit_code = 6
+
+
+class StopRequested(SuiteError):
+    """A signal asked the run to stop; its state is saved and `--resume` continues it."""
+
+    exit_code = STOPPED_EXIT_CODE

@@ -1,0 +1,116 @@
+"""Parameter groups and the learning rate, which is a pure function of the step: there is no scheduler to resume."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    no_decay: Sequence[str] = (),
+    rate_scale: Sequence[tuple[str, float]] = (),
+) -> list[dict[str, Any]]:
+    """Group the trainable parameters by learning rate and weight decay, with rules on their names.
+
+    The rules are the published ones: regular expressions searched anywhere in the name, every match applied in order.
+
+    Args:
+        named_parameters: as `model.named_parameters()` gives them.
+        learning_rate: of a parameter without rule.
+        weight_decay: of a parameter without rule.
+        no_decay: patterns of the names that get no weight decay.
+        rate_scale: (pattern, factor): the learning rate of matching names is multiplied by the factor.
+
+    Returns:
+        Groups for a torch optimizer: {"params", "names", "lr", "base_rate", "weight_decay"}.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad:
+            continue
+        scale = math.prod(factor for pattern, factor in rate_scale if re.search(pattern, name))
+        decay = 0.0 if any(re.search(pattern, name) for pattern in no_decay) else weight_decay
+        group = groups.setdefault((scale, decay), _new_group(learning_rate * scale, decay))
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def _new_group(rate: float, decay: float) -> dict[str, Any]:
+    return {"params": [], "names": [], "lr": rate, "base_rate": rate, "weight_decay": decay}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate of each step.
+
+    kind:
+        "cosine": half a cosine from the base rate to min_rate over the steps after the warm-up, which is linear from
+            warmup_start times the base rate (Loshchilov and Hutter 2017; timm, RSB, DeiT).
+        "warmup_times_cosine": A2MIM's released "StepFixCosine": the warm-up factor t/W multiplies a cosine whose phase
+            (t-W)/(T-W) is negative, hence mirrored, during the warm-up.
+        "step": times step_factor at every step of `milestones`.
+        "poly": (1 - t/T)^power from the base rate to min_rate (DeepLab, MMSegmentation).
+        "constant".
+    min_rate is absolute: it is not scaled with a group's own rate.
+    """
+
+    kind: Literal["cosine", "warmup_times_cosine", "step", "poly", "constant"]
+    total_steps: int
+    warmup_steps: int = 0
+    warmup_start: float = 0.0
+    min_rate: float = 0.0
+    milestones: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    power: float = 1.0
+
+    def rate(self, step: int, base: float) -> float:
+        """Learning rate during 0-based `step` of a group whose full rate is `base`."""
+        if self.kind == "warmup_times_cosine":
+            cosine = self._cosine(step, base)
+            return cosine * step / self.warmup_steps if step < self.warmup_steps else cosine
+        if step < self.warmup_steps:
+            return base * (self.warmup_start + (1 - self.warmup_start) * step / self.warmup_steps)
+        if self.kind == "cosine":
+            return self._cosine(step, base)
+        if self.kind == "poly":
+            left = 1 - (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
+            return self.min_rate + (base - self.min_rate) * max(left, 0.0) ** self.power
+        if self.kind == "step":
+            return base * self.step_factor ** sum(step >= milestone for milestone in self.milestones)
+        return base
+
+    def _cosine(self, step: int, base: float) -> float:
+        phase = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
+        return self.min_rate + 0.5 * (base - self.min_rate) * (1 + math.cos(math.pi * min(phase, 1.0)))
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        """Set every group's rate for `step` from its "base_rate"; returns the first group's."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(step, group["base_rate"])
+        return float(optimizer.param_groups[0]["lr"])
+
+
+def norms_by_group(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
+    """Rate, decay, weight norm and gradient norm of every group (for the diagnosis of a diverged run)."""
+    rows = []
+    for group in optimizer.param_groups:
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        rows.append(
+            {
+                "lr": float(group["lr"]),
+                "weight_decay": float(group.get("weight_decay", 0.0)),
+                "num_tensors": float(len(group["params"])),
+                "weight_norm": float(torch.nn.utils.get_total_norm(group["params"])),
+                "gradient_norm": float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0,
+            }
+        )
+    return rows
