@@ -29,7 +29,9 @@ def from_dict(cls: type[Config], values: dict[str, Any], where: str = "") -> Con
     unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
     if unknown or missing:
         place = where or "the configuration"
-        raise ConfigError(f"{place}: unknown keys {unknown}, missing keys {missing}: was it written by another version?")
+        raise ConfigError(
+            f"{place}: unknown keys {unknown}, missing keys {missing}: was it written by another version?"
+        )
     return cls(**{name: _convert(hints[name], values[name], f"{where}{name}") for name in names})
 
 

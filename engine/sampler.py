@@ -157,6 +157,8 @@ def make_batches(
             yield group
     except RuntimeError as error:
         raise _explain(error) from error
+    except DataError as error:  # a worker's error arrives with the worker's traceback as its text
+        raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from None
 
 
 def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:

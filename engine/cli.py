@@ -1,0 +1,174 @@
+"""`python -m <package> RECIPE ...`: from recipes, typed functions returning a frozen dataclass, to a command."""
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import json
+import logging
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import torch
+import tyro
+
+from engine import config
+from engine.errors import ConfigError, MemoryExhaustedError, StopRequested
+
+Recipe = Callable[..., Any]
+
+
+def main(
+    package: str, recipes: Mapping[str, Recipe], train: Callable[..., Any], argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Run one recipe of a task package and leave with the exit code of what happened (README lists them).
+
+    Args:
+        package: its name, as in `python -m <package>`.
+        recipes: name -> function; the function's parameters become flags, and so does every field of what it returns.
+        train: (config, run_dir, *, recipe, resume, accept_divergence) -> metrics.
+        argv: command line without the program's name.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    with guard(debug):
+        command = parse(package, recipes, [a for a in arguments if a != "--debug"])
+        metrics = train(
+            command.config,
+            command.run_dir,
+            recipe=command.recipe,
+            resume=command.resume,
+            accept_divergence=command.accept_divergence,
+        )
+        if metrics:
+            print(json.dumps(metrics))
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def guard(debug: bool = False) -> Any:
+    """Turn the suite's errors into one `error: ...` line and an exit code; other errors keep their traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            error = _explain_memory(error)
+        code = getattr(error, "exit_code", None)
+        if code is None or debug:
+            traceback.print_exc()
+        label = "stopped" if isinstance(error, StopRequested) else "error"
+        print(f"{label}: {error}", file=sys.stderr)
+        sys.exit(1 if code is None else code)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _explain_memory(error: torch.OutOfMemoryError) -> MemoryExhaustedError:
+    peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+    reason = str(error).split(". ")[0]
+    return MemoryExhaustedError(
+        f"out of memory ({reason}; peak {peak:.1f} GB). The batch is not made smaller for you, for that would change "
+        "the result: use --accumulation 2 or more for the same global batch in smaller pieces, then --resume"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A parsed command line."""
+
+    recipe: str
+    config: Any
+    run_dir: Path
+    resume: bool
+    accept_divergence: bool
+
+
+def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> Command:
+    """Parse a command line; prints help or an error and exits (0 or 2) where the user asked for or earned it.
+
+    Raises:
+        ConfigError: the recipe does not exist.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(describe(package, recipes))
+        sys.exit(0 if arguments else 2)
+    name, rest = arguments[0], arguments[1:]
+    default, label, rest = _default_config(package, recipes, name, rest)
+    cls = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("run_dir", Annotated[Path, tyro.conf.arg(help="Folder of this run, new or empty unless --resume.")]),
+            ("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default)),
+            ("resume", Annotated[bool, tyro.conf.arg(help="Continue what the run folder holds.")], False),
+            ("accept_divergence", Annotated[bool, tyro.conf.arg(help="Continue a run that diverged.")], False),
+        ],
+        frozen=True,
+    )
+    flags = (tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes)
+    cls.__doc__ = inspect.getdoc(recipes[name]) if name in recipes else f"The configuration in {name}."
+    options = tyro.cli(cls, args=_plain_flags(rest), prog=f"python -m {package} {name}", config=flags)
+    return Command(label, options.config, options.run_dir, options.resume, options.accept_divergence)
+
+
+def _plain_flags(arguments: list[str]) -> list[str]:
+    """`--resume` alone means `--resume True`, while configuration fields take their value explicitly."""
+    out: list[str] = []
+    for i, argument in enumerate(arguments):
+        out.append(argument)
+        alone = i + 1 == len(arguments) or arguments[i + 1].startswith("--")
+        if alone and argument.startswith("--") and argument not in ("--help",) and "=" not in argument:
+            out.append("True")
+    return out
+
+
+def _default_config(
+    package: str, recipes: Mapping[str, Recipe], name: str, rest: list[str]
+) -> tuple[Any, str, list[str]]:
+    """The configuration a recipe name or a config.json stands for, before overrides."""
+    if name.endswith(".json"):
+        stored = config.read_config_file(Path(name))
+        if stored.get("package") != package or stored.get("recipe") not in recipes:
+            raise ConfigError(f"{name} is a {stored.get('package')} configuration of recipe {stored.get('recipe')}")
+        cls = type(recipes[stored["recipe"]]())
+        return config.from_dict(cls, stored["config"]), stored["recipe"], rest
+    if name not in recipes:
+        near = difflib.get_close_matches(name, recipes, n=3, cutoff=0.3) or sorted(recipes)[:3]
+        raise ConfigError(f"{package} has no recipe {name!r}; nearest: {', '.join(near)} (--help lists all)")
+    keywords, rest = _recipe_parameters(recipes[name], rest)
+    return recipes[name](**keywords), name, rest
+
+
+def _recipe_parameters(recipe: Recipe, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Take the flags that are parameters of the recipe function out of the command line: they choose its defaults."""
+    names = {f"--{name.replace('_', '-')}": name for name in inspect.signature(recipe).parameters}
+    keywords: dict[str, str] = {}
+    rest: list[str] = []
+    i = 0
+    while i < len(arguments):
+        flag, _, value = arguments[i].partition("=")
+        if flag in names and (value or i + 1 < len(arguments)):
+            keywords[names[flag]] = value or arguments[i + 1]
+            i += 1 if value else 2
+        else:
+            rest.append(arguments[i])
+            i += 1
+    return keywords, rest
+
+
+def describe(package: str, recipes: Mapping[str, Recipe]) -> str:
+    """The list of recipes with their docstrings."""
+    lines = [
+        f"usage: python -m {package} RECIPE --run-dir DIR --data.root DIR [--resume] [--<field> VALUE ...]",
+        f"       python -m {package} RECIPE --help    every field of a recipe, with its default",
+        "",
+        "recipes:",
+    ]
+    for name, recipe in recipes.items():
+        lines += [f"  {name}", textwrap.indent(inspect.getdoc(recipe) or "", "      "), ""]
+    return "\n".join(lines)

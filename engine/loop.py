@@ -1,0 +1,158 @@
+"""THE training loop. All four tasks run it: exact resume, stopping, the finite check, accumulation, clipping, EMA and
+logging are written here once.
+
+Everything random is a function of (seed, epoch, sample) or (seed, step, rank), the learning rate of the step, the data
+of the step. So the state is weights, buffers, optimizer, EMA, meters and the step, and a run killed at any instant and
+resumed ends with the same bytes as one that never stopped.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine import diagnosis
+from engine.distributed import max_over_ranks, world_size
+from engine.errors import StopRequested
+from engine.progress import Monitor, Stopwatch
+from engine.run import Run
+from engine.state import LoopSettings, TrainingState, seed_step, to_device
+from engine.stop import StopFlag
+
+log = logging.getLogger("mim")
+Batch = Any
+Losses = dict[str, Tensor]
+Evaluate = Callable[[nn.Module, int, Callable[[], None]], dict[str, float]]
+
+
+def train(
+    run: Run,
+    model: nn.Module,
+    *,
+    optimizer: torch.optim.Optimizer,
+    batches: Callable[[int], Iterator[list[Batch]]],
+    loss: Callable[[nn.Module, Batch], Losses],
+    settings: LoopSettings,
+    evaluate: Evaluate | None = None,
+) -> dict[str, float]:
+    """Train to the last step, from wherever the run folder stands.
+
+    Args:
+        run: the claimed run folder.
+        model: on the CPU or the run's device; it is moved, wrapped for several ranks and compiled here.
+        optimizer: over the model's parameters, its groups with a "base_rate" (engine.optim.parameter_groups).
+        batches: first step -> iterator over the steps' lists of micro-batches (engine.sampler.make_batches).
+        loss: (model, micro-batch) -> named scalars; their sum is minimised, each is logged. Called under autocast.
+        settings: everything else.
+        evaluate: (model or its average, step, check_stop) -> metrics; calls check_stop between its batches, equally
+            often on every rank.
+
+    Returns:
+        The metrics of the last evaluation (empty without one).
+
+    Raises:
+        StopRequested: a signal arrived; the state is saved.
+        DivergedError: a loss or gradient was not finite; the weights have not moved.
+        CheckpointError: three saves in a row failed, or the last one did.
+    """
+    state = TrainingState(run, model, optimizer, settings)
+    metrics: dict[str, float] = {}
+    with StopFlag() as stop, Monitor(run, settings.total_steps, state.step) as monitor:
+        watch, stream = Stopwatch(), batches(state.step)
+        while True:
+            if evaluate is not None and settings.evaluation_due(state.step):
+                metrics = _evaluate(evaluate, state, stop, monitor)
+                watch = Stopwatch()
+            if state.step == settings.total_steps:
+                return metrics
+            if _any_rank(stop.asked, run.device):
+                _stop(state, stop)
+
+            waiting = time.perf_counter()
+            micro_batches = next(stream)
+            watch.data_wait += time.perf_counter() - waiting
+
+            seed_step(settings.seed, state.step)
+            rate = settings.schedule.apply(optimizer, state.step)
+            bad = torch.zeros((), device=run.device)
+            for i, batch in enumerate(micro_batches):
+                last = i == len(micro_batches) - 1
+                batch = to_device(batch, run.device)
+                with state.gradients_stay_local() if not last else nullcontext():
+                    with state.autocast():
+                        losses = loss(state.forward, batch)
+                    total = torch.stack([value.float() for value in losses.values()]).sum()
+                    state.scaler.scale(total / len(micro_batches)).backward()
+                bad += ~torch.isfinite(total.detach())
+                state.meters.add(losses, 1 / len(micro_batches))
+            gradient_norm = state.clip()
+            # Every rank learns whether any rank is in trouble, or was asked to stop, before any weight moves.
+            verdict = torch.stack([bad + state.gradient_fault(gradient_norm), bad.new_tensor(float(stop.asked))])
+            diverged, stopping = max_over_ranks(verdict).tolist()
+            if diverged:
+                diagnosis.raise_diverged(state, loss, micro_batches, gradient_norm)
+            state.scaler.step(optimizer)
+            state.scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            state.step += 1
+            state.update_average()
+
+            watch.images += settings.batch_size
+            watch.steps += 1
+            monitor.step(state.step)
+            if settings.log_due(state.step):
+                _log(state, monitor, watch, rate, gradient_norm)
+            if settings.checkpoint_due(state.step) or stopping:
+                state.save(must=bool(stopping) or state.step == settings.total_steps)
+            if stopping and state.step < settings.total_steps:
+                _stop(state, stop)
+
+
+def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, rate: float, gradient_norm: Tensor) -> None:
+    """Write the means since the last line, over steps and ranks, and where the time went."""
+    values = {**state.meters.means(), "learning_rate": rate, "gradient_norm": float(gradient_norm)}
+    timing = watch.lap(state.settings.total_steps - state.step)
+    state.run.log("train", state.step, state.step / state.settings.steps_per_epoch, values)
+    state.run.time(state.step, timing)
+    monitor.show("train", state.step, {**values, **{k: timing[k] for k in ("images_per_second", "data_wait")}})
+
+
+def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor: Monitor) -> dict[str, float]:
+    """Evaluate after the current step. A checkpoint of this step stands for the state before its evaluation, so an
+    interrupted evaluation is simply done again."""
+    started = time.perf_counter()
+
+    def check_stop() -> None:
+        if _any_rank(stop.asked, state.run.device):
+            _stop(state, stop)
+
+    average = state.evaluation_model()
+    was_training = average.training
+    average.eval()
+    with torch.no_grad(), state.autocast():
+        metrics = evaluate(average, state.step, check_stop)
+    average.train(was_training)
+    if metrics:
+        state.run.log("val", state.step, state.step / state.settings.steps_per_epoch, metrics)
+        monitor.show("val", state.step, metrics)
+    state.run.time(state.step, {"seconds": round(time.perf_counter() - started, 4), "evaluation": 1})
+    return metrics
+
+
+def _any_rank(flag: bool, device: torch.device) -> bool:
+    if world_size() == 1:
+        return flag
+    return bool(max_over_ranks(torch.tensor(float(flag), device=device)))
+
+
+def _stop(state: TrainingState, stop: StopFlag) -> None:
+    state.save(must=True)
+    reason = stop.reason or "another rank's signal"
+    raise StopRequested(
+        f"stopped by {reason} after step {state.step} of {state.settings.total_steps}; "
+        f"the state is saved in {state.run.dir}: --resume continues it"
+    )
