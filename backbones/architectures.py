@@ -1,0 +1,106 @@
+"""The published architecture names and the timm model each one is. Any other timm name is taken as it is."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+
+from .errors import BackboneError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A timm model with the options that make it the published network."""
+
+    timm_name: str
+    """Name timm builds it from."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for timm, without image size, drop path and classifier."""
+    for_size: Callable[[int], dict[str, Any]] = lambda image_size: {}
+    """Further keyword arguments that depend on the image size in pixels."""
+    is_vit: bool = False
+    """One of the published ViTs (timm's Beit class), which need the published initialisation."""
+    class_token_head: bool = False
+    """True: the ViT's classifier reads the class token. False: the normalised mean of the patch tokens."""
+
+
+def _vit(*, class_token_head: bool = False, **options: Any) -> Architecture:
+    """The ViT of the published runs: BEiT blocks with absolute positions as well.
+
+    Class token, learned absolute positions, one relative position bias table per block ((2 * 14 - 1)^2 + 3 rows at
+    224 px), query and value biases but no key bias, layer scale 0.1, LayerNorm eps 1e-6.
+    """
+    return Architecture(
+        timm_name="beit_base_patch16_224",
+        options={"use_abs_pos_emb": True, "use_rel_pos_bias": True, "init_values": 0.1, **options},
+        for_size=lambda image_size: {"img_size": image_size},
+        is_vit=True,
+        class_token_head=class_token_head,
+    )
+
+
+def _swin(timm_name: str) -> Architecture:
+    """A Swin Transformer: window 7, or 6 at the 192 px of the published pre-training (a stage 4 map of 6 x 6)."""
+    return Architecture(
+        timm_name=timm_name,
+        options={"strict_img_size": False},  # detection and segmentation feed other sizes than the build size
+        for_size=lambda image_size: {"img_size": image_size, "window_size": 6 if image_size == 192 else 7},
+    )
+
+
+def _deit_s() -> Architecture:
+    """DeiT-S as it was pre-trained: 12 blocks x 384, 6 heads, with both absolute and relative positions.
+
+    The published pre-training configuration switches on the relative bias and the layer scale of the other ViTs, so
+    the encoder keeps its absolute positions, gains one bias table per block and loses the key biases: 22.11 M with
+    its classifier, where the original DeiT-S (absolute positions only) has the 22.05 M that tables print. Its
+    fine-tuning reads the class token, unlike that of the other ViTs.
+    """
+    return _vit(embed_dim=384, depth=12, num_heads=6, mlp_ratio=4, class_token_head=True)
+
+
+PUBLISHED: dict[str, Architecture] = {
+    "r50": Architecture(timm_name="resnet50"),
+    "r101": Architecture(timm_name="resnet101"),
+    "r152": Architecture(timm_name="resnet152"),
+    "r200": Architecture(timm_name="resnet50", options={"layers": (3, 24, 36, 3)}),  # plain 7x7 stem, unlike resnet200d
+    "convnext_t": Architecture(timm_name="convnext_tiny"),
+    "convnext_s": Architecture(timm_name="convnext_small"),
+    "convnext_b": Architecture(timm_name="convnext_base"),
+    "vit_s": _vit(embed_dim=768, depth=8, num_heads=8, mlp_ratio=3),  # not DeiT-S: 8 blocks x 768, MLP 2304, 48.8 M
+    "vit_b": _vit(embed_dim=768, depth=12, num_heads=12, mlp_ratio=4),
+    "vit_l": _vit(embed_dim=1024, depth=24, num_heads=16, mlp_ratio=4),
+    "deit_s": _deit_s(),
+    "swin_t": _swin("swin_tiny_patch4_window7_224"),
+    "swin_b": _swin("swin_base_patch4_window7_224"),
+}
+"""Published name -> architecture. ResNets are version 1.5 (stride on the 3x3), ConvNeXts version 1."""
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture called `name`: a published name, else a timm name (a `.tag` after it is ignored).
+
+    Raises BackboneError naming the nearest valid names if there is none.
+    """
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    timm_name = name.partition(".")[0]
+    if timm_name in timm.list_models():
+        return _timm_architecture(timm_name)
+    nearest = difflib.get_close_matches(name, PUBLISHED, n=3) + difflib.get_close_matches(
+        name, timm.list_models(), n=3, cutoff=0.5
+    )
+    raise BackboneError(
+        f"no model is called {name!r}; nearest: {', '.join(dict.fromkeys(nearest)) or 'none'}. "
+        f"Published names: {' '.join(PUBLISHED)}; every name of timm.list_models() works too."
+    )
+
+
+def _timm_architecture(timm_name: str) -> Architecture:
+    """A timm model as timm defines it; `img_size` is passed to those built for one size."""
+    config = timm.get_pretrained_cfg(timm_name)
+    if config is not None and config.fixed_input_size:
+        return Architecture(timm_name=timm_name, for_size=lambda image_size: {"img_size": image_size})
+    return Architecture(timm_name=timm_name)
