@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from engine.errors import DataError
 
@@ -115,8 +115,8 @@ def _decode_with_pillow(data: bytes) -> ImageArray:
         return np.array(_over_white(image))
     except (UnreadableImageError, MemoryError):
         raise
-    except Image.UnidentifiedImageError as error:
-        raise UnreadableImageError(f"not an image ({_looks_like(data)})") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(f"not a readable image ({_looks_like(data)})") from error
     except Exception as error:  # Pillow's format readers raise nearly anything on damaged bytes
         raise UnreadableImageError(f"damaged {_looks_like(data)}: {error or type(error).__name__}") from error
 

@@ -1,0 +1,132 @@
+"""Pre-training samples: one image to a random crop and a mask, both still small integers.
+
+Normalising, mean fill and mask expansion happen once per batch on the device (pretrain/a2mim.py, pretrain/simmim.py).
+Everything random comes from generator(seed, key), so a sample does not depend on worker, rank or history.
+
+Shapes: H W pixels of a file, S image_size, g cells along a side of the crop (S / cell_size).
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from engine.images import ImageArray, ImageIndex, Unreadable, read_sample
+from engine.sampler import SampleKey, generator
+from pretrain.masking import cell_mask
+
+Box = tuple[int, int, int, int]
+"""A part of an image: top, left, height, width, in pixels."""
+
+_NUM_TRIES = 10  # torchvision's RandomResizedCrop gives up after as many and takes the centre
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PretrainDataset(Dataset[dict[str, Tensor]]):
+    """Random resized crop, flip and cell mask of each image; ask it by SampleKey.
+
+    Args:
+        index: the images.
+        image_size: side of the crop after resizing, in pixels.
+        scale: smallest and largest area of the crop relative to the image (A2MIM CNNs: 0.8-1, others 0.67-1).
+        ratio: smallest and largest width / height of the crop before resizing.
+        flip: probability of a horizontal flip.
+        cell_size: side of a mask cell, in pixels of the crop.
+        mask_ratio: share of the cells to hide.
+        seed: of every draw.
+        unreadable: what to do at a bad file, see engine/images.py.
+        run_dir: where skipped files are listed.
+    """
+
+    index: ImageIndex
+    image_size: int = 224
+    scale: tuple[float, float] = (0.67, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    cell_size: int = 32
+    mask_ratio: float = 0.6
+    seed: int = 0
+    unreadable: Unreadable = "stop"
+    run_dir: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Tensor]:
+        """Returns {"image": uint8 (3, S, S) RGB, "mask": uint8 (g, g), 1 where hidden}.
+
+        Raises:
+            DataError: the image cannot be read, see `read_sample`.
+        """
+        array, _ = read_sample(self.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir)
+        rng = generator(self.seed, key)
+        image = resized(array, random_box(rng, array.shape[:2], self.scale, self.ratio), self.image_size)
+        if rng.random() < self.flip:
+            image = image.flip(2)
+        mask = cell_mask(rng, self.image_size, self.cell_size, self.mask_ratio)
+        return {"image": image, "mask": torch.from_numpy(mask)}
+
+
+def random_box(
+    rng: np.random.Generator, size: tuple[int, ...], scale: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
+    """Draw the part to keep, by the law of torchvision's RandomResizedCrop.
+
+    Area uniform in `scale`, logarithm of width / height uniform in `ratio`, place uniform; after ten draws that do not
+    fit, the largest centred part whose shape is within `ratio`.
+
+    Args:
+        rng: source of the draws.
+        size: (height, width) of the image.
+        scale: smallest and largest area relative to the image.
+        ratio: smallest and largest width / height.
+    """
+    height, width = size
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_NUM_TRIES):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
+        shape = math.exp(log_low + (log_high - log_low) * rng.random())
+        box_width, box_height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = int(rng.random() * (height - box_height + 1))
+            left = int(rng.random() * (width - box_width + 1))
+            return top, left, box_height, box_width
+    box_width = min(width, round(height * ratio[1]))
+    box_height = min(height, round(width / ratio[0]))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def resized(array: ImageArray, box: Box, image_size: int) -> Tensor:
+    """A part of an image, (H, W, 3) uint8, resized to (3, S, S) uint8.
+
+    Bilinear with antialiasing, within one grey level of Pillow's resize of the same box.
+    """
+    top, left, height, width = box
+    # A view, pixel by pixel as decoded: torch's vector code takes this order, and returns planes.
+    part_1chw = torch.from_numpy(array[top : top + height, left : left + width]).permute(2, 0, 1).unsqueeze(0)
+    size = (image_size, image_size)
+    return F.interpolate(part_1chw, size=size, mode="bilinear", antialias=True)[0]
+
+
+def centred(array: ImageArray, image_size: int, crop_pct: float = 1.0) -> Tensor:
+    """The view for evaluation and for panels: nothing random.
+
+    The short side is resized to image_size / crop_pct pixels and the centre kept, as torchvision's Resize and CenterCrop
+    do; here the crop comes first, which resizes nothing that is thrown away.
+
+    Args:
+        array: RGB uint8 (H, W, 3).
+        image_size: side of the view in pixels.
+        crop_pct: share of the short side that is kept, in (0, 1].
+
+    Returns:
+        uint8 (3, S, S).
+    """
+    height, width = array.shape[:2]
+    side = max(1, round(min(height, width) * crop_pct))
+    return resized(array, ((height - side) // 2, (width - side) // 2, side, side), image_size)
