@@ -9,7 +9,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import safetensors.torch
 import torch
@@ -79,7 +79,7 @@ def _write_files(folder: Path, snapshot: Snapshot) -> None:
         files["ema.safetensors"] = _write_tensors(folder / "ema.safetensors", snapshot.ema)
     out = storage.HashingFile(folder / "optimizer.pt")
     try:
-        torch.save(snapshot.training, out)
+        torch.save(snapshot.training, cast(IO[bytes], out))
     except RuntimeError as error:
         raise (out.error or error) from error
     finally:

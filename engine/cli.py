@@ -112,7 +112,7 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
     )
     flags = (tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes)
     cls.__doc__ = inspect.getdoc(recipes[name]) if name in recipes else f"The configuration in {name}."
-    options = tyro.cli(cls, args=_plain_flags(rest), prog=f"python -m {package} {name}", config=flags)
+    options: Any = tyro.cli(cls, args=_plain_flags(rest), prog=f"python -m {package} {name}", config=flags)
     return Command(label, options.config, options.run_dir, options.resume, options.accept_divergence)
 
 

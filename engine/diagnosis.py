@@ -63,8 +63,8 @@ def raise_diverged(
     culprit = next((row for row in everyone if row["first_bad_module"] or row["num_bad_gradients"]), everyone[0])
     where = culprit["first_bad_module"] or (culprit["bad_gradients"] or ["the loss itself"])[0]
     raise DivergedError(
-        f"step {step} is not finite on rank {culprit['rank']} (first in {where}; losses {culprit['losses']}); the weights "
-        f"are those of step {step - 1}. Diagnosis: {folder / 'report.json'}. Replay it from the last checkpoint with "
+        f"step {step} is not finite on rank {culprit['rank']} (first in {where}; losses {culprit['losses']}); "
+        f"the weights are those of step {step - 1}. Diagnosis: {folder / 'report.json'}. Replay it from the last checkpoint with "
         "--resume --accept-divergence, or start a new run with a lower learning rate"
     )
 
@@ -72,7 +72,7 @@ def raise_diverged(
 def _replay(
     state: TrainingState, loss: Callable[[nn.Module, Any], dict[str, Tensor]], micro_batches: list[Any]
 ) -> tuple[dict[str, str], str | None]:
-    """Run the forward pass again, watching every module: (losses as text, name of the first module with a bad output)."""
+    """Run the forward pass again: (losses as text, name of the first module with a bad output)."""
     bad: list[str] = []
     shown: dict[str, str] = {}
     with torch.no_grad(), _watch(state.model, bad):

@@ -86,7 +86,7 @@ def train(
                     with state.autocast():
                         losses = loss(state.forward, batch)
                     total = torch.stack([value.float() for value in losses.values()]).sum()
-                    state.scaler.scale(total / len(micro_batches)).backward()
+                    state.scaler.scale(total / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
                 bad += ~torch.isfinite(total.detach())
                 state.meters.add(losses, 1 / len(micro_batches))
             gradient_norm = state.clip()

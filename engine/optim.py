@@ -85,7 +85,7 @@ class Schedule:
             left = 1 - (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
             return self.min_rate + (base - self.min_rate) * max(left, 0.0) ** self.power
         if self.kind == "step":
-            return base * self.step_factor ** sum(step >= milestone for milestone in self.milestones)
+            return float(base * self.step_factor ** sum(step >= milestone for milestone in self.milestones))
         return base
 
     def _cosine(self, step: int, base: float) -> float:

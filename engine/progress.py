@@ -96,14 +96,14 @@ class _TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # purge_step hides what an interrupted attempt wrote beyond the step we continue from.
-        self._writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=first_step)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=first_step)
 
     def write(self, split: str, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(f"{split}/{name}", value, step)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class _WandB:

@@ -22,7 +22,7 @@ class SampleKey(NamedTuple):
     """One use of one sample: `repeat` counts its copies within the epoch (repeated augmentation)."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     repeat: int = 0
 
 

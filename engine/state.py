@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import checkpoint
-from engine.distributed import barrier, rank, sum_over_ranks, world_size
+from engine.distributed import barrier, gather_objects, rank, sum_over_ranks, world_size
 from engine.errors import CheckpointError, ConfigError
 from engine.optim import Schedule
 from engine.run import Run
@@ -41,7 +41,7 @@ class LoopSettings:
     channels_last: bool = False
     clip_grad: float | None = None
     ema_decay: float | None = None
-    ema_warmup: bool = False
+    ema_warmup_steps: int = 0
     log_every: int = 20
     evaluate_every: int = 0
     evaluate_first: bool = False
@@ -53,6 +53,12 @@ class LoopSettings:
         if step == 0:
             return self.evaluate_first
         return step == self.total_steps or bool(self.evaluate_every and step % self.evaluate_every == 0)
+
+    def average_decay(self, step: int) -> float:
+        """Decay of the moving average after `step` steps: 0.9 of ema_decay rising linearly to it over ema_warmup_steps
+        (OpenMixup, whose averages the published networks are)."""
+        rising = min(step / self.ema_warmup_steps, 1.0) if self.ema_warmup_steps else 1.0
+        return (self.ema_decay or 0.0) * (0.9 + 0.1 * rising)
 
     def log_due(self, step: int) -> bool:
         """Every log_every steps and at the end."""
@@ -89,6 +95,14 @@ class Meters:
         self.sums: dict[str, Tensor] = {}
         self.steps = 0.0
 
+    @classmethod
+    def of_rank(cls, stored: list[tuple[dict[str, Tensor], float]], device: torch.device) -> "Meters":
+        """This rank's sums; with another number of ranks than stored, the first rank's stand for all."""
+        meters = cls()
+        sums, meters.steps = stored[rank() if len(stored) == world_size() else 0]
+        meters.sums = to_device(sums, device)
+        return meters
+
     def add(self, losses: dict[str, Tensor], weight: float) -> None:
         """Add one micro-batch's losses with its share of the step."""
         for name, value in losses.items():
@@ -119,7 +133,7 @@ class TrainingState:
         _set_backends(settings, run.device)
         self.model = _place(model, run.device, settings)
         self.average = (
-            ModelEmaV3(self.model, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
+            ModelEmaV3(self.model, decay=settings.ema_decay)
             if settings.ema_decay is not None
             else None
         )
@@ -145,8 +159,7 @@ class TrainingState:
         training = snapshot.training
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
-        self.meters.sums = to_device(training["meters"], self.run.device)
-        self.meters.steps = training["meter_steps"]
+        self.meters = Meters.of_rank(training["meters"], self.run.device)
         self.run.rewind_metrics(snapshot.metrics_offset)
         log.info("continuing %s at step %d", self.run.dir, self.step)
 
@@ -156,9 +169,11 @@ class TrainingState:
         Raises:
             CheckpointError: on the main rank, when the storage refuses for the third time or `must`.
         """
+        # Each rank gets its own sums back when it resumes: added in another order they would round otherwise.
+        sums = gather_objects((to_device(self.meters.sums, torch.device("cpu")), self.meters.steps))
         if self.run.main:
             try:
-                checkpoint.save(self.run.dir, self._snapshot())
+                checkpoint.save(self.run.dir, self._snapshot(sums))
                 self._failed_saves = 0
             except CheckpointError as error:
                 self._failed_saves += 1
@@ -168,17 +183,14 @@ class TrainingState:
         if must:
             barrier()
 
-    def _snapshot(self) -> checkpoint.Snapshot:
-        # A rank adds up its own losses; only the main rank's sums are stored, so with several ranks the window
-        # that a stop cuts in two logs the main rank's share of its first half.
+    def _snapshot(self, meters: list[tuple[dict[str, Tensor], float]]) -> checkpoint.Snapshot:
         return checkpoint.Snapshot(
             step=self.step,
             model=self.model.state_dict(),
             training={
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "meters": to_device(self.meters.sums, torch.device("cpu")),
-                "meter_steps": self.meters.steps,
+                "meters": meters,
             },
             metrics_offset=self.run.metrics_offset(),
             ema=None if self.average is None else self.average.module.state_dict(),
@@ -215,6 +227,7 @@ class TrainingState:
     def update_average(self) -> None:
         """Move the exponential moving average, if there is one."""
         if self.average is not None:
+            self.average.decay = self.settings.average_decay(self.step)
             self.average.update(self.model, step=self.step)
 
     def evaluation_model(self) -> nn.Module:
@@ -233,9 +246,9 @@ def _set_backends(settings: LoopSettings, device: torch.device) -> None:
 
 def _place(model: nn.Module, device: torch.device, settings: LoopSettings) -> nn.Module:
     if world_size() > 1 and device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if settings.channels_last else model  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last) if settings.channels_last else model
 
 
 def _wrap(model: nn.Module, device: torch.device, settings: LoopSettings) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old content or the new, never half of it, whatever moment the power fails."""
+"""Writing files so that a reader finds the old content or the new, never half of it."""
 
 import errno
 import hashlib

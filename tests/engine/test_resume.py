@@ -1,0 +1,142 @@
+"""Promise 1: a run killed at any instant and resumed ends with the same bytes as one that never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.helpers import ROOT, assert_same_bytes, environment, final_files, run_module
+
+TASK = "tests.engine.tiny_task"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """Run folders of undisturbed runs by their options."""
+    known = {}
+
+    def get(*options, ranks=1):
+        key = (options, ranks)
+        if key not in known:
+            folder = tmp_path_factory.mktemp("undisturbed") / "run"
+            done = start("tiny", "--run-dir", folder, *options, ranks=ranks)
+            assert done.wait(60) == 0, done.stderr.read()
+            known[key] = folder
+        return known[key]
+
+    return get
+
+
+def start(*arguments, ranks=1, **env):
+    command = [sys.executable, "-m"]
+    if ranks > 1:
+        command += [
+            "torch.distributed.run",
+            f"--nproc-per-node={ranks}",
+            "--master-port=0",
+            "--rdzv-backend=c10d",
+            "--rdzv-endpoint=localhost:0",
+            "-m",
+        ]
+    return subprocess.Popen(
+        [*command, TASK, *map(str, arguments)],
+        env=environment(**env),
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def wait_for_step(folder, step, process):
+    deadline = time.monotonic() + 60
+    timing = folder / "timing.jsonl"
+    while time.monotonic() < deadline and process.poll() is None:
+        if timing.exists() and any(f'"step": {s},' in timing.read_text() for s in range(step, 200)):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"the run ended before step {step}: {process.stderr.read()}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kill_9_in_the_middle_of_an_epoch_then_resume_gives_the_same_bytes(tmp_path, undisturbed, workers):
+    options = ("--data.num-workers", str(workers), "--accumulation", "2", "--precision", "bfloat16")
+    process = start("tiny", "--run-dir", tmp_path / "run", *options, "--slow", "0.02")
+    wait_for_step(tmp_path / "run", 6, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "finished.json").exists()
+    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--slow", "0.02", "--resume")
+    assert resumed.wait(60) == 0, resumed.stderr.read()
+    assert_same_bytes(tmp_path / "run", undisturbed(*options, "--slow", "0.02"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "SIGINT"])
+def test_a_signal_saves_within_the_step_and_exits_75(tmp_path, undisturbed, name):
+    number = int(getattr(signal, name))
+    stopped = run_module(TASK, "tiny", "--run-dir", tmp_path / "run", "--signal-at", f"6:{number}")
+    assert stopped.returncode == 75, stopped.stderr
+    assert f"stopped by {name} after step 6 of 14" in stopped.stderr
+    assert (tmp_path / "run/checkpoints/LATEST").read_text() == "00000006"
+    resumed = run_module(TASK, "tiny", "--run-dir", tmp_path / "run", "--signal-at", f"6:{number}", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    reference = undisturbed()
+    ours, theirs = final_files(tmp_path / "run"), final_files(reference)
+    ours.pop("config.json"), theirs.pop("config.json")
+    assert ours == theirs
+
+
+def test_two_ranks_killed_and_resumed_give_the_same_bytes_as_two_undisturbed_ranks(tmp_path, undisturbed):
+    options = ("--data.num-workers", "1", "--slow", "0.03")
+    process = start("tiny", "--run-dir", tmp_path / "run", *options, ranks=2)
+    wait_for_step(tmp_path / "run", 6, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume", ranks=2)
+    assert resumed.wait(60) == 0, resumed.stderr.read()
+    assert_same_bytes(tmp_path / "run", undisturbed(*options, ranks=2))
+
+
+def test_a_signal_to_every_process_of_the_task_is_survived_by_the_loader_workers(tmp_path, undisturbed):
+    options = ("--data.num-workers", "2", "--slow", "0.02")
+    process = start("tiny", "--run-dir", tmp_path / "run", *options)
+    wait_for_step(tmp_path / "run", 3, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(30) == 75, process.stderr.read()
+    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume")
+    assert resumed.wait(60) == 0, resumed.stderr.read()
+    assert_same_bytes(tmp_path / "run", undisturbed(*options))
+
+
+def test_a_second_interrupt_leaves_at_once(tmp_path):
+    process = start("tiny", "--run-dir", tmp_path / "run", "--slow", "3")
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "run/checkpoints/00000000").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(2) == 130
+
+
+def test_the_same_samples_whatever_the_ranks_and_accumulation():
+    from engine.sampler import LoaderOptions, SamplePlan, micro_batches
+
+    plan = SamplePlan(50, 12, seed=3)
+    for step in range(9):
+        whole = plan.batch(step)
+        for ranks, accumulation in [(1, 1), (2, 1), (3, 2), (1, 4)]:
+            parts = [
+                key
+                for rank in range(ranks)
+                for micro in micro_batches(whole, LoaderOptions(rank=rank, world_size=ranks, accumulation=accumulation))
+                for key in micro
+            ]
+            assert parts == whole
+    first_epoch = [key.index for step in range(4) for key in plan.batch(step)]
+    assert len(set(first_epoch)) == 48, "an image appears twice in one epoch"

@@ -1,0 +1,158 @@
+"""A complete small task over the engine, run as a process by the engine's tests: 48 samples, a convolutional network
+with batch norm and dropout, its own data drawn from the sample keys."""
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine import cli
+from engine.loop import train as run_loop
+from engine.optim import Schedule, parameter_groups
+from engine.run import open_run
+from engine.sampler import LoaderOptions, SampleKey, SamplePlan, generator, make_batches
+from engine.state import LoopSettings
+from engine.distributed import rank, world_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyData:
+    num_workers: int = 0
+    "Loader processes."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyConfig:
+    steps: int = 14
+    batch_size: int = 8
+    accumulation: int = 1
+    seed: int = 0
+    learning_rate: float = 0.05
+    ema: bool = True
+    checkpoint_every: int = 4
+    log_every: int = 3
+    evaluate_every: int = 5
+    precision: str = "float32"
+    poison_step: int = -1
+    "Make the loss of this step NaN, on rank `poison_rank`."
+    poison_rank: int = 0
+    poison_gradient: bool = False
+    signal_at: str = ""
+    "STEP:SIGNAL - raise this signal in the process when the step's batch is used."
+    slow: float = 0.0
+    "Seconds to wait in each step."
+    data: TinyData = TinyData()
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.learning_rate <= 0:
+            found.append(f"learning_rate {self.learning_rate}: must be above 0")
+        if not 0 < self.steps:
+            found.append(f"steps {self.steps}: must be above 0")
+        return found
+
+
+class TinyDataset(torch.utils.data.Dataset):
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __getitem__(self, key: SampleKey):
+        rng = generator(self.seed, key)
+        label = key.index % 4
+        image = rng.normal(size=(3, 8, 8)).astype("float32") + label
+        return {"image": torch.from_numpy(image), "label": label, "step_hint": key.epoch}
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+
+
+def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, accept_divergence=False):
+    torch.set_num_threads(1)
+    with open_run(
+        run_dir, config, package="tiny", recipe=recipe, resume=resume, accept_divergence=accept_divergence
+    ) as run:
+        if run.finished() is not None:
+            return run.finished()
+        model = build()
+        groups = parameter_groups(
+            model.named_parameters(), learning_rate=config.learning_rate, weight_decay=0.05, no_decay=["bias"]
+        )
+        optimizer = torch.optim.AdamW(groups)
+        plan = SamplePlan(48, config.batch_size, config.seed)
+        options = LoaderOptions(
+            num_workers=config.data.num_workers, accumulation=config.accumulation, rank=rank(), world_size=world_size()
+        )
+        dataset = TinyDataset(config.seed)
+        schedule = Schedule(kind="cosine", total_steps=config.steps, warmup_steps=2)
+        settings = LoopSettings(
+            total_steps=config.steps,
+            steps_per_epoch=plan.steps_per_epoch,
+            batch_size=config.batch_size,
+            schedule=schedule,
+            seed=config.seed,
+            checkpoint_every=config.checkpoint_every,
+            precision=config.precision,
+            log_every=config.log_every,
+            ema_decay=0.9 if config.ema else None,
+            evaluate_every=config.evaluate_every,
+            name_batch=lambda step: [f"sample {key.index}" for key in plan.batch(step)],
+        )
+        calls = {"n": None}
+
+        def batches(first):
+            calls["n"] = first
+            return make_batches(dataset, plan.batch, range(first, config.steps), options)
+
+        def loss(model, batch):
+            step = calls["n"] + 1
+            if model.training:
+                calls["n"] = step
+            if config.signal_at and config.signal_at.split(":")[0] == str(step):
+                os.kill(os.getpid(), int(config.signal_at.split(":")[1]))
+            time.sleep(config.slow)
+            logits = model(batch["image"]).float()
+            value = nn.functional.cross_entropy(logits, batch["label"])
+            if step == config.poison_step and rank() == config.poison_rank:
+                if config.poison_gradient:
+                    logits.register_hook(lambda g: g * float("inf"))
+                else:
+                    value = value * float("nan")
+            return {"cross_entropy": value}
+
+        def evaluate(model, step, check_stop):
+            check_stop()
+            x = torch.stack([dataset[SampleKey(10**6, i)]["image"] for i in range(16)])
+            labels = torch.arange(16) % 4
+            return {"accuracy": float((model(x).argmax(1) == labels).float().mean())}
+
+        metrics = run_loop(
+            run, model, optimizer=optimizer, batches=batches, loss=loss, settings=settings, evaluate=evaluate
+        )
+        run.finish(metrics)
+        return metrics
+
+
+def tiny(style: str = "plain") -> TinyConfig:
+    """A tiny run.
+
+    Expected: nothing.
+    """
+    return TinyConfig(steps=14 if style == "plain" else 6)
+
+
+if __name__ == "__main__":
+    cli.main("tiny", {"tiny": tiny, "tiny-short": lambda: tiny("short")}, train, sys.argv[1:])
