@@ -160,18 +160,19 @@ class Backbone(nn.Module):
 
     def _shape_at(self, module: nn.Module, module_name: str, *, after: bool) -> torch.Size:
         """Shape of the features in front of or behind `module` in a forward pass."""
-        shapes: list[torch.Size] = []
+        passing: list[Any] = []
         if after:
-            handle = module.register_forward_hook(lambda _, __, output: shapes.append(output.shape))
+            handle = module.register_forward_hook(lambda _, __, output: passing.append(output))
         else:
-            handle = module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+            handle = module.register_forward_pre_hook(lambda _, inputs: passing.append(inputs[0]))
         try:
             run_on_shapes(self, self.forward, self._probe_size)
         finally:
             handle.remove()
-        if not shapes:
-            raise BackboneError(f"{self.name} does not run the module {module_name!r}.")
-        return shapes[0]
+        if not passing or not isinstance(passing[0], Tensor):
+            found = f"a {type(passing[0]).__name__} passes there" if passing else "its forward pass does not run it"
+            raise BackboneError(f"{self.name} has no single map at its module {module_name!r}: {found}.")
+        return passing[0].shape
 
     def _layout(self, shape: torch.Size, where: str) -> Layout:
         num_prefix = getattr(self.net, "num_prefix_tokens", 0)
@@ -285,7 +286,7 @@ def _head_norm_name(net: nn.Module) -> str | None:
     for name in ("head.norm", "fc_norm"):
         parent, _, child = name.rpartition(".")
         norm = getattr(getattr(net, parent, None) if parent else net, child, None)
-        if isinstance(norm, nn.Module) and any(True for _ in norm.parameters()):
+        if isinstance(norm, nn.Module) and any(weight.numel() == net.num_features for weight in norm.parameters()):
             return name
     return None
 
