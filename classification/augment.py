@@ -1,0 +1,114 @@
+"""Augmentation: PIL pipelines for the readers, and what is done to a whole batch on the device.
+
+B batch, K classes, H W pixels. Readers send uint8; normalising, random erasing, mixup and CutMix happen on the device.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.mixup import Mixup
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+from torchvision import transforms
+
+from classification.config import AugmentConfig
+
+
+def training_transform(augment: AugmentConfig, image_size: int) -> transforms.Compose:
+    """timm's ImageNet training pipeline, PIL image to uint8 tensor (3, image_size, image_size).
+
+    It draws from the global generators of python, numpy and torch; the dataset sets them for every sample.
+    """
+    transform: transforms.Compose = create_transform(
+        image_size,
+        is_training=True,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.auto_augment or None,
+        interpolation=augment.interpolation,
+        normalize=False,
+    )
+    return transform
+
+
+def resized_side(augment: AugmentConfig) -> int:
+    """The short side in evaluation before the crop: test_size / crop_pct, rounded (236 for 224 / 0.95, 219 for 192)."""
+    return round(augment.test_size / augment.crop_pct)
+
+
+def evaluation_transform(augment: AugmentConfig) -> transforms.Compose:
+    """Resize the short side, crop the centre: PIL image to uint8 tensor (3, test_size, test_size).
+
+    Not timm's, which rounds 224 / 0.95 down to 235 where the published recipes resize to 236.
+    """
+    mode = transforms.InterpolationMode("bilinear" if augment.interpolation == "random" else augment.interpolation)
+    return transforms.Compose(
+        [
+            transforms.Resize(resized_side(augment), interpolation=mode),
+            transforms.CenterCrop(augment.test_size),
+            transforms.PILToTensor(),
+        ]
+    )
+
+
+@lru_cache
+def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's, for pixel values 0 to 255, each (1, 3, 1, 1)."""
+    pair = torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], device=device) * 255
+    return pair[0].view(1, 3, 1, 1), pair[1].view(1, 3, 1, 1)
+
+
+def normalise(images_bchw: Tensor) -> Tensor:
+    """uint8 RGB (B, 3, H, W) to float32 with ImageNet's mean 0 and standard deviation 1."""
+    mean, deviation = _mean_and_deviation(images_bchw.device)
+    return (images_bchw.float() - mean) / deviation
+
+
+class BatchAugment:
+    """Turns a uint8 batch into what the network and the loss are given in training.
+
+    Random numbers come from the global generators, which the training loop sets for every step and rank.
+
+    Args:
+        augment: probabilities and alphas.
+        num_classes: K.
+    """
+
+    def __init__(self, augment: AugmentConfig, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.smoothing = augment.label_smoothing
+        self.erase_probability = augment.random_erasing
+        self.mixup = None
+        if augment.mixup or augment.cutmix:
+            self.mixup = Mixup(  # type: ignore[no-untyped-call]
+                augment.mixup, augment.cutmix, label_smoothing=self.smoothing, num_classes=num_classes
+            )
+
+    def __call__(self, images_bchw: Tensor, labels_b: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise, erase, mix.
+
+        Args:
+            images_bchw: uint8 (B, 3, H, W); B is even if images are mixed.
+            labels_b: int64 (B,), 0 to K - 1.
+
+        Returns:
+            float32 images (B, 3, H, W) and label distributions (B, K), each row summing to 1.
+        """
+        images = normalise(images_bchw)
+        if self.erase_probability:
+            erase = RandomErasing(self.erase_probability, mode="pixel", device=images.device)  # type: ignore[no-untyped-call]
+            images = erase(images)
+        if self.mixup is None:
+            return images, smoothed_one_hot(labels_b, self.num_classes, self.smoothing)
+        mixed, targets = self.mixup(images, labels_b)
+        return mixed, targets
+
+
+def smoothed_one_hot(labels_b: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Label distributions (B, K): `smoothing` spread over all classes, the rest on the label (Szegedy et al. 2016)."""
+    return F.one_hot(labels_b, num_classes).float() * (1 - smoothing) + smoothing / num_classes

@@ -1,0 +1,114 @@
+"""The images of a run: which files, which part of them, and one sample as the tensors of a batch."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from classification.augment import evaluation_transform, training_transform
+from classification.config import ClassificationConfig
+from engine.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
+from engine.index import PathList
+from engine.sampler import SampleKey, generator
+
+_FRACTION_STREAM = 0xF2AC  # separates the draw of a subset from the order of samples, which has the same seed
+
+
+@contextmanager
+def seeded(source: np.random.Generator) -> Iterator[None]:
+    """Set the global generators of python, numpy and torch (CPU) from `source`, and put them back afterwards.
+
+    timm's transforms draw from all three. Putting them back keeps reading in the training process (no workers) from
+    changing what the network draws.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    first, second, third = (int(value) for value in source.integers(2**32, size=3))
+    random.seed(first)
+    np.random.seed(second)
+    torch.default_generator.manual_seed(third)  # torch.manual_seed would reset the GPUs' generators too
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def stratified_subset(index: ImageIndex, fraction: float, seed: int) -> ImageIndex:
+    """The same part of every class, at least one image each: a function of (seed, class, fraction) alone.
+
+    A smaller fraction with the same seed is a part of a larger one.
+    """
+    if fraction == 1:
+        return index
+    assert index.labels is not None
+    kept: list[int] = []
+    for label in range(len(index.classes)):
+        members = np.flatnonzero(index.labels == label)
+        source = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _FRACTION_STREAM, label))))
+        kept += source.permutation(members)[: max(1, round(fraction * len(members)))].tolist()
+    kept.sort()
+    paths = PathList(index.paths[position] for position in kept)
+    return ImageIndex(index.root, paths, index.sizes[kept], index.labels[kept], index.classes)
+
+
+@dataclass(eq=False)
+class LabelledImages(Dataset[dict[str, Tensor]]):
+    """A map-style data set: `dataset[SampleKey]` -> {"image": uint8 (3, H, W), "label": int64 ()}.
+
+    Args:
+        index: the files and their labels.
+        transform: PIL image to uint8 tensor; may draw from the global generators.
+        seed: with the key, of everything the transform draws.
+        unreadable: what to do at a file that is not a whole image.
+        run_dir: where skipped files are listed.
+    """
+
+    index: ImageIndex
+    transform: Callable[[Image.Image], Tensor]
+    seed: int
+    unreadable: Unreadable = "stop"
+    run_dir: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Tensor]:
+        """Read, decode and transform one use of a sample.
+
+        Raises:
+            DataError: the file cannot be used.
+        """
+        assert self.index.labels is not None
+        array, position = read_sample(self.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir)
+        with seeded(generator(self.seed, key)):
+            image = self.transform(Image.fromarray(array))
+        return {"image": image, "label": torch.tensor(self.index.labels[position])}
+
+
+def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tuple[LabelledImages, LabelledImages]:
+    """The training and validation sets under data.root.
+
+    Raises:
+        DataError: a folder is missing or empty, the two have different classes, or a file has zero bytes.
+    """
+    options = config.data
+    root = Path(options.root)
+    train = index_images(root / "train", labelled=True, unreadable=options.unreadable)
+    val = index_images(root / "val", labelled=True)
+    check_same_classes(train, val)
+    train = stratified_subset(train, options.train_fraction, config.seed)
+    return (
+        LabelledImages(
+            train, training_transform(config.augment, config.image_size), config.seed, options.unreadable, run_dir
+        ),
+        # A validation image is never replaced: accuracy over other images would be another number.
+        LabelledImages(val, evaluation_transform(config.augment), config.seed),
+    )

@@ -1,0 +1,28 @@
+"""The classification losses, on label distributions (mixed and smoothed beforehand). B batch, K classes."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from timm.loss.binary_cross_entropy import BinaryCrossEntropy
+from torch import Tensor
+
+from classification.config import LossConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def build_loss(config: LossConfig) -> Loss:
+    """The loss of a recipe: (logits_bk, targets_bk) -> scalar, in float32 whatever the logits' precision.
+
+    "cross_entropy": mean over the batch of -sum_k target * log softmax. "bce": mean over batch and classes of the
+    sigmoid cross entropy (RSB, section 3), the targets first made 0 or 1 if there is a threshold.
+    """
+    if config.kind == "cross_entropy":
+        return lambda logits_bk, targets_bk: F.cross_entropy(logits_bk.float(), targets_bk)
+    loss = BinaryCrossEntropy(smoothing=0.0, target_threshold=config.target_threshold)
+
+    def binary(logits_bk: Tensor, targets_bk: Tensor) -> Tensor:
+        value: Tensor = loss(logits_bk.float(), targets_bk)
+        return value
+
+    return binary
