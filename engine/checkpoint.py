@@ -6,6 +6,7 @@ checkpoints/<step, 8 digits>/  model.safetensors  optimizer.pt  [ema.safetensors
 import json
 import logging
 import os
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,13 +182,23 @@ def newest(run_dir: Path) -> Path | None:
 
 
 def load(folder: Path) -> Snapshot:
-    """Read a checkpoint that `newest` has verified, to the CPU."""
+    """Read a checkpoint that `newest` has verified, to the CPU.
+
+    Raises:
+        CheckpointError: it contains something other than tensors and plain values.
+    """
     manifest = json.loads((folder / "manifest.json").read_text())
+    try:
+        training = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{folder / 'optimizer.pt'} contains code and was not written by this suite: refused"
+        ) from error
     ema = folder / "ema.safetensors"
     return Snapshot(
         step=manifest["step"],
         model=safetensors.torch.load_file(folder / "model.safetensors"),
-        training=torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"),
+        training=training,
         metrics_offset=manifest["metrics_offset"],
         ema=safetensors.torch.load_file(ema) if ema.is_file() else None,
     )

@@ -20,6 +20,8 @@ def raise_diverged(
     loss: Callable[[nn.Module, Any], dict[str, Tensor]],
     micro_batches: list[Any],
     gradient_norm: Tensor,
+    *,
+    loss_is_bad: bool,
 ) -> NoReturn:
     """Write the diagnosis of a step that was not finite and stop, on every rank.
 
@@ -27,7 +29,8 @@ def raise_diverged(
         state: before the optimizer moved.
         loss: the task's.
         micro_batches: this rank's part of the step.
-        gradient_norm: of the step; NaN or Inf if the gradient is the culprit.
+        gradient_norm: of the step, over all ranks; NaN or Inf if the gradient is the culprit.
+        loss_is_bad: whether this rank's own loss was not finite.
 
     Raises:
         DivergedError: always.
@@ -39,6 +42,7 @@ def raise_diverged(
     losses, module = _replay(state, loss, micro_batches)
     mine = {
         "rank": rank(),
+        "loss_is_bad": loss_is_bad,
         "losses": losses,
         "first_bad_module": module,
         "bad_gradients": gradients[:20],
@@ -60,7 +64,7 @@ def raise_diverged(
         with storage.storage_errors(state.run.dir):
             folder.mkdir(exist_ok=True)
             storage.write_json(folder / "report.json", report)
-    culprit = next((row for row in everyone if row["first_bad_module"] or row["num_bad_gradients"]), everyone[0])
+    culprit = max(everyone, key=lambda row: (row["loss_is_bad"], row["num_bad_gradients"]))
     where = culprit["first_bad_module"] or (culprit["bad_gradients"] or ["the loss itself"])[0]
     raise DivergedError(
         f"step {step} is not finite on rank {culprit['rank']} (first in {where}; losses {culprit['losses']}); "

@@ -94,7 +94,7 @@ def train(
             verdict = torch.stack([bad + state.gradient_fault(gradient_norm), bad.new_tensor(float(stop.asked))])
             diverged, stopping = max_over_ranks(verdict).tolist()
             if diverged:
-                diagnosis.raise_diverged(state, loss, micro_batches, gradient_norm)
+                diagnosis.raise_diverged(state, loss, micro_batches, gradient_norm, loss_is_bad=bool(bad))
             state.scaler.step(optimizer)
             state.scaler.update()
             optimizer.zero_grad(set_to_none=True)

@@ -27,6 +27,7 @@ import torch
 
 from engine import checkpoint, config, distributed, lock, storage
 from engine.errors import CheckpointError, ConfigError, DivergedError
+from engine.index import ImageIndex, check_unchanged
 
 log = logging.getLogger("mim")
 # What may change between a start and a resume; everything else would make it another run.
@@ -49,7 +50,7 @@ class Run:
 
     @property
     def metrics_path(self) -> Path:
-        """One JSON object per log step or evaluation."""
+        """metrics.jsonl, one JSON object per log step or evaluation."""
         return self.dir / "metrics.jsonl"
 
     def log(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
@@ -92,6 +93,28 @@ class Run:
             return []
         rows = [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
         return [row for row in rows if row["split"] == split]
+
+    def pin_data(self, name: str, index: ImageIndex) -> None:
+        """Remember a data set at the start, and insist on the same one when resuming.
+
+        Raises:
+            DataError: files were added, removed or resized since the run started; its order cannot be continued.
+        """
+        path = self.dir / "data.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        if name in known:
+            check_unchanged(index, known[name]["num_images"], known[name]["digest"])
+        elif self.main:
+            known[name] = {"num_images": len(index), "digest": index.digest}
+            storage.write_json(path, known)
+
+    def note(self, **values: Any) -> None:
+        """Print what follows from configuration and machine together, and store it in environment.json."""
+        if not self.main:
+            return
+        log.info("%s", "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
+        path = self.dir / "environment.json"
+        storage.write_json(path, {**json.loads(path.read_text()), "effective": values})
 
     def finish(self, metrics: dict[str, float], **more: Any) -> None:
         """Write finished.json, the last thing a run writes."""

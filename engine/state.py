@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -132,11 +131,7 @@ class TrainingState:
         self._failed_saves = self._skipped = 0
         _set_backends(settings, run.device)
         self.model = _place(model, run.device, settings)
-        self.average = (
-            ModelEmaV3(self.model, decay=settings.ema_decay)
-            if settings.ema_decay is not None
-            else None
-        )
+        self.average = _averaged(self.model, settings)
         use_scaler = settings.precision == "float16"
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=use_scaler)
         self._restore()
@@ -235,6 +230,14 @@ class TrainingState:
         return self.average.module if self.average is not None else self.model
 
 
+def _averaged(model: nn.Module, settings: LoopSettings) -> Any:
+    if settings.ema_decay is None:
+        return None
+    from timm.utils.model_ema import ModelEmaV3  # importing timm takes seconds, and most runs average nothing
+
+    return ModelEmaV3(model, decay=settings.ema_decay)
+
+
 def _set_backends(settings: LoopSettings, device: torch.device) -> None:
     if settings.precision not in PRECISIONS:
         raise ConfigError(f"precision {settings.precision!r}: choose one of {', '.join(PRECISIONS)}")
@@ -257,6 +260,7 @@ def _wrap(model: nn.Module, device: torch.device, settings: LoopSettings) -> nn.
         forward = torch.compile(forward)  # type: ignore[assignment]
     if world_size() > 1:
         ids = [device.index] if device.type == "cuda" else None
-        # Plain BatchNorm statistics follow rank 0, the one that is saved; otherwise resuming could not be exact.
-        forward = DistributedDataParallel(forward, device_ids=ids, broadcast_buffers=True)
+        # It sends rank 0's buffers to the others before each forward pass. Plain BatchNorm statistics thus follow the
+        # rank that is saved; otherwise resuming could not be exact.
+        forward = DistributedDataParallel(forward, device_ids=ids)
     return forward

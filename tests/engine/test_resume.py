@@ -63,7 +63,7 @@ def wait_for_step(folder, step, process):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kill_9_in_the_middle_of_an_epoch_then_resume_gives_the_same_bytes(tmp_path, undisturbed, workers):
-    options = ("--data.num-workers", str(workers), "--accumulation", "2", "--precision", "bfloat16")
+    options = ("--data.num-workers", str(workers), "--accumulation", "2", "--precision", "bfloat16", "--ema", "True")
     process = start("tiny", "--run-dir", tmp_path / "run", *options, "--slow", "0.02")
     wait_for_step(tmp_path / "run", 6, process)
     os.killpg(process.pid, signal.SIGKILL)

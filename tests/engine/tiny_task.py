@@ -32,7 +32,7 @@ class TinyConfig:
     accumulation: int = 1
     seed: int = 0
     learning_rate: float = 0.05
-    ema: bool = True
+    ema: bool = False
     checkpoint_every: int = 4
     log_every: int = 3
     evaluate_every: int = 5
