@@ -5,7 +5,6 @@ checkpoints/<step, 8 digits>/  model.safetensors  optimizer.pt  [ema.safetensors
 
 import json
 import logging
-import os
 import pickle
 import shutil
 from dataclasses import dataclass
@@ -220,4 +219,4 @@ def remove_partial(run_dir: Path) -> None:
     """Remove what a save left that was killed half-way."""
     for leftover in (run_dir / "checkpoints").glob(".*.partial"):
         log.info("removing %s, left by an interrupted save", leftover)
-        shutil.rmtree(leftover) if leftover.is_dir() else os.unlink(leftover)
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -82,7 +82,7 @@ def config_hash(values: dict[str, Any]) -> str:
 def check(config: Any) -> None:
     """Ask every group of the configuration for its problems and report all of them at once.
 
-    A group states its own in a method `problems() -> list[str]`, each naming the field, the value and the allowed range.
+    A group states its own in a method `problems() -> list[str]`: the field, the value and the allowed range of each.
 
     Raises:
         ConfigError: listing every problem.

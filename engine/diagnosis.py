@@ -68,8 +68,8 @@ def raise_diverged(
     where = culprit["first_bad_module"] or (culprit["bad_gradients"] or ["the loss itself"])[0]
     raise DivergedError(
         f"step {step} is not finite on rank {culprit['rank']} (first in {where}; losses {culprit['losses']}); "
-        f"the weights are those of step {step - 1}. Diagnosis: {folder / 'report.json'}. Replay it from the last checkpoint with "
-        "--resume --accept-divergence, or start a new run with a lower learning rate"
+        f"the weights are those of step {step - 1}. Diagnosis: {folder / 'report.json'}. "
+        "Replay it from the last checkpoint with --resume --accept-divergence, or start a new run with a lower rate"
     )
 
 

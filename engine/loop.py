@@ -75,41 +75,48 @@ def train(
             waiting = time.perf_counter()
             micro_batches = next(stream)
             watch.data_wait += time.perf_counter() - waiting
-
-            seed_step(settings.seed, state.step)
-            rate = settings.schedule.apply(optimizer, state.step)
-            bad = torch.zeros((), device=run.device)
-            for i, batch in enumerate(micro_batches):
-                last = i == len(micro_batches) - 1
-                batch = to_device(batch, run.device)
-                with state.gradients_stay_local() if not last else nullcontext():
-                    with state.autocast():
-                        losses = loss(state.forward, batch)
-                    total = torch.stack([value.float() for value in losses.values()]).sum()
-                    state.scaler.scale(total / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
-                bad += ~torch.isfinite(total.detach())
-                state.meters.add(losses, 1 / len(micro_batches))
-            gradient_norm = state.clip()
-            # Every rank learns whether any rank is in trouble, or was asked to stop, before any weight moves.
-            verdict = torch.stack([bad + state.gradient_fault(gradient_norm), bad.new_tensor(float(stop.asked))])
-            diverged, stopping = max_over_ranks(verdict).tolist()
-            if diverged:
-                diagnosis.raise_diverged(state, loss, micro_batches, gradient_norm, loss_is_bad=bool(bad))
-            state.scaler.step(optimizer)
-            state.scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            state.step += 1
-            state.update_average()
-
+            rate, gradient_norm, stopping = _step(state, loss, micro_batches, stop)
             watch.images += settings.batch_size
             watch.steps += 1
             monitor.step(state.step)
             if settings.log_due(state.step):
                 _log(state, monitor, watch, rate, gradient_norm)
             if settings.checkpoint_due(state.step) or stopping:
-                state.save(must=bool(stopping) or state.step == settings.total_steps)
+                state.save(must=stopping or state.step == settings.total_steps)
             if stopping and state.step < settings.total_steps:
                 _stop(state, stop)
+
+
+def _step(
+    state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], micro_batches: list[Batch], stop: StopFlag
+) -> tuple[float, Tensor, bool]:
+    """One optimizer step: (learning rate, gradient norm before clipping, whether any rank was asked to stop)."""
+    seed_step(state.settings.seed, state.step)
+    rate = state.settings.schedule.apply(state.optimizer, state.step)
+    bad = torch.zeros((), device=state.run.device)
+    for i, batch in enumerate(micro_batches):
+        last = i == len(micro_batches) - 1
+        batch = to_device(batch, state.run.device)
+        with nullcontext() if last else state.gradients_stay_local():
+            with state.autocast():
+                losses = loss(state.forward, batch)
+            total = torch.stack([value.float() for value in losses.values()]).sum()
+            state.scaler.scale(total / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
+        bad += ~torch.isfinite(total.detach())
+        state.meters.add(losses, 1 / len(micro_batches))
+    gradient_norm = state.clip()
+
+    # Every rank learns whether any rank is in trouble, or was asked to stop, before any weight moves.
+    verdict = torch.stack([bad + state.gradient_fault(gradient_norm), bad.new_tensor(float(stop.asked))])
+    diverged, stopping = max_over_ranks(verdict).tolist()
+    if diverged:
+        diagnosis.raise_diverged(state, loss, micro_batches, gradient_norm, loss_is_bad=bool(bad))
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    state.update_average()
+    return rate, gradient_norm, bool(stopping)
 
 
 def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, rate: float, gradient_norm: Tensor) -> None:

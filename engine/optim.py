@@ -83,7 +83,7 @@ class Schedule:
             return self._cosine(step, base)
         if self.kind == "poly":
             left = 1 - (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
-            return self.min_rate + (base - self.min_rate) * max(left, 0.0) ** self.power
+            return self.min_rate + (base - self.min_rate) * math.pow(max(left, 0.0), self.power)
         if self.kind == "step":
             return float(base * self.step_factor ** sum(step >= milestone for milestone in self.milestones))
         return base

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from tests.helpers import ROOT, assert_same_bytes, environment, final_files, run_module
 
 TASK = "tests.engine.tiny_task"

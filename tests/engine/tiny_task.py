@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from engine import cli
+from engine.distributed import rank, world_size
 from engine.loop import train as run_loop
 from engine.optim import Schedule, parameter_groups
 from engine.run import open_run
 from engine.sampler import LoaderOptions, SampleKey, SamplePlan, generator, make_batches
 from engine.state import LoopSettings
-from engine.distributed import rank, world_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class TinyConfig:
         found = []
         if self.learning_rate <= 0:
             found.append(f"learning_rate {self.learning_rate}: must be above 0")
-        if not 0 < self.steps:
+        if not self.steps > 0:
             found.append(f"steps {self.steps}: must be above 0")
         return found
 

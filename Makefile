@@ -1,0 +1,56 @@
+# Every target sets up what it needs: .venv holds the pinned packages and is remade when the pins change.
+MODEL   ?= r50
+PROFILE ?= demo
+METHODS ?= scratch simmim a2mim
+SEEDS   ?= 1
+RUNS    ?= runs
+DATA    ?=
+IMAGENET ?=
+COCO    ?=
+ADE20K  ?=
+PYTHON  ?= python3.11
+PIP     ?= -q --disable-pip-version-check
+BIN     := .venv/bin
+STAMP   := .venv/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help setup benchmark demo-data verify-data throughput tables test check clean
+
+help: ## print the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make the environment (.venv) with the pinned packages
+
+$(STAMP): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 or say PYTHON=..."; exit 2; }
+	@echo "installing the pinned packages into .venv (two to three minutes the first time)"
+	@rm -f $(STAMP)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install $(PIP) -c constraints.txt -e ".[segmentation,slurm,dev]"
+	@touch $(STAMP)
+
+benchmark: $(STAMP) ## pre-train and fine-tune MODEL with every method beside training from scratch, print the table
+	@$(BIN)/python -m benchmarks run --model $(MODEL) --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS) \
+	  --runs-dir $(RUNS) $(if $(DATA),--data $(DATA)) $(if $(IMAGENET),--imagenet $(IMAGENET)) \
+	  $(if $(COCO),--coco $(COCO)) $(if $(ADE20K),--ade20k $(ADE20K))
+
+demo-data: $(STAMP) ## write the generated scenes to DATA (default data/demo)
+	@$(BIN)/python -m benchmarks demo-data $(or $(DATA),data/demo)
+
+verify-data: $(STAMP) ## decode every image under DATA and list the bad ones
+	@$(BIN)/python -m engine.verify $(DATA)
+
+throughput: $(STAMP) ## measure steps, precision and loader; writes results/throughput/
+	@$(BIN)/python -m benchmarks throughput
+
+tables: $(STAMP) ## write every table from RUNS
+	@$(BIN)/python -m results tables $(RUNS)
+
+test: $(STAMP) ## run the tests
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## what CI runs: format, lint, types, tests
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest
+
+clean: ## remove the environment and caches (never runs or data)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,452 @@
+"""Damaged, missing and unusual images (F09-F11, F14-F20)."""
+
+import errno
+import io
+import multiprocessing
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine import decode
+from engine.errors import DataError
+from engine.images import (
+    check_same_classes,
+    check_unchanged,
+    count_unreadable,
+    index_images,
+    read_image,
+    read_sample,
+    require_batch,
+    unreadable_paths,
+)
+from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from pretrain.data import PretrainDataset
+from tests.helpers import environment, run_module
+
+
+def jpeg_bytes(seed=0, size=(40, 48), **options):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90, **options)
+    return file.getvalue()
+
+
+def make_folder(root, num_images=12):
+    root.mkdir(parents=True, exist_ok=True)
+    for i in range(num_images):
+        (root / f"{i:04d}.jpg").write_bytes(jpeg_bytes(i))
+    return root
+
+
+def make_large_folder(root, num_images, bad=()):
+    """Many names of a few files; those numbered in `bad` are half a JPEG."""
+    store = make_folder(root.with_name(f"{root.name}-store"), 8)
+    (store / "half.jpg").write_bytes(jpeg_bytes()[:400])
+    root.mkdir()
+    for i in range(num_images):
+        source = "half.jpg" if i in bad else f"{i % 8:04d}.jpg"
+        os.link(store / source, root / f"{i:05d}.jpg")
+    return root
+
+
+def png_header(width, height):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def jpeg_header(width, height):
+    data = bytearray(jpeg_bytes())
+    place = data.find(b"\xff\xc0")
+    data[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+class TestF09MissingData:
+    def test_missing_folder_is_named_with_the_accepted_suffixes(self, tmp_path):
+        with pytest.raises(DataError, match=r"nowhere: no such folder; .*\.jpg \.jpeg \.png \.webp") as caught:
+            index_images(tmp_path / "nowhere", labelled=False)
+        assert caught.value.exit_code == 3
+
+    def test_empty_folder_is_named_with_the_accepted_suffixes(self, tmp_path):
+        (tmp_path / "deep").mkdir()
+        (tmp_path / "deep/readme.txt").write_text("no images yet")
+        for labelled in (False, True):
+            with pytest.raises(DataError, match=r"no images found; .*\.jpg \.jpeg \.png \.webp"):
+                index_images(tmp_path, labelled=labelled)
+
+    def test_file_in_place_of_the_folder_is_named(self, tmp_path):
+        (tmp_path / "x.jpg").write_bytes(jpeg_bytes())
+        with pytest.raises(DataError, match=r"x\.jpg: not a folder"):
+            index_images(tmp_path / "x.jpg", labelled=False)
+
+    def test_flat_folder_without_classes_is_valid_for_pretraining(self, tmp_path):
+        index = index_images(make_folder(tmp_path, 3), labelled=False)
+        assert PretrainDataset(index=index)[SampleKey(0, 1)]["image"].shape == (3, 224, 224)
+
+
+def test_f10_fewer_images_than_a_batch_states_the_largest_that_works(tmp_path):
+    index = index_images(make_folder(tmp_path, 5), labelled=False)
+    with pytest.raises(DataError, match=r"has 5 images, fewer than one batch of 8: use --batch-size 5 or less"):
+        require_batch(index, 8)
+
+
+def test_f11_different_classes_list_the_first_five(tmp_path):
+    for i in range(9):
+        make_folder(tmp_path / "train" / f"class{i}", 1)
+    for i in range(2):
+        make_folder(tmp_path / "val" / f"class{i}", 1)
+    train, val = (index_images(tmp_path / name, labelled=True) for name in ("train", "val"))
+    with pytest.raises(
+        DataError, match=r"differ in 7 classes: class2 \(only in .*train\).*class6.* and 2 more"
+    ) as caught:
+        check_same_classes(train, val)
+    assert "class7" not in str(caught.value)
+
+
+BAD_FILES = {
+    "empty.jpg": b"",
+    "half.jpg": jpeg_bytes()[: len(jpeg_bytes()) // 2],
+    "last10.jpg": jpeg_bytes()[:-10],
+    "page.jpg": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+}
+
+
+class TestF14BadFiles:
+    def test_verify_lists_every_bad_file_with_its_reason_and_exits_3(self, tmp_path):
+        make_folder(tmp_path / "images", 3)
+        for name, data in BAD_FILES.items():
+            (tmp_path / "images" / name).write_bytes(data)
+        done = run_module("engine.verify", tmp_path / "images", "--num-workers", "2")
+        assert done.returncode == 3
+        lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+        assert lines.keys() == BAD_FILES.keys()
+        assert "0 bytes" in lines["empty.jpg"]
+        assert "truncated" in lines["half.jpg"]
+        assert "truncated" in lines["last10.jpg"]
+        assert "HTML" in lines["page.jpg"]
+        assert done.stderr.startswith("error: ")
+        assert "4 bad images" in done.stderr
+
+    def test_verify_of_a_good_folder_exits_0(self, tmp_path):
+        done = run_module("engine.verify", make_folder(tmp_path, 3), "--num-workers", "1")
+        assert done.returncode == 0
+        assert "every image is good" in done.stdout
+
+    def test_zero_bytes_are_found_by_the_index(self, tmp_path):
+        make_folder(tmp_path, 3)
+        (tmp_path / "x.jpg").write_bytes(b"")
+        with pytest.raises(DataError, match=r"1 of 4 files are empty \(0 bytes\): x\.jpg"):
+            index_images(tmp_path, labelled=False)
+
+    def test_link_to_nowhere_is_found_by_the_index(self, tmp_path):
+        make_folder(tmp_path, 3)
+        (tmp_path / "x.jpg").symlink_to(tmp_path / "gone.jpg")
+        with pytest.raises(DataError, match=r"1 of 4 files are empty .*x\.jpg"):
+            index_images(tmp_path, labelled=False)
+
+    @pytest.mark.parametrize("name", ["half.jpg", "last10.jpg", "page.jpg"])
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_training_stops_at_the_first_touch_naming_the_file(self, tmp_path, name, num_workers):
+        make_folder(tmp_path, 3)
+        (tmp_path / name).write_bytes(BAD_FILES[name])
+        images = PretrainDataset(index=index_images(tmp_path, labelled=False), image_size=32)
+        batches = make_batches(images, SamplePlan(4, 4, seed=0).batch, range(2), LoaderOptions(num_workers=num_workers))
+        with pytest.raises(DataError) as caught:
+            next(batches)
+        assert str(caught.value).startswith(f"{tmp_path}/{name}: ")
+        assert "--data.unreadable skip" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class TestF14Skip:
+    def read_all(self, index, run_dir, epochs=(0,)):
+        keys = [SampleKey(epoch, i) for epoch in epochs for i in range(len(index))]
+        return [read_sample(index, key, policy="skip", seed=5, run_dir=run_dir)[1] for key in keys]
+
+    def test_substitute_depends_on_seed_epoch_and_index_alone(self, tmp_path):
+        index = index_images(make_large_folder(tmp_path / "images", 1000, bad={77}), labelled=False)
+
+        def substitute(**change):
+            key = SampleKey(change.get("epoch", 0), 77, change.get("repeat", 0))
+            return read_sample(index, key, policy="skip", seed=change.get("seed", 5))[1]
+
+        first = substitute()
+        assert first != 77
+        assert substitute() == substitute(repeat=1) == first
+        assert len({first, substitute(epoch=1), substitute(epoch=2), substitute(seed=6)}) > 1
+
+    def test_batches_are_the_same_before_and_after_a_resume_and_for_any_number_of_workers(self, tmp_path):
+        index = index_images(make_large_folder(tmp_path / "images", 1000, bad={3}), labelled=False, unreadable="skip")
+        images = PretrainDataset(index=index, image_size=32, unreadable="skip", run_dir=tmp_path)
+        plan = SamplePlan(1000, 100, seed=1)
+        first = next(step for step in range(10) if 3 in {key.index for key in plan.batch(step)})
+        whole, resumed = (
+            list(make_batches(images, plan.batch, range(start, first + 1), LoaderOptions(num_workers=workers)))
+            for start, workers in ((first, 0), (first, 2))
+        )
+        assert torch.equal(whole[-1][0]["image"], resumed[-1][0]["image"])
+        assert torch.equal(whole[-1][0]["mask"], resumed[-1][0]["mask"])
+
+    def test_each_bad_file_is_listed_and_counted_once(self, tmp_path):
+        index = index_images(make_large_folder(tmp_path / "images", 2000, bad={3, 1999}), labelled=False)
+        positions = self.read_all(index, tmp_path, epochs=(0, 1))
+        assert 3 not in positions
+        assert 1999 not in positions
+        assert (tmp_path / "unreadable.txt").read_text().splitlines() == [index.path(3), index.path(1999)]
+        assert count_unreadable(tmp_path) == 2
+
+    def test_lines_of_many_processes_do_not_mix_and_count_once(self, tmp_path):
+        index = index_images(make_large_folder(tmp_path / "images", 3000, bad={0, 1, 2}), labelled=False)
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=self.read_all, args=(index, tmp_path)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        assert unreadable_paths(tmp_path) == {index.path(i) for i in range(3)}
+        assert count_unreadable(tmp_path) == 3
+
+    def test_more_than_a_thousandth_stops_the_run_and_stops_it_again_after_a_resume(self, tmp_path):
+        index = index_images(make_large_folder(tmp_path / "images", 1999, bad={10, 20}), labelled=False)
+        for _ in range(2):
+            with pytest.raises(DataError, match=r"2 of 1,999 files are unreadable.*0\.1%.*unreadable\.txt") as caught:
+                self.read_all(index, tmp_path)
+            assert caught.value.exit_code == 3
+        code = (
+            "import sys; from pathlib import Path; from engine.images import *; from engine.sampler import SampleKey\n"
+            "index = index_images(sys.argv[1], labelled=False)\n"
+            "read_sample(index, SampleKey(0, 10), policy='skip', seed=5, run_dir=Path(sys.argv[2]))"
+        )
+        command = [sys.executable, "-c", code, index.root, tmp_path]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+        assert "2 of 1,999 files are unreadable" in done.stderr
+
+    def test_empty_files_are_skipped_like_other_bad_ones(self, tmp_path):
+        root = make_large_folder(tmp_path / "images", 1000)
+        (root / "00500.jpg").unlink()
+        (root / "00500.jpg").write_bytes(b"")
+        index = index_images(root, labelled=False, unreadable="skip")
+        assert len(index) == 1000
+        assert read_sample(index, SampleKey(0, 500), policy="skip", seed=0, run_dir=tmp_path)[1] != 500
+        assert unreadable_paths(tmp_path) == {f"{root}/00500.jpg"}
+
+    def test_missing_file_stops_the_run_even_then(self, tmp_path):
+        index = index_images(make_large_folder(tmp_path / "images", 1000), labelled=False)
+        (tmp_path / "images/00003.jpg").unlink()
+        with pytest.raises(DataError, match=r"00003\.jpg: the file was indexed but is no longer there"):
+            read_sample(index, SampleKey(0, 3), policy="skip", seed=0, run_dir=tmp_path)
+        assert count_unreadable(tmp_path) == 0
+
+
+def _unusual(mode):
+    values = np.random.default_rng(1).integers(0, 256, (21, 34, 4), dtype=np.uint8)
+    return Image.fromarray(values[..., :3]).convert(mode)
+
+
+UNUSUAL = {
+    "png.JPEG": lambda path: _unusual("RGB").save(path, "PNG"),
+    "webp.jpg": lambda path: _unusual("RGB").save(path, "WEBP"),
+    "cmyk.jpg": lambda path: _unusual("CMYK").save(path),
+    "grey.jpg": lambda path: _unusual("L").save(path),
+    "grey.png": lambda path: _unusual("L").save(path),
+    "palette.png": lambda path: _unusual("P").save(path),
+    "bits.png": lambda path: _unusual("1").save(path),
+    "grey16.png": lambda path: Image.fromarray(np.arange(714, dtype=np.uint16).reshape(21, 34) * 90).save(path),
+    "adobe-rgb.jpg": lambda path: _unusual("RGB").save(path, keep_rgb=True),
+    "rotated.jpg": lambda path: _unusual("RGB").save(path, exif=_rotated()),
+    "trailing.jpg": lambda path: path.write_bytes(jpeg_bytes() + b"\0" * 500),
+    "extra-bytes.jpg": lambda path: path.write_bytes(jpeg_bytes()[:-2] + b"\0" * 50 + b"\xff\xd9"),
+    "thumbnail.jpg": lambda path: path.write_bytes(jpeg_bytes(comment=b"a long comment" * 100)),
+}
+
+
+def _rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    return exif
+
+
+class TestF15UnusualFiles:
+    @pytest.mark.parametrize("name", UNUSUAL)
+    def test_unusual_file_decodes_to_pillows_rgb(self, tmp_path, name):
+        UNUSUAL[name](tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            expected = np.asarray(image.convert("RGB"))
+        array = read_image(tmp_path / name)
+        assert array.dtype == np.uint8
+        np.testing.assert_array_equal(array, expected)
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
+    @pytest.mark.parametrize("suffix", ["png", "webp"])
+    def test_alpha_is_over_white(self, tmp_path, mode, suffix):
+        image = _unusual("RGB").convert(mode)
+        image.putalpha(Image.fromarray(np.arange(714, dtype=np.uint8).reshape(21, 34)))
+        image.save(tmp_path / f"x.{suffix}", lossless=True)
+        rgba = np.asarray(image.convert("RGBA")).astype(float)
+        alpha = rgba[..., 3:] / 255
+        expected = rgba[..., :3] * alpha + 255 * (1 - alpha)
+        assert np.abs(read_image(tmp_path / f"x.{suffix}") - expected).max() <= 1
+
+
+class TestF16Sizes:
+    def test_one_pixel_is_upsampled(self, tmp_path):
+        Image.new("RGB", (1, 1), (200, 100, 50)).save(tmp_path / "x.png")
+        image = PretrainDataset(index=index_images(tmp_path, labelled=False))[SampleKey(0, 0)]["image"]
+        assert image.flatten(1).unique(dim=1).tolist() == [[200], [100], [50]]
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png"])
+    def test_huge_header_is_refused_with_its_size_below_1_gb_of_memory(self, tmp_path, kind):
+        data = {"jpeg": jpeg_header, "png": png_header}[kind](30000, 30000)
+        (tmp_path / "x.jpg").write_bytes(data)
+        code = (
+            "import resource, sys; from engine.decode import UnreadableImageError, read_image\n"
+            "try: read_image(sys.argv[1])\n"
+            "except UnreadableImageError as error: print(error)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "x.jpg")]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+        message, peak_kb = done.stdout.splitlines()
+        assert message.startswith(f"{tmp_path}/x.jpg: 30000x30000 pixels, more than")
+        assert int(peak_kb) < 1_000_000
+
+    def test_largest_accepted_png_stays_below_1_gb(self, tmp_path):
+        code = (
+            "import io, resource, numpy; from PIL import Image; from engine.decode import MAX_PIXELS, decode_image\n"
+            "side = int(MAX_PIXELS ** 0.5); file = io.BytesIO()\n"
+            "Image.new('L', (side, side)).save(file, 'PNG', compress_level=1)\n"
+            "assert decode_image(file.getvalue()).shape == (side, side, 3)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+        )
+        assert int(done.stdout) < 1_000_000
+
+
+def test_f17_file_deleted_after_indexing_is_named(tmp_path):
+    index = index_images(make_folder(tmp_path, 3), labelled=False)
+    content = (tmp_path / "0001.jpg").read_bytes()
+    (tmp_path / "0001.jpg").unlink()
+    with pytest.raises(DataError, match=r"0001\.jpg: the file was indexed but is no longer there") as caught:
+        read_sample(index, SampleKey(0, 1), policy="stop", seed=0)
+    assert caught.value.exit_code == 3
+    (tmp_path / "0001.jpg").write_bytes(content)
+    assert read_sample(index, SampleKey(0, 1), policy="stop", seed=0)[1] == 1
+
+
+class TestF18TransientErrors:
+    @pytest.fixture
+    def flaky(self, monkeypatch):
+        """Let the next reads of a file fail as a network file system does; returns (failures to come, waits seen)."""
+        failures, waits = [], []
+
+        def flaky_open(*args, **kwargs):
+            if failures:
+                raise OSError(failures.pop(0), "storage hiccup")
+            return open(*args, **kwargs)  # noqa: PTH123
+
+        monkeypatch.setattr(decode, "open", flaky_open, raising=False)
+        monkeypatch.setattr(decode.time, "sleep", waits.append)
+        return failures, waits
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+    def test_two_failures_then_fine(self, tmp_path, flaky, caplog, number):
+        failures, waits = flaky
+        failures += [number] * 2
+        make_folder(tmp_path, 1)
+        assert read_image(tmp_path / "0000.jpg").shape == (40, 48, 3)
+        assert len(waits) == 2
+        assert all(0.1 <= wait <= 1 for wait in waits)
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+        assert "0000.jpg: storage hiccup; reading again" in caplog.text
+
+    def test_fourth_failure_is_a_data_error_with_the_path(self, tmp_path, flaky):
+        failures, waits = flaky
+        make_folder(tmp_path, 1)
+        failures += [errno.ESTALE] * 3
+        read_image(tmp_path / "0000.jpg")
+        failures += [errno.ESTALE] * 4
+        with pytest.raises(DataError, match=r"0000\.jpg: cannot be read after 4 tries") as caught:
+            read_image(tmp_path / "0000.jpg")
+        assert caught.value.exit_code == 3
+        assert not failures
+        assert max(waits) <= 1
+
+    def test_lasting_errors_are_not_tried_again(self, tmp_path, flaky):
+        failures, waits = flaky
+        make_folder(tmp_path, 1)
+        failures += [errno.EACCES]
+        with pytest.raises(DataError, match=r"0000\.jpg: cannot be read \(storage hiccup\)"):
+            read_image(tmp_path / "0000.jpg")
+        assert waits == []
+
+    def test_storage_failure_is_not_skipped_as_a_bad_image(self, tmp_path, flaky):
+        failures, _ = flaky
+        index = index_images(make_folder(tmp_path, 1), labelled=False)
+        failures += [errno.EIO] * 4
+        with pytest.raises(DataError, match="after 4 tries"):
+            read_sample(index, SampleKey(0, 0), policy="skip", seed=0, run_dir=tmp_path)
+        assert count_unreadable(tmp_path) == 0
+
+
+def test_f19_added_file_is_refused_at_resume(tmp_path):
+    start = index_images(make_folder(tmp_path, 10), labelled=False)
+    (tmp_path / "new.jpg").write_bytes(jpeg_bytes())
+    now = index_images(tmp_path, labelled=False)
+    with pytest.raises(DataError, match=r"the data set has 11 files, the run started with 10 \(hash [0-9a-f]{12}"):
+        check_unchanged(now, len(start), start.digest)
+
+
+class TestF20ChangedBytes:
+    def test_hashes_find_a_flipped_byte_that_still_decodes(self, tmp_path):
+        root, hashes = make_folder(tmp_path / "images", 4), tmp_path / "hashes.txt"
+        first = run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
+        assert first.returncode == 0
+        assert len(hashes.read_text().splitlines()) == 4
+        assert run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1").returncode == 0
+
+        data = bytearray((root / "0002.jpg").read_bytes())
+        data[len(data) // 2] ^= 1
+        (root / "0002.jpg").write_bytes(data)
+        read_image(root / "0002.jpg")  # decodes all the same
+        (root / "0003.jpg").unlink()
+        (root / "0004.jpg").write_bytes(jpeg_bytes())
+        done = run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
+        assert done.returncode == 3
+        lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+        assert "its bytes have changed" in lines["0002.jpg"]
+        assert "in the list of hashes, but not in the folder" in lines["0003.jpg"]
+        assert "not in the list of hashes" in lines["0004.jpg"]
+
+    def test_list_is_that_of_sha256sum(self, tmp_path):
+        root, hashes = make_folder(tmp_path / "images", 2), tmp_path / "hashes.txt"
+        run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
+        done = subprocess.run(["sha256sum", "--check", "--quiet", hashes], cwd=root, check=False)
+        assert done.returncode == 0
+
+    def test_hashes_of_a_folder_with_bad_images_are_not_written(self, tmp_path):
+        root, hashes = make_folder(tmp_path / "images", 2), tmp_path / "hashes.txt"
+        (root / "bad.jpg").write_bytes(BAD_FILES["half.jpg"])
+        done = run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
+        assert done.returncode == 3
+        assert "is not written" in done.stderr
+        assert not hashes.exists()
+
+    def test_unreadable_list_of_hashes_is_refused_with_its_line(self, tmp_path):
+        root, hashes = make_folder(tmp_path / "images", 1), tmp_path / "hashes.txt"
+        hashes.write_text("no hash here\n")
+        done = run_module("engine.verify", root, "--hashes", hashes)
+        assert done.returncode == 3
+        assert f"error: {hashes}:1: expected" in done.stderr
