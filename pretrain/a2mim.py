@@ -57,7 +57,7 @@ class A2MIM(nn.Module):
         """The decoded image (B, 3, H, W), in the type and memory format of the input."""
         with self.token.hiding(mask_bgg):
             latent_bchw = self.encoder(input_bchw)
-        memory_format = self.normalise.memory_format
+        memory_format = self.normalise.memory_format(input_bchw.device)
         prediction: Tensor = self.decoder(latent_bchw).to(input_bchw.dtype, memory_format=memory_format)
         return prediction
 
