@@ -44,6 +44,8 @@ class Backbone(nn.Module):
     """Image pixels per position of each map of features()."""
     is_cnn: bool
     """The maps are NCHW throughout, so the channels_last memory format pays."""
+    removed: frozenset[str]
+    """Names of the weights of the given network that its encoder does not use and that are gone."""
 
     def __init__(self, net: nn.Module, *, name: str | None = None, image_size: int | None = None) -> None:
         super().__init__()
@@ -52,6 +54,7 @@ class Backbone(nn.Module):
         self.image_size = image_size or _built_size(net)
         # Where the size is free, one that every stride divides: strides are read off the shapes.
         self._probe_size = self.image_size if _is_fixed_size(net) else max(math.ceil(self.image_size / 64) * 64, 128)
+        given = set(net.state_dict())
         self.net.reset_classifier(0)
         reductions = [info["reduction"] for info in self._feature_info()]
         self._is_isotropic = len(set(reductions)) == 1
@@ -62,6 +65,7 @@ class Backbone(nn.Module):
         self._final_layout = self._layout(features.shape, f"{self.name}.forward_features")
         self.is_cnn = self._final_layout.kind == "nchw"
         _remove_unused(net, unused_parameters(net, self.forward, self._probe_size))
+        self.removed = frozenset(given - set(net.state_dict()))
         maps = run_on_shapes(self, self.features, self._probe_size)
         self.channels = tuple(int(feature_map.shape[1]) for feature_map in maps)
         self.strides = tuple(_stride(self._probe_size, feature_map.shape[2]) for feature_map in maps)
