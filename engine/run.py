@@ -6,14 +6,10 @@ and an undisturbed run can be compared byte for byte.
 """
 
 import errno
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -26,13 +22,13 @@ from typing import Any
 import torch
 
 from engine import checkpoint, config, distributed, lock, storage
+from engine.environment import environment, peak_memory_bytes
 from engine.errors import CheckpointError, ConfigError, DivergedError
 from engine.index import ImageIndex, check_unchanged
 
 log = logging.getLogger("mim")
 # What may change between a start and a resume; everything else would make it another run.
 FREE_TO_CHANGE = {"data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs", "epochs", "iterations"}
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "safetensors", "pandas")
 
 
 @dataclass
@@ -163,16 +159,6 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory this process has held: on the GPU if it trains there, else resident."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
 @contextmanager
 def open_run(
     run_dir: Path,
@@ -243,6 +229,27 @@ def _same_on_all_ranks(run: Run) -> None:
             raise ConfigError(f"the ranks disagree on the {name}: {' and '.join(found)}: start all with one command")
 
 
+def prepare(run_dir: Path, config_object: Any, *, package: str, recipe: str) -> None:
+    """Write a run folder's config.json ahead of its run, which then starts with `resume`.
+
+    This is how a graph of runs is laid out before any of them starts: `python -m <package> <run_dir>/config.json
+    --run-dir <run_dir> --resume` begins, continues, or finds finished, whichever is the case.
+
+    Raises:
+        ConfigError: the configuration has problems, or the folder holds another run.
+    """
+    config.check(config_object)
+    values = config.to_dict(config_object)
+    run = Run(run_dir, package, recipe, values, torch.device("cpu"), resumed=False)
+    if (run_dir / "config.json").is_file():
+        changed = _compare_config(run)
+        if not changed:
+            return
+    with storage.storage_errors(run_dir.parent):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        storage.write_json(run_dir / "config.json", {"package": package, "recipe": recipe, "config": values})
+
+
 def _claim(run: Run, resume: bool, accept_divergence: bool) -> bool:
     """Take the folder; returns whether it held a run to continue."""
     known = {"run.lock", "error.json"}
@@ -308,26 +315,6 @@ def _record_start(run: Run, continuing: bool, changed: dict[str, Any]) -> None:
         storage.write_json(
             run.dir / "config.json", {"package": run.package, "recipe": run.recipe, "config": run.config}
         )
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device, git commit and command line of this process."""
-    here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv[0] else sys.argv,
-        "git_commit": commit or None,
-        "suite_version": checkpoint.SUITE_VERSION,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": f"{device.type}: {name}",
-        "num_threads": torch.get_num_threads(),
-        "world_size": distributed.world_size(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
 
 
 def _record_error(run: Run, error: BaseException) -> None:
