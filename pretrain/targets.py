@@ -16,9 +16,9 @@ class Normalise(nn.Module):
     """uint8 RGB pixels (B, 3, H, W) -> (p / 255 - mean) / std with ImageNet's statistics, in float32.
 
     Computed in this order, so that every bit is that of torchvision's ToTensor and Normalize: a training step of a deep
-    ReLU network differs visibly otherwise. Cast to float64 once the model was. With `channels_last` the result has that memory format on a GPU; it is
-    converted here, while a pixel is one byte. On a CPU it stays planar: torch's BatchNorm there loses two digits in
-    channels_last (5e-6 in the running mean of a first layer), and little time is gained.
+    ReLU network differs visibly otherwise. Cast to float64 once the model was. With `channels_last` the result has that
+    memory format on a GPU; it is converted here, while a pixel is one byte. On a CPU it stays planar: torch's BatchNorm
+    there loses two digits in channels_last (5e-6 in the running mean of a first layer), and little time is gained.
     """
 
     def __init__(self, *, channels_last: bool = False) -> None:
