@@ -1,5 +1,6 @@
 """Configurations: frozen dataclasses, written to JSON, read back, checked and compared. Knows no task."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -45,7 +46,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in options:
             return None
         wanted = [option for option in options if option is not type(None)]
-        return _convert(wanted[0], value, where)
+        for option in wanted[:-1]:
+            with contextlib.suppress(ConfigError):
+                return _convert(option, value, where)
+        return _convert(wanted[-1], value, where)
     if origin is tuple and isinstance(value, list):
         items = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
         if len(items) == len(value):
