@@ -1,0 +1,99 @@
+"""The network of a run: built, started from pre-trained weights, and its encoder written out at the end."""
+
+import copy
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from backbones import Backbone, build_classifier, load_weights, save_backbone
+from classification.config import ClassificationConfig
+from classification.probe import LinearProbe
+from engine import storage
+from engine.errors import ConfigError
+
+log = logging.getLogger("mim")
+
+
+def build_network(config: ClassificationConfig, num_classes: int) -> nn.Module:
+    """The timm network with a fresh classifier, initialised from the seed: (B, 3, H, W) -> (B, num_classes).
+
+    Raises:
+        ConfigError: it cannot be evaluated at augment.test_size.
+        BackboneError: the name, the size or the drop path do not fit a timm network.
+    """
+    torch.manual_seed(config.seed)
+    network = build_classifier(config.model, num_classes, image_size=config.image_size, drop_path=config.drop_path)
+    test_size = config.augment.test_size
+    if test_size != config.image_size:
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(1, 3, test_size, test_size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{config.model} built for image_size {config.image_size} cannot be tested at augment.test_size "
+                f"{test_size} ({error}): use the same size for both"
+            ) from error
+        network.train()
+    return network
+
+
+def classifier_prefix(network: nn.Module) -> str:
+    """How the names of the classifier's parameters begin ("fc.", "head.fc.", ...)."""
+    layer = network.get_classifier()  # type: ignore[operator]
+    return next(f"{name}." for name, module in network.named_modules() if module is layer)
+
+
+def start_from(network: nn.Module, init: str, run_dir: Path | None = None) -> None:
+    """Load the encoder's weights; what was loaded, renamed and left out is printed and stored in initialisation.json.
+
+    Args:
+        network: a timm network with a classifier, which alone may be absent from the file.
+        init: "none", a weight file, or a run folder with a backbone.safetensors.
+        run_dir: where to store the report; None for nowhere.
+
+    Raises:
+        WeightsError: the weights do not fit; the network is unchanged.
+    """
+    record: dict[str, Any] = {"source": "none"}
+    if init != "none":
+        report = load_weights(network, init, allow_missing=[classifier_prefix(network)])
+        log.info("start from %s", report)
+        record = dataclasses.asdict(report)
+    if run_dir is not None:
+        storage.write_json(run_dir / "initialisation.json", record)
+
+
+def is_convolutional(network: nn.Module) -> bool:
+    """Whether all feature maps are (B, C, h, w), so that the channels-last memory format pays."""
+    return Backbone(copy.deepcopy(network)).is_cnn
+
+
+def trainable(network: nn.Module, config: ClassificationConfig) -> nn.Module:
+    """The network as it is trained: whole, or only its classifier for a frozen encoder."""
+    return LinearProbe(network) if config.freeze == "encoder" else network
+
+
+def export_encoder(
+    path: Path, config: ClassificationConfig, state: dict[str, Tensor], description: dict[str, Any]
+) -> None:
+    """Write the trained encoder, without classifier, under timm's names.
+
+    Args:
+        path: of the safetensors file.
+        config: of the run.
+        state: the trained module's state.
+        description: stored in the file's header, beside name, image size, mean and standard deviation.
+    """
+    prefix = "network." if config.freeze == "encoder" else ""  # LinearProbe's
+    own = {name.removeprefix(prefix): value for name, value in state.items()}
+    # A fresh network, because the trained one may hold layers (SyncBatchNorm) that run on a GPU only.
+    network = build_classifier(config.model, num_classes=2, image_size=config.image_size)
+    encoder = Backbone(network, name=config.model, image_size=config.image_size)
+    encoder.net.load_state_dict({name: own[name] for name in encoder.net.state_dict()})
+    statistics = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+    save_backbone(path, encoder, {**statistics, **description})
