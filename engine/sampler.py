@@ -159,6 +159,8 @@ def make_batches(
         raise _explain(error) from error
     except DataError as error:  # a worker's error arrives with the worker's traceback as its text
         raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from None
+    finally:
+        _stop_workers(micro)
 
 
 def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -171,6 +173,14 @@ def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
         return iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _stop_workers(batches: Iterator[Any]) -> None:
+    """End the workers while their queues still work. Left to the garbage collector, the queue may be closed before the
+    worker is told to end, and torch's last resort is SIGTERM, which a quiet worker ignores: the process would never
+    exit."""
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
 
 
 def _quiet_worker(worker_id: int) -> None:

@@ -65,7 +65,8 @@ class PretrainDataset(Dataset[dict[str, Tensor]]):
         """
         array, _ = read_sample(self.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir)
         rng = generator(self.seed, key)
-        image = resized(array, random_box(rng, array.shape[:2], self.scale, self.ratio), self.image_size)
+        box = random_box(rng, array.shape[:2], self.scale, self.ratio)
+        image = resized(array, box, (self.image_size, self.image_size))
         if rng.random() < self.flip:
             image = image.flip(2)
         mask = cell_mask(rng, self.image_size, self.cell_size, self.mask_ratio)
@@ -101,32 +102,31 @@ def random_box(
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def resized(array: ImageArray, box: Box, image_size: int) -> Tensor:
-    """A part of an image, (H, W, 3) uint8, resized to (3, S, S) uint8.
+def resized(array: ImageArray, box: Box, size: tuple[int, int]) -> Tensor:
+    """A part of an image, (H, W, 3) uint8, resized to a planar (3, *size) uint8 image; size is (height, width).
 
     Bilinear with antialiasing, within one grey level of Pillow's resize of the same box.
     """
     top, left, height, width = box
     # A view, pixel by pixel as decoded: torch's vector code takes this order, and returns planes.
     part_1chw = torch.from_numpy(array[top : top + height, left : left + width]).permute(2, 0, 1).unsqueeze(0)
-    size = (image_size, image_size)
     return F.interpolate(part_1chw, size=size, mode="bilinear", antialias=True)[0]
 
 
 def centred(array: ImageArray, image_size: int, crop_pct: float = 1.0) -> Tensor:
-    """The view for evaluation and for panels: nothing random.
-
-    The short side is resized to image_size / crop_pct pixels and the centre kept, as torchvision's Resize and CenterCrop
-    do; here the crop comes first, which resizes nothing that is thrown away.
+    """The view for evaluation and for panels, with nothing random: torchvision's Resize and CenterCrop.
 
     Args:
         array: RGB uint8 (H, W, 3).
         image_size: side of the view in pixels.
-        crop_pct: share of the short side that is kept, in (0, 1].
+        crop_pct: image_size relative to the short side after resizing, in (0, 1].
 
     Returns:
         uint8 (3, S, S).
     """
     height, width = array.shape[:2]
-    side = max(1, round(min(height, width) * crop_pct))
-    return resized(array, ((height - side) // 2, (width - side) // 2, side, side), image_size)
+    short = math.floor(image_size / crop_pct)
+    size = (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+    view = resized(array, (0, 0, height, width), size)
+    top, left = round((size[0] - image_size) / 2), round((size[1] - image_size) / 2)
+    return view[:, top : top + image_size, left : left + image_size].contiguous()
