@@ -43,13 +43,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: expected a group of settings, found {value!r}")
         return from_dict(typing.cast(type, hint), value, f"{where}.")
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in options:
-            return None
-        wanted = [option for option in options if option is not type(None)]
-        for option in wanted[:-1]:
-            with contextlib.suppress(ConfigError):
-                return _convert(option, value, where)
-        return _convert(wanted[-1], value, where)
+        return _convert_union(options, value, where)
     if origin is tuple and isinstance(value, list):
         items = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
         if len(items) == len(value):
@@ -61,6 +55,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}: expected {hint}, found {value!r}")
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    wanted = [option for option in options if option is not type(None)]
+    for option in wanted[:-1]:
+        with contextlib.suppress(ConfigError):
+            return _convert(option, value, where)
+    return _convert(wanted[-1], value, where)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
