@@ -482,6 +482,7 @@ def demo(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
 
 RECIPES: dict[str, Callable[..., Any]] = {
     "demo": demo,
+    "any": for_model,
     "a2mim-r50-300e": a2mim_r50_300e,
     "a2mim-r50-300e-paper": a2mim_r50_300e_paper,
     "a2mim-r50-100e": a2mim_r50_100e,

@@ -42,7 +42,7 @@ def train(
         accept_divergence: continue a run that diverged.
 
     Returns:
-        The mean losses of the last logging window.
+        The mean losses of the last logging window; empty on ranks other than the main one.
 
     Raises:
         engine.errors.SuiteError: with the exit code of what went wrong.
@@ -69,8 +69,9 @@ def train(
             settings=settings,
             evaluate=_panels(config, run, index, plan.steps_per_epoch),
         )
-        if is_main():
-            save_backbone(run_dir / "backbone.safetensors", model.encoder.net, _description(config, run))
+        if not run.main:
+            return {}
+        save_backbone(run_dir / "backbone.safetensors", model.encoder, _description(config, run))
         last = run.read_metrics("train")[-1]
         metrics = {name: last[name] for name in last if name not in ("step", "epoch", "split")}
         run.finish(metrics, num_images=len(index), unreadable=count_unreadable(run_dir))
@@ -192,10 +193,8 @@ def _panels(
 
 def _description(config: PretrainConfig, run: Run) -> dict[str, Any]:
     return {
-        "name": config.model,
         "method": config.method,
         "epochs": config.epochs,
-        "image_size": config.image_size,
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
         "suite_version": SUITE_VERSION,

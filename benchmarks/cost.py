@@ -1,0 +1,61 @@
+"""What a benchmark will cost before it starts: GPU-hours from counted operations, an estimate and said to be one."""
+
+import math
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones import build_backbone
+from benchmarks.plan import Stage
+
+# Sustained rate assumed for one GPU: a quarter of an A100's 312 bfloat16 TFLOP/s for convolutions, which is what
+# well-tuned ResNet-50 training reaches (about 2,500 images/s), and 40 % for Transformers.
+SUSTAINED = {True: 0.25 * 312e12, False: 0.4 * 312e12}
+IMAGENET_IMAGES = 1_281_167
+BACKWARD_FACTOR = 3  # a backward pass costs two forward passes
+
+
+def gpu_hours(stage: Stage, num_images: int = IMAGENET_IMAGES) -> float:
+    """A100-hours of a run: images x epochs x 3 forward passes, at the sustained rate above."""
+    flops, is_cnn = forward_flops(stage.config.model, stage.config.image_size)
+    return float(num_images * stage.config.epochs * BACKWARD_FACTOR * flops / SUSTAINED[is_cnn] / 3600)
+
+
+def forward_flops(model: str, image_size: int) -> tuple[float, bool]:
+    """(floating-point operations of one image's forward pass, whether the encoder is convolutional)."""
+    encoder = build_backbone(model, image_size=image_size).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder(torch.zeros(1, 3, image_size, image_size))
+    return float(counter.get_total_flops()), encoder.is_cnn
+
+
+def describe(stages: list[Stage], num_devices: int, num_images: int) -> str:
+    """What will run, the effective batch of each run, and its estimated cost."""
+    known: dict[tuple[str, int], float] = {}
+    lines, total = [], 0.0
+    for stage in stages:
+        config = stage.config
+        key = (config.model, config.image_size)
+        if key not in known:
+            known[key] = gpu_hours(stage, num_images) / config.epochs
+        hours = known[key] * config.epochs
+        total += hours
+        pieces = config.accumulation or 1
+        share = config.batch_size // (num_devices * pieces)
+        lines.append(
+            f"  {stage.name}: {stage.recipe}, {config.epochs} epochs at {config.image_size} px, "
+            f"batch {config.batch_size} = {num_devices} devices x {share} images x {pieces} accumulation steps, "
+            f"peak learning rate {config.learning_rate:g}, about {_rounded(hours)} GPU-hours"
+        )
+    wall = total / num_devices
+    lines.append(
+        f"  in all about {_rounded(total)} GPU-hours, {_rounded(wall)} hours on {num_devices} devices. Estimated from "
+        "operation counts for an A100 in bfloat16; measure your own with: python -m benchmarks throughput"
+    )
+    return "\n".join(lines)
+
+
+def _rounded(hours: float) -> str:
+    """Two significant digits: an estimate is no better than that."""
+    digits = max(1 - math.floor(math.log10(hours)), 0) if hours > 0 else 0
+    return f"{round(hours, 1 - math.floor(math.log10(hours))) if hours > 0 else 0:.{min(digits, 3)}f}"

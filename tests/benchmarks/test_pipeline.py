@@ -1,0 +1,141 @@
+"""`python -m benchmarks run`: a graph of runs that skips, continues, stops cleanly and tells why something failed."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cost
+from benchmarks.demo_data import write_demo_data
+from benchmarks.pipeline import is_finished, run_stages
+from benchmarks.plan import Request, Stage, make_stages
+from engine.errors import ConfigError
+from tests.helpers import ROOT, environment
+
+TINY = "test_resnet.r160_in1k"  # timm's own smallest ResNet, 0.5 M parameters
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "demo"
+    write_demo_data(folder, num_train=40, num_val=20, seed=0)
+    return folder / "imagenet"
+
+
+def tiny_stages(runs_dir: Path, scenes: Path, methods: tuple[str, ...] = ("scratch", "a2mim")) -> list[Stage]:
+    """The real graph with the real demo recipes, cut down to a few steps of a tiny network."""
+    request = Request(model=TINY, methods=methods, runs_dir=runs_dir, imagenet=scenes, num_workers=0)
+    return [dataclasses.replace(stage, config=_cut(stage)) for stage in make_stages(request)]
+
+
+def _cut(stage: Stage):
+    config = dataclasses.replace(stage.config, epochs=2, batch_size=8, image_size=64, precision="float32")
+    schedule = dataclasses.replace(config.schedule, warmup_epochs=0)
+    if stage.package == "classification":
+        augment = dataclasses.replace(config.augment, test_size=64)
+        return dataclasses.replace(config, schedule=schedule, augment=augment)
+    return dataclasses.replace(config, schedule=schedule)
+
+
+def test_the_graph_fine_tunes_each_method_from_its_own_pre_training(tmp_path, scenes):
+    request = Request(model="r50", runs_dir=tmp_path, imagenet=scenes, seeds=3, pretrain_seeds=2)
+    stages = {stage.name: stage for stage in make_stages(request)}
+    assert len(stages) == 2 * 2 + 3 * 3
+    tuned = stages["demo-r50-a2mim-classification-s2"]
+    assert tuned.needs == ("demo-r50-a2mim-pretrain-s0",)
+    assert tuned.config.init == str(tmp_path / "demo-r50-a2mim-pretrain-s0")
+    assert tuned.config.seed == 2
+    control = stages["demo-r50-scratch-classification-s2"]
+    assert dataclasses.replace(tuned.config, init="none") == control.config, "the control must differ in nothing else"
+
+
+def test_what_is_finished_is_skipped_and_the_rest_continued(tmp_path, scenes):
+    stages = tiny_stages(tmp_path, scenes)
+    outcome = run_stages(stages, tmp_path)
+    assert outcome.exit_code == 0, (tmp_path / stages[0].name / "output.log").read_text()
+    assert set(outcome.states.values()) == {"finished"}
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("finished.json")}
+    assert len(before) == 3
+    last = stages[-1].folder(tmp_path)
+    (last / "finished.json").unlink()
+    assert run_stages(stages, tmp_path).exit_code == 0
+    after = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("finished.json")}
+    assert {p for p in before if before[p] != after[p]} == {last / "finished.json"}
+    assert len((last / "environment.json").read_text().split('"resumes"')) == 2
+
+
+def test_a_failed_run_blocks_only_its_own_children(tmp_path, scenes):
+    stages = tiny_stages(tmp_path, scenes)
+    broken = [
+        dataclasses.replace(
+            stage,
+            config=dataclasses.replace(stage.config, data=dataclasses.replace(stage.config.data, root="/nowhere")),
+        )
+        if stage.package == "pretrain"
+        else stage
+        for stage in stages
+    ]
+    outcome = run_stages(broken, tmp_path)
+    assert outcome.exit_code == 1
+    assert [outcome.states[stage.name] for stage in broken] == ["finished", "failed", "blocked"]
+    error = json.loads((broken[1].folder(tmp_path) / "error.json").read_text())
+    assert "/nowhere" in error["message"]
+    assert not is_finished(broken[1], tmp_path)
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path, scenes):
+    stages = tiny_stages(tmp_path, scenes, ("scratch",))
+    run_stages(stages, tmp_path)
+    other = [dataclasses.replace(stages[0], config=dataclasses.replace(stages[0].config, batch_size=4))]
+    with pytest.raises(ConfigError, match="batch_size: 8 -> 4"):
+        run_stages(other, tmp_path)
+
+
+def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tmp_path, scenes):
+    command = [sys.executable, "-m", "benchmarks", "run", "--model", TINY, "--methods", "scratch", "--imagenet",
+               str(scenes), "--runs-dir", str(tmp_path / "runs"), "--num-workers", "0"]  # fmt: skip
+    run = tmp_path / f"runs/demo-{TINY}-scratch-classification-s0"
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints/LATEST").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, output + errors
+    assert "give the same command again to continue" in errors
+    assert not (run / "finished.json").exists()
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr + (run / "output.log").read_text()
+    assert "scratch" in done.stdout
+    assert (run / "finished.json").exists()
+    assert list((tmp_path / "runs").glob(f"demo-{TINY}*.md"))
+
+
+def test_the_paper_profile_says_what_it_will_do_before_it_does_it(tmp_path, scenes):
+    command = [sys.executable, "-m", "benchmarks", "run", "--model", "r50", "--profile", "paper", "--dry-run",
+               "--imagenet", str(scenes), "--runs-dir", str(tmp_path / "runs")]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "paper-r50-a2mim-pretrain-s0: a2mim-r50-300e, 300 epochs at 224 px, batch 2048" in done.stdout
+    assert "1 devices x 256 images x 8 accumulation steps" in done.stdout
+    assert "GPU-hours" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_counted_operations_are_those_of_the_literature():
+    flops, is_cnn = cost.forward_flops("r50", 224)
+    assert is_cnn
+    assert flops == pytest.approx(2 * 4.09e9, rel=0.02), (
+        "ResNet-50 has 4.09 G multiply-adds (He et al. 2016; torchvision)"
+    )
