@@ -7,7 +7,6 @@ index): the same request gives the same bytes, with any number of worker process
 import fcntl
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -75,7 +74,9 @@ def write_demo_data(
         DataError: the directory holds this data set, but a file of it is missing or has another size.
     """
     wanted = {"format": FORMAT, "num_train": num_train, "num_val": num_val, "seed": seed}
-    problems = [f"{k} {wanted[k]}: must be 10..{MAX_SCENES}" for k in ("num_train", "num_val") if not _in_range(wanted[k])]
+    problems = [
+        f"{k} {wanted[k]}: must be 10..{MAX_SCENES}" for k in ("num_train", "num_val") if not _in_range(wanted[k])
+    ]
     if problems or seed < 0 or num_workers < 1:
         extra = [f"seed {seed}: must be 0 or more"] * (seed < 0)
         extra += [f"num_workers {num_workers}: must be 1 or more"] * (num_workers < 1)
@@ -206,9 +207,7 @@ def _ade_map(scene: Scene) -> NDArray[np.uint8]:
 def _annotation(mask_hw: NDArray[np.bool_], class_index: int, crowd: bool, image_id: int) -> dict[str, Any]:
     rows, columns = np.nonzero(mask_hw.any(axis=1))[0], np.nonzero(mask_hw.any(axis=0))[0]
     x, y = int(columns[0]), int(rows[0])
-    segmentation = (
-        {"counts": run_lengths(mask_hw), "size": list(mask_hw.shape)} if crowd else outline_polygons(mask_hw)
-    )
+    segmentation = {"counts": run_lengths(mask_hw), "size": list(mask_hw.shape)} if crowd else outline_polygons(mask_hw)
     return {
         "image_id": image_id,
         "category_id": COCO_CATEGORY_IDS[class_index],
@@ -234,7 +233,7 @@ def _coco_document(images: list[dict[str, Any]], annotations: list[dict[str, Any
 
 
 def _object_info(shares: dict[str, dict[int, float]]) -> str:
-    """The used rows of ADE20K's class table: id, share of the labelled pixels over all, per split, ground or not, name."""
+    """The used rows of ADE20K's class table: id, share of all pixels (mean, train, val), ground or not, name."""
     rows = [(number, 1, name) for name, number in ADE_GROUND_IDS.items()]
     rows += [(number, 0, name) for name, number in ADE_THING_IDS.items()]
     lines = [INFO_HEAD]

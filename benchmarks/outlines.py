@@ -1,5 +1,7 @@
 """Exact polygons of a binary mask, as COCO annotations want them. Shapes: h w pixels, p polygon corners."""
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,7 @@ def _edge_loops(mask_hw: NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
     repeats = np.where(crossing[y, x], 2, 1)
     y, x = np.repeat(y, repeats), np.repeat(x, repeats)
     along_row, along_column = _partners(np.lexsort((x, y))), _partners(np.lexsort((y, x)))
-    # Walk each loop so that its first horizontal edge has the mask below when going right: outer edges come out positive.
+    # Start each loop going right along an edge with the mask below it: outer edges then come out positive.
     goes_right = lower_right[y, x].astype(bool) & (x[along_row] > x)
     loops, seen = [], np.zeros(len(x), dtype=bool)
     for start in np.nonzero(goes_right & ~upper_right[y, x].astype(bool))[0]:
@@ -71,5 +73,5 @@ def run_lengths(mask_hw: NDArray[np.bool_]) -> list[int]:
     flat = mask_hw.T.ravel()
     changes = np.nonzero(np.diff(flat))[0] + 1
     bounds = [0, *(int(change) for change in changes), flat.size]
-    counts = [stop - start for start, stop in zip(bounds, bounds[1:], strict=False)]
+    counts = [stop - start for start, stop in itertools.pairwise(bounds)]
     return [0, *counts] if flat.size and flat[0] else counts
