@@ -16,11 +16,12 @@ made the published numbers; where the paper's text differs, a `-paper` recipe fo
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import timm
 
 from backbones import find_architecture
+from engine.errors import ConfigError
 from pretrain.config import (
     DataConfig,
     LossConfig,
@@ -423,16 +424,19 @@ _FAMILIES = {
 """timm's module of a network -> whose published rules it follows."""
 
 
-def for_model(model: str, method: Method = "a2mim") -> PretrainConfig:
-    """The published rules of the model's family, for any published or timm name, at the published length.
+def for_model(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
+    """Any network by its published or timm name, under the published rules of its family, at the published length.
 
     ResNets, ConvNeXts and ViTs follow their own. Swins follow the ViTs with the token after patch embedding (SimMIM as
     released; A2MIM has no released Swin run, its model file adds the token and weighs the frequency loss 0.5). Any
     other network follows the ResNets, with the token before its fourth stage and no decay on biases and norms.
 
     Raises:
+        ConfigError: no method has this name.
         BackboneError: no network has this name.
     """
+    if method not in get_args(Method):
+        raise ConfigError(f"no method is called {method!r}; methods: {', '.join(get_args(Method))}")
     module = timm.model_entrypoint(find_architecture(model).timm_name).__module__.rpartition(".")[2]
     family = _FAMILIES.get(module, "other")
     builders: dict[tuple[str, str], Callable[[str], PretrainConfig]] = {

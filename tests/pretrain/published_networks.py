@@ -1,4 +1,4 @@
-"""The small networks of tests/data/golden/tiny, rebuilt from timm's classes, and the released names of their weights."""
+"""The small networks of tests/data/golden/tiny, built from timm's classes, and the released names of their weights."""
 
 import json
 import re
