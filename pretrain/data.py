@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from engine.images import ImageArray, ImageIndex, Unreadable, read_sample
 from engine.sampler import SampleKey, generator
@@ -73,6 +73,23 @@ class PretrainDataset(Dataset[dict[str, Tensor]]):
         return {"image": image, "mask": torch.from_numpy(mask)}
 
 
+def collate(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A batch {"image": uint8 (B, 3, S, S) in channels_last memory format, "mask": uint8 (B, g, g)}.
+
+    Images are joined as they lie in memory; torch's default would turn each into planes, one byte at a time.
+    """
+    joined: dict[str, Tensor] = default_collate(
+        [{**sample, "image": sample["image"].permute(1, 2, 0)} for sample in samples]
+    )
+    return {**joined, "image": joined["image"].permute(0, 3, 1, 2)}
+
+
+def image_root(root: str) -> Path:
+    """`root/train` if there is such a folder (ImageNet's layout), else `root` itself."""
+    folder = Path(root)
+    return folder / "train" if (folder / "train").is_dir() else folder
+
+
 def random_box(
     rng: np.random.Generator, size: tuple[int, ...], scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Box:
@@ -103,13 +120,16 @@ def random_box(
 
 
 def resized(array: ImageArray, box: Box, size: tuple[int, int]) -> Tensor:
-    """A part of an image, (H, W, 3) uint8, resized to a planar (3, *size) uint8 image; size is (height, width).
+    """A part of an image, (H, W, 3) uint8, resized to (3, *size) uint8; size is (height, width).
 
-    Bilinear with antialiasing, within one grey level of Pillow's resize of the same box.
+    Bilinear with antialiasing, within one grey level of Pillow's resize of the same box. The result keeps the three
+    values of a pixel side by side in memory.
     """
     top, left, height, width = box
-    # A view, pixel by pixel as decoded: torch's vector code takes this order, and returns planes.
-    part_1chw = torch.from_numpy(array[top : top + height, left : left + width]).permute(2, 0, 1).unsqueeze(0)
+    # Rows without gaps in the order they were decoded are what torch's vector code takes as they are; any other layout
+    # is copied twice, which costs as much as the resize.
+    part_1hwc = np.ascontiguousarray(array[top : top + height, left : left + width]).reshape(1, height, width, 3)
+    part_1chw = torch.from_numpy(part_1hwc.transpose(0, 3, 1, 2))
     return F.interpolate(part_1chw, size=size, mode="bilinear", antialias=True)[0]
 
 

@@ -19,7 +19,7 @@ from engine.sampler import LoaderOptions, SamplePlan, make_batches
 from engine.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
-from pretrain.data import PretrainDataset
+from pretrain.data import PretrainDataset, image_root
 from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.visualize import panel_batch, save_panel
 
@@ -82,12 +82,6 @@ def compute_losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tens
     """The method's loss terms for a micro-batch; see a2mim.py and simmim.py."""
     losses: dict[str, Tensor] = model(batch["image"], batch["mask"])
     return losses
-
-
-def image_root(root: str) -> Path:
-    """`root/train` if there is such a folder (ImageNet's layout), else `root` itself."""
-    folder = Path(root)
-    return folder / "train" if (folder / "train").is_dir() else folder
 
 
 def build_optimizer(config: PretrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -170,6 +164,7 @@ def _batches(
         rank=rank(),
         world_size=world_size(),
         pin_memory=run.device.type == "cuda",
+        collate=collate,
     )
     last = config.epochs * plan.steps_per_epoch
     return lambda first: make_batches(dataset, plan.batch, range(first, last), options)

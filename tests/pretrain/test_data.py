@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 from torchvision.transforms import CenterCrop, RandomResizedCrop, Resize
 
 from engine.images import index_images, read_image
 from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
-from pretrain.data import PretrainDataset, centred, random_box, resized
+from pretrain.data import PretrainDataset, centred, collate, random_box, resized
 from pretrain.masking import num_masked
 
 
@@ -67,10 +68,18 @@ def test_global_generators_are_neither_read_nor_moved(folder):
     assert torch.equal(one, images[key]["image"])
 
 
+def test_collate_joins_what_default_collate_joins_and_keeps_pixels_together(folder):
+    samples = [dataset(folder, flip=flip)[SampleKey(0, i)] for i, flip in enumerate((0.0, 1.0, 0.0))]
+    batch, expected = collate(samples), default_collate(samples)
+    assert batch.keys() == expected.keys()
+    assert all(torch.equal(batch[name], expected[name]) for name in batch)
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_are_the_same_bytes_for_any_number_of_workers(folder, num_workers):
     images, plan = dataset(folder), SamplePlan(12, 4, seed=7)
-    options = LoaderOptions(num_workers=num_workers)
+    options = LoaderOptions(num_workers=num_workers, collate=collate)
     batches = [batch for (batch,) in make_batches(images, plan.batch, range(2, 5), options)]
     for step, batch in zip(range(2, 5), batches, strict=True):
         expected = torch.stack([images[key]["image"] for key in plan.batch(step)])
