@@ -19,7 +19,7 @@ from engine.sampler import LoaderOptions, SamplePlan, make_batches
 from engine.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
-from pretrain.data import PretrainDataset, image_root
+from pretrain.data import PretrainDataset, collate, image_root
 from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.visualize import panel_batch, save_panel
 

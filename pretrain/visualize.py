@@ -1,0 +1,165 @@
+"""Reconstruction panels: what the encoder saw of an image, what was predicted, and the two together.
+
+During a run train.py draws the same images every few epochs; afterwards `python -m pretrain.visualize RUN_DIR
+[IMAGE ...] [--output FILE]` draws them, or any others, from the newest checkpoint. A panel is a function of the run's
+configuration and the weights: the same run gives the same bytes.
+
+Shapes: B images, H W pixels, g cells along a side.
+"""
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from engine.checkpoint import load_model_state
+from engine.cli import guard
+from engine.config import from_dict, read_config_file
+from engine.decode import read_image
+from engine.distributed import pick_device
+from engine.errors import CheckpointError, ConfigError
+from engine.images import ImageIndex, index_images, read_sample
+from engine.sampler import SampleKey, generator
+from pretrain.a2mim import A2MIM
+from pretrain.build import build_model
+from pretrain.config import PretrainConfig
+from pretrain.data import centred, image_root
+from pretrain.masking import cell_mask, expand_mask
+from pretrain.simmim import SimMIM
+
+NUM_IMAGES = 8
+"""Rows of the panels a run draws."""
+COLUMNS = ("original", "masked", "prediction", "composite")
+
+_MASK_STREAM = 0x9A7E1  # of generator(): apart from the streams that training draws from
+_MARGIN_PX, _TITLE_PX = 4, 22
+
+log = logging.getLogger("mim")
+
+
+def panel_batch(config: PretrainConfig, index: ImageIndex) -> tuple[Tensor, Tensor]:
+    """The images and masks that every panel of a run shows: spread evenly over the index, cropped at the centre.
+
+    Returns:
+        uint8 (B, 3, H, W) and uint8 (B, g, g), 1 where hidden; B = NUM_IMAGES or the whole of a smaller index.
+
+    Raises:
+        DataError: an image cannot be read, see `read_sample`.
+    """
+    positions = np.linspace(0, len(index) - 1, min(NUM_IMAGES, len(index))).round().astype(int)
+    keys = [SampleKey(0, int(position)) for position in positions]
+    arrays = [read_sample(index, key, policy=config.data.unreadable, seed=config.seed)[0] for key in keys]
+    images = torch.stack([centred(array, config.image_size) for array in arrays])
+    return images, _masks(config, keys)
+
+
+def _masks(config: PretrainConfig, keys: Sequence[SampleKey]) -> Tensor:
+    geometry = (config.image_size, config.mask.cell_size, config.mask.mask_ratio)
+    masks = [cell_mask(generator(config.seed, key, _MASK_STREAM), *geometry) for key in keys]
+    return torch.from_numpy(np.stack(masks))
+
+
+def save_panel(path: Path, model: A2MIM | SimMIM, images_bchw: Tensor, mask_bgg: Tensor) -> bool:
+    """Reconstruct the images and write the panel as a PNG: a row for each image, the columns titled.
+
+    The prediction is the decoder's whole output; the composite has it in the hidden cells and the image elsewhere. If
+    the file cannot be written, a warning says so: a run does not end for want of a picture.
+
+    Args:
+        path: the file; its folder is made.
+        model: in evaluation mode.
+        images_bchw: uint8 (B, 3, H, W), on the model's device.
+        mask_bgg: (B, g, g), non-zero where hidden, on the model's device.
+
+    Returns:
+        Whether the file was written.
+    """
+    original, masked, prediction = model.reconstruct(images_bchw, mask_bgg)
+    composite = torch.where(expand_mask(mask_bgg, original.shape[-2:]), prediction, original)
+    columns = [model.normalise.inverse(column).cpu() for column in (original, masked, prediction, composite)]
+    picture = draw_panel(columns)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(partial, format="PNG")
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        log.warning("cannot write the panel %s: %s", path, error.strerror or error)
+        return False
+    return True
+
+
+def draw_panel(columns: Sequence[Tensor]) -> Image.Image:
+    """A grid of pictures under the titles of COLUMNS.
+
+    Args:
+        columns: for each title, uint8 images (B, 3, H, W).
+    """
+    rows, _, height, width = columns[0].shape
+    step_x, step_y = width + _MARGIN_PX, height + _MARGIN_PX
+    size = (len(columns) * step_x + _MARGIN_PX, _TITLE_PX + rows * step_y + _MARGIN_PX)
+    panel = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(panel), ImageFont.load_default(size=min(14, max(width // 6, 8)))
+    for x, (title, column) in enumerate(zip(COLUMNS, columns, strict=True)):
+        left = _MARGIN_PX + x * step_x
+        pen.text((left + width / 2, _TITLE_PX / 2 + 1), title, fill="black", font=font, anchor="mm")
+        for y, picture in enumerate(column.permute(0, 2, 3, 1).numpy()):
+            panel.paste(Image.fromarray(picture), (left, _TITLE_PX + y * step_y))
+    return panel
+
+
+def load_run(run_dir: Path) -> tuple[A2MIM | SimMIM, PretrainConfig, int]:
+    """A run's model with the weights of its newest checkpoint, in evaluation mode, its configuration and the step.
+
+    Raises:
+        ConfigError: this is no pre-training run, or only the exported encoder of one.
+        CheckpointError: no checkpoint is intact.
+    """
+    is_bare_encoder = (run_dir / "backbone.safetensors").is_file() and not (run_dir / "checkpoints").is_dir()
+    if run_dir.is_file() or is_bare_encoder:
+        raise ConfigError(
+            f"{run_dir}: an exported encoder has no decoder, so it cannot reconstruct anything: give the folder of the "
+            "pre-training run, whose checkpoints hold the decoder"
+        )
+    stored = read_config_file(run_dir / "config.json")
+    if stored.get("package") != "pretrain":
+        raise ConfigError(f"{run_dir} is a {stored.get('package')} run: only pre-training runs have a decoder to draw")
+    config = from_dict(PretrainConfig, stored["config"])
+    state, step = load_model_state(run_dir)
+    model = build_model(config)
+    model.load_state_dict(state)
+    return model.eval(), config, step
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw a panel of a run and print where it is; leaves with the suite's exit codes."""
+    parser = argparse.ArgumentParser(prog="python -m pretrain.visualize", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help="folder of a pre-training run")
+    parser.add_argument("images", type=Path, nargs="*", metavar="IMAGE", help="files to show (default: the run's own)")
+    parser.add_argument("--output", type=Path, help="file to write (default: RUN_DIR/panels/step_<step>.png)")
+    options = parser.parse_args(argv)
+    with guard():
+        model, config, step = load_run(options.run_dir)
+        if options.images:
+            images = torch.stack([centred(read_image(path), config.image_size) for path in options.images])
+            mask = _masks(config, [SampleKey(0, position) for position in range(len(images))])
+        else:
+            index = index_images(image_root(config.data.root), labelled=False, unreadable=config.data.unreadable)
+            images, mask = panel_batch(config, index)
+        path = options.output or options.run_dir / "panels" / f"step_{step:08d}.png"
+        device = pick_device()
+        if not save_panel(path, model.to(device), images.to(device), mask.to(device)):
+            raise CheckpointError(f"{path} could not be written: choose another place with --output")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
