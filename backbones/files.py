@@ -4,11 +4,14 @@ Containers and prefixes of other libraries' checkpoints are taken off here; the 
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import pickle
+import pickletools
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,20 +138,40 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_torch(path: Path) -> Any:
-    try:
-        # Namespace, in which training scripts keep their options, is a plain container.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+    # Namespace, in which training scripts keep their options, is a plain container.
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks about foreign pickles would precede our one line
+        try:
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if code is None:
-            raise _damaged(path, error) from error
-        raise WeightsFileError(
-            f"{path} contains code ({code[1]}), which is not run; convert it to a file of tensors, if you trust it: "
-            "torch.save(torch.load(PATH, weights_only=False)['state_dict'], NEW_PATH), or whatever its key is."
-        ) from error
-    except Exception as error:  # torch reports damage as RuntimeError, EOFError, KeyError, OSError and others
-        raise _damaged(path, error) from error
+        except Exception as error:  # torch reports damage as RuntimeError, EOFError, UnpicklingError and others
+            code = _code_in(path)
+            if not code:
+                reason = ValueError("no torch file") if isinstance(error, pickle.UnpicklingError) else error
+                raise _damaged(path, reason) from error
+            raise WeightsFileError(
+                f"{path} contains code ({code[0]}), which is not run; convert it to plain tensors if you trust it: "
+                "torch.save(torch.load(PATH, weights_only=False)['state_dict'], NEW_PATH), or whatever its key is."
+            ) from error
+
+
+def _code_in(path: Path) -> list[str]:
+    """Names of the functions and classes that a pickle would call, apart from torch's own for tensors."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (ValueError, RuntimeError, OSError):  # not torch's zip: an older torch file or a plain pickle
+        pass
+    names: list[str] = []
+    with path.open("rb") as file, contextlib.suppress(ValueError, IndexError, EOFError):
+        while True:  # an older torch file is several pickles and then the tensors
+            strings: list[str] = []
+            for operation, argument, _ in pickletools.genops(file):
+                if operation.name == "GLOBAL":
+                    names.append(str(argument).replace(" ", "."))
+                elif operation.name == "STACK_GLOBAL":
+                    names.append(".".join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    return [name for name in names if not name.startswith(("torch.", "collections.OrderedDict", "argparse.Namespace"))]
 
 
 def _damaged(path: Path, error: Exception) -> WeightsFileError:

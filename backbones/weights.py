@@ -3,20 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from .build import Backbone
 from .errors import WeightsError
 from .files import WeightsFile, open_weights, write_weights
 from .keymaps import State, find_keymap, to_detectron2, to_openmixup, to_torchvision
+from .resize import TABLE, resize_tensor
 
 _CLASSIFIERS = ("head.", "fc.", "classifier.", "head_dist.")
-_TABLE = "relative_position_bias_table"
 _EXPORTS = {"torchvision": to_torchvision, "detectron2": to_detectron2, "openmixup": to_openmixup}
 
 
@@ -153,8 +151,8 @@ def _fit(state: State, target: nn.Module, own: Mapping[str, Tensor]) -> tuple[St
     for name, tensor in state.items():
         wanted = own[name].shape if name in own else tensor.shape
         if tensor.shape != wanted:
-            tensor = _resize(name, tensor, wanted, target)
-            if tensor.shape == wanted and name.endswith(("pos_embed", _TABLE)):
+            tensor = resize_tensor(name, tensor, wanted, target)
+            if tensor.shape == wanted and name.endswith(("pos_embed", TABLE)):
                 resized.append(f"{name} from {list(state[name].shape)} to {list(wanted)}")
         fitted[name] = tensor
     if resized:
@@ -175,28 +173,12 @@ def _move_final_norm(state: State, own: Mapping[str, Tensor], changed: list[str]
 
 def _spread_shared_table(state: State, own: Mapping[str, Tensor], changed: list[str]) -> State:
     """Copy a relative position bias table that all blocks share to each block of a network that has one per block."""
-    shared = f"rel_pos_bias.{_TABLE}"
-    tables = [name for name in own if name.startswith("blocks.") and name.endswith(_TABLE)]
+    shared = f"rel_pos_bias.{TABLE}"
+    tables = [name for name in own if name.startswith("blocks.") and name.endswith(TABLE)]
     if shared in own or shared not in state or not tables:
         return state
     changed.append(f"the file's shared bias table fills those of {len(tables)} blocks")
     return {name: tensor for name, tensor in state.items() if name != shared} | dict.fromkeys(tables, state[shared])
-
-
-def _resize(name: str, tensor: Tensor, wanted: torch.Size, target: nn.Module) -> Tensor:
-    """`tensor` with the shape `wanted` where only the image size or singleton axes differ, else unchanged."""
-    if [size for size in tensor.shape if size != 1] == [size for size in wanted if size != 1]:
-        return tensor.reshape(wanted)  # a linear layer stored as a 1x1 convolution, or the reverse
-    if tensor.ndim != len(wanted) or tensor.shape[-1] != wanted[-1]:
-        return tensor
-    if name.endswith("pos_embed") and tensor.ndim == 3:
-        num_prefix = getattr(target, "num_prefix_tokens", 0)
-        grid = getattr(target, "patch_embed").grid_size  # noqa: B009 (nn.Module's attributes are untyped)
-        return cast(Tensor, resample_abs_pos_embed(tensor, list(grid), num_prefix_tokens=num_prefix))
-    if name.endswith(_TABLE) and tensor.ndim == 2:
-        window = getattr(target.get_submodule(name.rpartition(".")[0]), "window_size")  # noqa: B009
-        return cast(Tensor, resize_rel_pos_bias_table(tensor, window, tuple(wanted)))
-    return tensor
 
 
 def _raise_mismatches(
