@@ -122,6 +122,8 @@ def _step(
 def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, rate: float, gradient_norm: Tensor) -> None:
     """Write the means since the last line, over steps and ranks, and where the time went."""
     values = {**state.meters.means(), "learning_rate": rate, "gradient_norm": float(gradient_norm)}
+    if state.scaler.is_enabled():
+        values["gradient_scale"] = state.scaler.get_scale()  # falls with every step that float16 had to skip
     timing = watch.lap(state.settings.total_steps - state.step)
     state.run.log("train", state.step, state.step / state.settings.steps_per_epoch, values)
     state.run.time(state.step, timing)
