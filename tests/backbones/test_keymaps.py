@@ -5,7 +5,7 @@ import torchvision
 
 from backbones import WeightsError, build_classifier, to_detectron2, to_openmixup, to_torchvision
 from backbones.files import open_weights
-from backbones.keymaps import KEYMAPS, KeyMap, Rule, find_family, find_keymap, recognise
+from backbones.keymaps import KEYMAPS, KeyMap, Rule, find_keymap, recognise
 from tests.backbones.networks import TINY
 
 FAMILY_OF = {"r50": "resnet", "convnext_t": "convnext", "vit_b": "vit", "deit_s": "vit", "swin_t": "swin"}
@@ -18,14 +18,13 @@ def classifier_state(name: str) -> dict[str, torch.Tensor]:
     return {key: torch.randn(value.shape, generator=generator) for key, value in net.state_dict().items()}
 
 
-def plain_vit_state() -> dict[str, torch.Tensor]:
-    net = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=16, depth=2, num_heads=2, num_classes=3)
-    return net.state_dict()
+def plain_vit() -> torch.nn.Module:
+    return timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=16, depth=2, num_heads=2, num_classes=3)
 
 
 def states_of(family: str) -> list[dict[str, torch.Tensor]]:
     states = [classifier_state(name) for name, of in FAMILY_OF.items() if of == family and name != "vit_b"]
-    return [*states, plain_vit_state()] if family == "vit" else states
+    return [*states, plain_vit().state_dict()] if family == "vit" else states
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -63,25 +62,43 @@ def test_a_detectron2_file_reads_back_as_the_same_encoder(tmp_path):
     assert_same(open_weights(tmp_path / "exported.pth").state, encoder)
 
 
-TORCHVISION = [
-    ("resnet50", "resnet50", 224),
-    ("convnext_tiny", "convnext_tiny", 64),
-    ("swin_t", "swin_tiny_patch4_window7_224", 224),
-    ("vit_b_32", "vit_base_patch32_224", 224),
-]
+def torchvision_network(family: str) -> torch.nn.Module:
+    """A small network of torchvision's own classes, with the shape of TINY's or of plain_vit."""
+    models = torchvision.models
+    if family == "convnext":
+        block = models.convnext.CNBlockConfig
+        settings = [block(8, 16, 1), block(16, 24, 1), block(24, 32, 2), block(32, None, 1)]
+        return models.ConvNeXt(settings, num_classes=3)
+    if family == "swin":
+        return models.SwinTransformer(
+            [4, 4], 8, [1, 2, 1, 1], [1, 2, 2, 2], [7, 7], stochastic_depth_prob=0, num_classes=3
+        )
+    if family == "vit":
+        return models.VisionTransformer(32, 16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=64, num_classes=3)
+    return models.ResNet(models.resnet.Bottleneck, [2, 1, 2, 1], num_classes=3)
 
 
-@pytest.mark.parametrize(("theirs", "ours", "size"), TORCHVISION)
-def test_torchvision_networks_give_the_same_features_under_timms_names(theirs, ours, size):
+def same_in_timm(family: str) -> torch.nn.Module:
+    if family == "vit":
+        return plain_vit()
+    if family == "resnet":
+        return build_classifier("r50", 3, layers=(2, 1, 2, 1))
+    return build_classifier({"convnext": "convnext_t", "swin": "swin_t"}[family], 3, **TINY[f"{family}_t"])
+
+
+@pytest.mark.parametrize(("family", "size"), [("resnet", 64), ("convnext", 64), ("swin", 224), ("vit", 32)])
+def test_torchvisions_networks_give_the_same_logits_under_timms_names(family, size):
     torch.manual_seed(0)
-    reference = torchvision.models.get_model(theirs, num_classes=10).eval()
-    net = timm.create_model(ours, num_classes=10).eval()
-    keymap = find_keymap("torchvision", find_family(net.state_dict()))
-    state = {k: v for k, v in reference.state_dict().items() if "relative_position_index" not in k}
-    net.load_state_dict(keymap.to_timm(state), strict=True)
-    images = torch.randn(1, 3, size, size)
+    reference, net = torchvision_network(family).eval(), same_in_timm(family).eval()
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape))  # nothing may hide behind a zero or a one
+    state = {name: tensor for name, tensor in reference.state_dict().items() if "relative_position_index" not in name}
+    net.load_state_dict(find_keymap("torchvision", family).to_timm(state), strict=True)
+    images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         expected, found = reference(images), net(images)
+    assert expected.std() > 1e-3
     assert (found - expected).abs().max() <= 1e-6 * max(1.0, expected.abs().max().item())
 
 
