@@ -228,7 +228,8 @@ def demo(model: str = "r50") -> ClassificationConfig:
     """A few epochs at 128 pixels, small enough for two CPU cores: shows that everything works, measures nothing.
 
     Source: none; light augmentation and AdamW, for the generated scenes of `python -m benchmarks demo-data`.
-    Expected: far above chance on the generated scenes. Cost: a minute or so for R50 on two CPU cores.
+    Expected: R50 from scratch 27 % after 400 generated scenes, one seed, chance being 10 %. Cost: about 0.1 CPU-seconds
+    per image for R50 in float32, so some two minutes for 400 scenes on two CPU cores.
     """
     return ClassificationConfig(
         model=model,

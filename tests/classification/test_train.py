@@ -150,6 +150,15 @@ def test_a_data_set_that_changed_since_the_start_is_refused(root, tmp_path, monk
         train(config, tmp_path / "run", resume=True)
 
 
+def test_a_damaged_training_image_stops_the_run_by_name(root, tmp_path):
+    own = shutil.copytree(root, tmp_path / "data")
+    damaged = own / "train" / "green" / "003.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"green/003\.jpg"):
+        train(easy(own, epochs=2), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "error.json").read_text())["exit_code"] == 3
+
+
 def test_a_batch_larger_than_the_data_set_is_refused_with_both_numbers(root, tmp_path):
     with pytest.raises(DataError, match=r"24 images.*batch of 32"):
         train(easy(root, batch_size=32), tmp_path / "run")
