@@ -1,1 +1,1 @@
-
+"""Tables from run folders: collect the measurements, average over seeds, compare with training from scratch."""

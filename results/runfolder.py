@@ -1,0 +1,225 @@
+"""Read one run folder and believe it only if it is finished, unchanged since, and holds possible numbers."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import config_hash, flatten
+
+log = logging.getLogger("mim")
+
+# What does not make another experiment. Two runs that differ in nothing else are seeds of one row.
+NOT_SETTINGS = {
+    "seed", "init", "data.root", "data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs",
+    "deterministic",
+}  # fmt: skip
+
+
+class UnusableRun(Exception):
+    """A run whose numbers must not reach a table. Its text is the reason."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the weights of a run came from.
+
+    Args:
+        method: "scratch", "simmim", "a2mim"; "<method>+classification" after a classification run; "file <name>" for
+            weights that do not say how they were made.
+        recipe: of the run they came from; "" if there is none or it is not known. So for the others.
+        epochs: of that run.
+        seed: of that run.
+        seconds: of that run and those before it.
+        unreadable: images skipped in that run and those before it.
+        settings: of that run, flattened; {} if it is not known.
+    """
+
+    method: str
+    recipe: str = ""
+    epochs: int | None = None
+    seed: int | None = None
+    seconds: float = 0.0
+    unreadable: int = 0
+    settings: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with its results. `settings` are the flattened configuration but for NOT_SETTINGS; `data` names the images
+    (a digest of names and sizes where the run recorded one, else their folder)."""
+
+    run_dir: Path
+    task: str
+    recipe: str
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    data: str
+    start: Start
+    metrics: dict[str, float]
+    seconds: float
+    images_per_second: float | None
+    peak_memory_bytes: int | None
+    unreadable: int
+
+
+def read_run(run_dir: Path) -> FinishedRun:
+    """The finished run in a folder, of whatever task.
+
+    Raises:
+        UnusableRun: it is unfinished, failed, was edited, or holds a number that cannot be.
+    """
+    stored = _read_json(run_dir / "config.json")
+    try:
+        task, recipe, config = str(stored["package"]), str(stored["recipe"]), dict(stored["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnusableRun("config.json does not hold package, recipe and config") from error
+    summary = _read_summary(run_dir, config)
+    return FinishedRun(
+        run_dir=run_dir,
+        task=task,
+        recipe=recipe,
+        config=config,
+        settings=_settings(config),
+        data=_data(run_dir, config),
+        start=_start(run_dir, task, config),
+        metrics=_checked_metrics(run_dir, task, summary),
+        seconds=float(summary.get("seconds") or 0.0),
+        images_per_second=summary.get("images_per_second"),
+        peak_memory_bytes=summary.get("peak_memory_bytes"),
+        unreadable=int(summary.get("unreadable") or 0),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UnusableRun(f"{path.name} cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise UnusableRun(f"{path.name} does not hold an object")
+    return values
+
+
+def _read_summary(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
+    if not (run_dir / "finished.json").is_file():
+        if (run_dir / "error.json").is_file():
+            lines = str(_read_json(run_dir / "error.json").get("message")).splitlines()
+            raise UnusableRun(f"not finished: {lines[0] if lines else 'stopped without a message'}")
+        raise UnusableRun("not finished")
+    summary = _read_json(run_dir / "finished.json")
+    found, expected = summary.get("config_hash"), config_hash(config)
+    if found != expected:
+        raise UnusableRun(
+            f"finished.json belongs to another configuration (hash {str(found)[:12]}, of config.json {expected[:12]})"
+        )
+    return summary
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flatten(config).items() if name not in NOT_SETTINGS}
+
+
+def _data(run_dir: Path, config: dict[str, Any]) -> str:
+    if (run_dir / "data.json").is_file():
+        return config_hash(_read_json(run_dir / "data.json"))[:8]
+    return str(config.get("data", {}).get("root", ""))
+
+
+def _checked_metrics(run_dir: Path, task: str, summary: dict[str, Any]) -> dict[str, float]:
+    """finished.json's metrics, each of which must be a possible number that metrics.jsonl holds too."""
+    metrics = summary.get("metrics")
+    if not isinstance(metrics, dict) or not metrics:
+        raise UnusableRun("finished.json holds no metrics")
+    logged: dict[str, set[float]] = {}
+    for number, row in _metrics_lines(run_dir / "metrics.jsonl"):
+        values = {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
+        for name, value in values.items():
+            if row.get("split") == "val":
+                _check_number(f"metrics.jsonl line {number}", task, name, value)
+            if isinstance(value, int | float):
+                logged.setdefault(name, set()).add(value)
+    for name, value in metrics.items():
+        _check_number("finished.json", task, name, value)
+        sources = [key for key in logged if name == key or name.startswith(f"{key}_")]
+        if not any(value in logged[key] for key in sources):
+            raise UnusableRun(f"finished.json: {name} {value} was never measured: metrics.jsonl does not hold it")
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _metrics_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, values) of every line; a last line without its end is dropped with a warning."""
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise UnusableRun(f"metrics.jsonl cannot be read ({error})") from error
+    *lines, rest = text.split("\n")
+    if rest:
+        log.warning("%s: the last line was cut off by a kill and is dropped", path)
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield number, dict(json.loads(line))
+        except (TypeError, ValueError) as error:
+            raise UnusableRun(f"metrics.jsonl line {number} is not a JSON object") from error
+
+
+def _check_number(where: str, task: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UnusableRun(f"{where}: {name} is {value}, not a finite number")
+    # Whatever is evaluated after pre-training is a percentage: accuracy, average precision, intersection over union.
+    if task != "pretrain" and "loss" not in name and not 0 <= value <= 100:
+        raise UnusableRun(f"{where}: {name} is {value}, outside 0 to 100 percent")
+
+
+def _start(run_dir: Path, task: str, config: dict[str, Any]) -> Start:
+    """What the run started from: the run folder `init` names if it is there, else what the weights said of themselves.
+
+    Raises:
+        UnusableRun: that run is unfinished or is not the one the weights were loaded from, or nothing tells the method.
+    """
+    if task == "pretrain":
+        return Start(str(config.get("method", "")))
+    init = str(config.get("init", "none"))
+    if init == "none":
+        return Start("scratch")
+    record = _read_json(run_dir / "initialisation.json") if (run_dir / "initialisation.json").is_file() else {}
+    description = dict(record.get("description") or {})
+    origin = _origin(run_dir, init)
+    if origin is not None:
+        return _start_at_run(origin, description.get("config_hash"))
+    if "method" in description:
+        return Start(str(description["method"]), epochs=description.get("epochs"))
+    if not record:
+        raise UnusableRun(f"the run it started from, {init}, is not here, so its method is not known")
+    return Start(f"file {Path(init).name}")
+
+
+def _origin(run_dir: Path, init: str) -> Path | None:
+    """The run folder that `init` means: as given, or beside this one, where it is after a move of all runs."""
+    given = Path(init)
+    for folder in (given, given.parent, run_dir.parent / given.name, run_dir.parent / given.parent.name):
+        if (folder / "config.json").is_file():
+            return folder
+    return None
+
+
+def _start_at_run(origin: Path, loaded_hash: str | None) -> Start:
+    try:
+        before = read_run(origin)
+    except UnusableRun as error:
+        raise UnusableRun(f"the run it started from, {origin}, cannot be used: {error}") from error
+    if loaded_hash not in (None, config_hash(before.config)):
+        raise UnusableRun(f"{origin} is not the run it started from: the configuration is another one")
+    method = before.start.method if before.task == "pretrain" else f"{before.start.method}+{before.task}"
+    return Start(
+        method,
+        recipe=before.recipe,
+        epochs=before.config.get("epochs"),
+        seed=before.config.get("seed"),
+        seconds=before.seconds + before.start.seconds,
+        unreadable=before.unreadable + before.start.unreadable,
+        settings={**before.settings, "data": before.data},
+    )

@@ -1,0 +1,130 @@
+"""From collected rows to the benchmark table: mean and spread over seeds, and what pre-training changed."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from engine.storage import write_atomic
+from results.collect import Rejected
+
+METHOD_ORDER = ("scratch", "simmim", "a2mim")  # others follow by name
+EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
+START = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant"]
+VALUES = ["mean", "std", "n", "difference", "hours", "pretrain_hours", "images_per_second", "unreadable"]
+LEGEND = "Mean ± sample standard deviation over n runs (difference to scratch); hours and images/s are means per run."
+
+
+def benchmark_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per experiment, start of the weights and metric, over all seeds.
+
+    Args:
+        rows: of collect. Pre-training runs are left out: their losses compare nothing.
+
+    Returns:
+        The columns of EXPERIMENT and START, and metric; `mean`; `std`, the sample standard deviation (n - 1), NaN for
+        n = 1; `n`, how many runs; `difference`, the mean minus that of "scratch" in the same experiment, NaN for
+        scratch itself or without it; `hours`, `pretrain_hours` and `images_per_second`, means; `unreadable`, the most
+        images that a run skipped. Sorted by experiment, then METHOD_ORDER.
+    """
+    measured = rows[rows["task"] != "pretrain"].assign(
+        hours=rows["seconds"] / 3600, pretrain_hours=rows["pretrain_seconds"] / 3600
+    )
+    table = (
+        measured.groupby([*EXPERIMENT, *START, "metric"], dropna=False, sort=False)
+        .agg(
+            mean=("value", "mean"),
+            std=("value", "std"),
+            n=("value", "size"),
+            hours=("hours", "mean"),
+            pretrain_hours=("pretrain_hours", "mean"),
+            images_per_second=("images_per_second", "mean"),
+            unreadable=("unreadable", "max"),
+        )
+        .reset_index()
+    )
+    scratch = table[table["method"] == "scratch"].set_index([*EXPERIMENT, "metric"])["mean"]
+    control = table[[*EXPERIMENT, "metric"]].merge(scratch.rename("scratch").reset_index(), how="left")["scratch"]
+    table["difference"] = (table["mean"] - control).where(table["method"] != "scratch")
+    metrics = list(dict.fromkeys(measured["metric"]))
+    table["_method"] = [METHOD_ORDER.index(m) if m in METHOD_ORDER else len(METHOD_ORDER) for m in table["method"]]
+    table["_metric"] = [metrics.index(metric) for metric in table["metric"]]
+    ordered = table.sort_values([*EXPERIMENT, "_method", *START, "_metric"], kind="stable", ignore_index=True)
+    return ordered[[*EXPERIMENT, *START, "metric", *VALUES]]
+
+
+def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The table as people read it: a title for each experiment, one line per method, one column per metric."""
+    several = table[["task", "model", "recipe", "variant"]].drop_duplicates()
+    by_data = len(table[EXPERIMENT].drop_duplicates()) > len(several)
+    found = []
+    for values, part in table.groupby(EXPERIMENT, dropna=False, sort=False):
+        task, model, recipe, variant, data = values
+        title = f"{task}: {model}, {recipe}" + f", {variant}" * bool(variant) + f", data {data}" * by_data
+        lines = [_line(group) for _, group in part.groupby(START, dropna=False, sort=False)]
+        found.append((title, pd.DataFrame(lines).fillna("")))
+    return found
+
+
+def _line(group: pd.DataFrame) -> dict[str, str]:
+    first = group.iloc[0]
+    epochs = "" if pd.isna(first["pretrain_epochs"]) else f" {int(first['pretrain_epochs'])} epochs"
+    line = {"method": f"{first['method']}{epochs} {first['pretrain_variant']}".strip()}
+    line |= {str(row["metric"]): _cell(row) for _, row in group.iterrows()}
+    counts = sorted(set(group["n"]))
+    line["n"] = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    line["hours"] = f"{first['hours']:.2f}"
+    line["pre-training hours"] = f"{first['pretrain_hours']:.2f}" if first["pretrain_hours"] else ""
+    line["images/s"] = "" if pd.isna(first["images_per_second"]) else f"{first['images_per_second']:.0f}"
+    if first["unreadable"]:
+        line["images skipped"] = f"{first['unreadable']}"
+    return line
+
+
+def _cell(row: pd.Series) -> str:
+    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.2f}"
+    change = "" if pd.isna(row["difference"]) else f" ({row['difference']:+.2f})"
+    return f"{row['mean']:.2f}{spread}{change}"
+
+
+def print_table(table: pd.DataFrame, rejected: Sequence[Rejected] = (), console: Console | None = None) -> None:
+    """Print the readable form, and below it the runs that are not in it."""
+    # A file or a pipe has no width of its own; 80 columns would break the lines for nothing.
+    console = console or (Console() if sys.stdout.isatty() else Console(width=160))
+    for title, lines in readable(table):
+        shown = Table(*(Column(str(name), overflow="fold") for name in lines.columns), title=escape(title))
+        for cells in lines.itertuples(index=False):
+            shown.add_row(*map(escape, map(str, cells)))
+        console.print(shown)
+    console.print(LEGEND if len(table) else "No finished run to show.")
+    for run in rejected:
+        console.print(f"not in the table: {run}", markup=False, highlight=False, soft_wrap=True)
+
+
+def write_markdown(table: pd.DataFrame, path: Path, rejected: Sequence[Rejected] = ()) -> None:
+    """Write the readable form as Markdown, with the runs that are not in it."""
+    parts = [
+        f"### {title}\n\n{lines.to_markdown(index=False, disable_numparse=True)}" for title, lines in readable(table)
+    ]
+    parts.append(LEGEND if len(table) else "No finished run to show.")
+    if rejected:
+        parts.append("Not in the table:\n\n" + "\n".join(f"- {run}" for run in rejected))
+    write_atomic(path, "\n\n".join(parts) + "\n")
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write rows or a table as CSV, numbers at full precision."""
+    write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def write_table(table: pd.DataFrame, path: Path, rejected: Sequence[Rejected] = ()) -> list[Path]:
+    """Write `path`.md and `path`.csv; returns both paths."""
+    markdown, csv = path.with_name(f"{path.name}.md"), path.with_name(f"{path.name}.csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_markdown(table, markdown, rejected)
+    write_csv(table, csv)
+    return [markdown, csv]

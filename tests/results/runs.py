@@ -1,0 +1,71 @@
+"""Run folders as the engine writes them, with measurements chosen by the test."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine import config, storage
+from engine.index import index_images
+from engine.run import open_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    root: str = "scenes"
+    num_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What the results ask of any task's configuration, classification's, detection's or segmentation's."""
+
+    model: str = "r50"
+    init: str = "none"
+    epochs: int = 3
+    seed: int = 0
+    learning_rate: float = 0.1
+    data: Data = field(default_factory=Data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    model: str = "r50"
+    method: str = "a2mim"
+    epochs: int = 300
+    seed: int = 0
+    mask_ratio: float = 0.6
+    data: Data = field(default_factory=Data)
+
+
+def tuned(run_dir: Path, *, task="classification", recipe="demo", metrics=None, images: Path | None = None, **changes):
+    """A finished run that measured `metrics` at its end (and half of that before)."""
+    metrics = metrics or {"top1": 60.0}
+    with open_run(run_dir, Tuning(**changes), package=task, recipe=recipe) as run:
+        if images is not None:
+            run.pin_data("train", index_images(images, labelled=False))
+        if run.config["init"] != "none":
+            origin = Path(run.config["init"])
+            description = {
+                "config_hash": config.config_hash(json.loads((origin / "config.json").read_text())["config"])
+            }
+            storage.write_json(run.dir / "initialisation.json", {"source": str(origin), "description": description})
+        run.log("val", 5, 1.5, {name: value / 2 for name, value in metrics.items()})
+        run.log("train", 9, 2.9, {"loss": 0.25})
+        run.log("val", 10, 3.0, metrics)
+        run.time(10, {"images_per_second": 40.0, "seconds": 1800.0})
+        run.finish({f"{name}_last": value for name, value in metrics.items()}, unreadable=0)
+    return run_dir
+
+
+def pretrained(run_dir: Path, **changes):
+    """A finished pre-training run of half an hour."""
+    with open_run(run_dir, Pretraining(**changes), package="pretrain", recipe="a2mim-r50-300e") as run:
+        run.log("train", 10, 300.0, {"loss": 0.125})
+        run.time(10, {"images_per_second": 100.0, "seconds": 1800.0})
+        run.finish({"loss": 0.125}, unreadable=2)
+    return run_dir
+
+
+def edit(path: Path, **changes):
+    """Change values of a JSON file by hand."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

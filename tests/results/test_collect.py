@@ -1,0 +1,239 @@
+"""Which runs reach the rows, what is known of them, and why the others are left out (F55, F56, F58)."""
+
+import dataclasses
+import json
+import logging
+import shutil
+
+import pytest
+from PIL import Image
+
+import classification.train
+import pretrain.train
+from benchmarks.plan import Request, make_stages
+from engine.config import config_hash
+from engine.errors import ConfigError, DataError
+from engine.run import open_run, prepare
+from results.collect import collect
+from tests.classification.folders import make_folder
+from tests.results.runs import Tuning, edit, pretrained, tuned
+
+
+def reasons(root):
+    rows, rejected = collect([root])
+    return len(rows), {run.run_dir.name: run.reason for run in rejected}
+
+
+def test_a_run_gives_one_row_per_metric_with_what_it_was(tmp_path):
+    tuned(tmp_path / "runs" / "a", metrics={"top1": 61.5, "top5": 90.0}, seed=4)
+    rows, rejected = collect([tmp_path])
+    assert not rejected
+    assert list(zip(rows["metric"], rows["value"], strict=True)) == [("top1_last", 61.5), ("top5_last", 90.0)]
+    row = rows.iloc[0]
+    assert (row.task, row.model, row.recipe, row.method, row.seed) == ("classification", "r50", "demo", "scratch", 4)
+    assert (row.seconds, row.images_per_second, row.unreadable) == (1800.0, 40.0, 0)
+    assert row.variant == row.pretrain_variant == ""
+
+
+def test_the_method_and_its_cost_come_from_the_run_it_started_from(tmp_path):
+    start = pretrained(tmp_path / "pre", seed=7)
+    tuned(tmp_path / "fine", init=str(start))
+    rows, _ = collect([tmp_path / "fine"])
+    row = rows.iloc[0]
+    assert (row.method, row.pretrain_recipe, row.pretrain_epochs, row.pretrain_seed) == (
+        "a2mim", "a2mim-r50-300e", 300, 7,
+    )  # fmt: skip
+    assert (row.seconds, row.pretrain_seconds, row.unreadable) == (1800.0, 1800.0, 2)
+
+
+def test_runs_moved_together_still_find_each_other(tmp_path):
+    tuned(tmp_path / "old" / "fine", init=str(pretrained(tmp_path / "old" / "pre")))
+    (tmp_path / "old").rename(tmp_path / "new")
+    rows, rejected = collect([tmp_path / "new"])
+    assert not rejected
+    assert set(rows[rows["task"] == "classification"]["method"]) == {"a2mim"}
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_other_tasks_join_with_their_own_metrics(tmp_path, task):
+    tuned(tmp_path / "c", metrics={"top1": 60.0})
+    tuned(tmp_path / "x", task=task, metrics={"box_AP": 12.5, "mask_AP": 0.0})
+    rows, rejected = collect([tmp_path])
+    assert not rejected
+    assert set(rows[rows["task"] == task]["metric"]) == {"box_AP_last", "mask_AP_last"}
+
+
+def test_a_run_after_a_classification_run_says_so(tmp_path):
+    supervised = tuned(tmp_path / "supervised")
+    tuned(tmp_path / "detector", task="detection", metrics={"box_AP": 20.0}, init=str(supervised))
+    rows, _ = collect([tmp_path])
+    assert set(rows[rows["task"] == "detection"]["method"]) == {"scratch+classification"}
+
+
+def test_real_runs_of_a_benchmark_are_collected(tmp_path):
+    scenes = make_folder(tmp_path / "scenes")
+    request = Request(model="test_resnet", methods=("scratch", "simmim"), runs_dir=tmp_path, imagenet=scenes)
+    for stage in make_stages(request):
+        small = dataclasses.replace(
+            stage.config,
+            epochs=1,
+            batch_size=8,
+            image_size=64,
+            schedule=dataclasses.replace(stage.config.schedule, warmup_epochs=0),
+            data=dataclasses.replace(stage.config.data, num_workers=0),
+        )
+        train = {"pretrain": pretrain.train.train, "classification": classification.train.train}[stage.package]
+        train(small, stage.folder(tmp_path), recipe=stage.recipe)
+    rows, rejected = collect([tmp_path])
+    assert not rejected
+    accuracies = rows[rows["metric"] == "top1_last"].set_index("method")
+    assert sorted(accuracies.index) == ["scratch", "simmim"]
+    assert accuracies.loc["simmim", "pretrain_epochs"] == 1
+    assert accuracies["variant"].tolist() == ["", ""]
+    assert accuracies["data"].nunique() == 1
+
+
+def test_unfinished_failed_and_prepared_runs_are_left_out_with_the_reason(tmp_path):
+    (tuned(tmp_path / "unfinished") / "finished.json").unlink()
+    with pytest.raises(DataError), open_run(tmp_path / "failed", Tuning(), package="classification", recipe="demo"):
+        raise DataError("train/a/1.jpg: not a JPEG")
+    prepare(tmp_path / "prepared", Tuning(), package="classification", recipe="demo")
+    assert reasons(tmp_path) == (
+        0,
+        {
+            "unfinished": "not finished",
+            "failed": "not finished: train/a/1.jpg: not a JPEG",
+            "prepared": "not finished",
+        },
+    )
+
+
+def test_edited_runs_are_left_out_with_the_reason(tmp_path):
+    edit(tuned(tmp_path / "config") / "config.json", config={"epochs": 100})
+    edit(tuned(tmp_path / "hash", seed=1) / "finished.json", config_hash="0" * 64)
+    edit(tuned(tmp_path / "accuracy", seed=2) / "finished.json", metrics={"top1_last": 99.0})
+    edit(tuned(tmp_path / "extra", seed=3) / "finished.json", metrics={"top1_last": 60.0, "invented": 60.0})
+    (tuned(tmp_path / "broken", seed=4) / "finished.json").write_text("{")
+    (tuned(tmp_path / "unlogged", seed=5) / "metrics.jsonl").unlink()
+    count, found = reasons(tmp_path)
+    assert count == 0
+    assert "another configuration" in found["config"]
+    assert "another configuration" in found["hash"]
+    assert "top1_last 99.0 was never measured" in found["accuracy"]
+    assert "invented 60.0 was never measured" in found["extra"]
+    assert "finished.json cannot be read" in found["broken"]
+    assert "metrics.jsonl cannot be read" in found["unlogged"]
+
+
+def test_a_run_whose_pre_training_is_missing_unfinished_or_another_one_is_left_out(tmp_path):
+    for name in ("unfinished", "replaced"):
+        tuned(tmp_path / f"from-{name}", init=str(pretrained(tmp_path / name, seed=len(name))))
+    (tmp_path / "unfinished" / "finished.json").unlink()
+    shutil.rmtree(tmp_path / "replaced")
+    pretrained(tmp_path / "replaced", mask_ratio=0.9)
+    missing = tuned(tmp_path / "from-missing", init=str(pretrained(tmp_path / "missing")))
+    shutil.rmtree(tmp_path / "missing")
+    (missing / "initialisation.json").unlink()
+    _, found = reasons(tmp_path)
+    assert "cannot be used: not finished" in found["from-unfinished"]
+    assert "is not the run it started from" in found["from-replaced"]
+    assert "is not here, so its method is not known" in found["from-missing"]
+
+
+def test_foreign_weights_are_named_after_their_file_not_called_scratch(tmp_path):
+    run_dir = tuned(tmp_path / "a")
+    stored = json.loads((run_dir / "config.json").read_text())
+    stored["config"]["init"] = "weights/dino.safetensors"
+    (run_dir / "config.json").write_text(json.dumps(stored))
+    edit(run_dir / "finished.json", config_hash=config_hash(stored["config"]))
+    (run_dir / "initialisation.json").write_text(json.dumps({"source": "dino.safetensors", "description": {}}))
+    rows, _ = collect([tmp_path])
+    assert rows["method"].tolist() == ["file dino.safetensors"]
+
+
+def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path, caplog):
+    with (tuned(tmp_path / "a") / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 11, "spl')
+    with caplog.at_level(logging.WARNING):
+        rows, rejected = collect([tmp_path])
+    assert len(rows) == 1
+    assert not rejected
+    assert "a/metrics.jsonl: the last line was cut off" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"step": 11, "epoch": 3.1, "split": "val", "top1": NaN}', "metrics.jsonl line 4: top1 is nan"),
+        ('{"step": 11, "epoch": 3.1, "split": "val", "top1": null}', "metrics.jsonl line 4: top1 is None"),
+        ('{"step": 11, "epoch": 3.1, "split": "val", "top1": 100.5}', "metrics.jsonl line 4: top1 is 100.5, outside"),
+        ('{"step": 11, "epoch": 3.1, "split": "val", "top1": "60"}', "metrics.jsonl line 4: top1 is 60, not"),
+        ('{"step": 11, "spl', "metrics.jsonl line 4 is not"),
+    ],
+)
+def test_impossible_measurements_are_rejected_with_file_and_line(tmp_path, line, reason):
+    with (tuned(tmp_path / "a") / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    count, found = reasons(tmp_path)
+    assert count == 0
+    assert found["a"].startswith(reason)
+
+
+def test_a_copied_run_is_counted_once(tmp_path):
+    shutil.copytree(tuned(tmp_path / "a"), tmp_path / "b")
+    count, found = reasons(tmp_path)
+    assert count == 1
+    assert found == {"b": f"the same run as {tmp_path / 'a'}, counted once"}
+
+
+def test_the_same_settings_and_seed_with_other_results_are_an_error(tmp_path):
+    tuned(tmp_path / "a", metrics={"top1": 60.0})
+    tuned(tmp_path / "b", metrics={"top1": 61.0}, data=dataclasses.replace(Tuning().data, num_workers=4))
+    with pytest.raises(ConfigError, match=r"a and .*b have the same settings and seed"):
+        collect([tmp_path])
+
+
+def test_a_folder_given_twice_or_with_its_parent_counts_once(tmp_path):
+    run_dir = tuned(tmp_path / "a")
+    rows, rejected = collect([run_dir, tmp_path, run_dir])
+    assert (len(rows), rejected) == (1, [])
+
+
+def test_runs_with_other_settings_are_told_apart_by_them(tmp_path):
+    tuned(tmp_path / "a")
+    tuned(tmp_path / "b", epochs=6, learning_rate=0.2)
+    rows, _ = collect([tmp_path])
+    assert sorted(rows["variant"]) == ["epochs=3 learning_rate=0.1", "epochs=6 learning_rate=0.2"]
+
+
+def test_pre_training_with_other_settings_is_told_apart_too(tmp_path):
+    for ratio in (0.6, 0.75):
+        start = pretrained(tmp_path / f"pre{ratio}", mask_ratio=ratio)
+        tuned(tmp_path / f"fine{ratio}", init=str(start))
+    rows, _ = collect([tmp_path])
+    fine = rows[rows["task"] == "classification"]
+    assert sorted(fine["pretrain_variant"]) == ["mask_ratio=0.6", "mask_ratio=0.75"]
+    assert set(fine["variant"]) == {""}
+
+
+def test_the_same_images_in_another_folder_are_the_same_data(tmp_path):
+    for name, colour in (("here", "red"), ("there", "red"), ("other", "blue")):
+        (tmp_path / name).mkdir()
+        size = (16, 16) if colour == "red" else (64, 64)
+        Image.new("RGB", size, colour).save(tmp_path / name / "1.jpg")
+    for seed, name in enumerate(("here", "there", "other")):
+        tuned(tmp_path / f"run{seed}", images=tmp_path / name, seed=seed)
+    rows, _ = collect([tmp_path])
+    data = dict(zip(rows["seed"], rows["data"], strict=True))
+    assert data[0] == data[1] != data[2]
+
+
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        collect([tmp_path / "nothing"])
+
+
+def test_no_runs_give_no_rows(tmp_path):
+    rows, rejected = collect([tmp_path])
+    assert (len(rows), rejected) == (0, [])
+    assert "metric" in rows.columns

@@ -1,0 +1,138 @@
+"""Means, spreads and differences of the benchmark table (F57), and the files it is written to."""
+
+import io
+import math
+import statistics
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from results.collect import collect
+from results.tables import benchmark_table, print_table, readable, write_table
+from tests.helpers import run_module
+from tests.results.runs import pretrained, tuned
+
+SCRATCH, A2MIM = [60.0, 61.0, 64.0], [66.5, 67.5]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three seeds from scratch, two of three after A2MIM, one after SimMIM, and a detector."""
+    root = tmp_path_factory.mktemp("runs")
+    a2mim, simmim = pretrained(root / "a2mim"), pretrained(root / "simmim", method="simmim", epochs=100)
+    for seed, top1 in enumerate(SCRATCH):
+        tuned(root / f"scratch{seed}", metrics={"top1": top1}, seed=seed)
+    for seed, top1 in enumerate(A2MIM):
+        tuned(root / f"a2mim{seed}", metrics={"top1": top1}, seed=seed, init=str(a2mim))
+    (tuned(root / "a2mim2", seed=2, init=str(a2mim)) / "finished.json").unlink()
+    tuned(root / "simmim0", metrics={"top1": 62.0}, init=str(simmim))
+    tuned(root / "detector", task="detection", metrics={"box_AP": 20.0}, init=str(a2mim))
+    return root
+
+
+@pytest.fixture(scope="module")
+def table(runs):
+    return benchmark_table(collect([runs])[0])
+
+
+def line(table, method, metric="top1_last"):
+    return table[(table["method"] == method) & (table["metric"] == metric)].squeeze()
+
+
+def test_mean_and_sample_standard_deviation_are_over_the_seeds(table):
+    scratch = line(table, "scratch")
+    assert scratch["mean"] == pytest.approx(statistics.mean(SCRATCH))
+    assert scratch["std"] == pytest.approx(statistics.stdev(SCRATCH))
+    assert scratch["n"] == 3
+
+
+def test_fewer_seeds_show_in_n_and_one_seed_has_no_spread(table):
+    assert line(table, "a2mim")["n"] == 2
+    assert line(table, "simmim")["n"] == 1
+    assert math.isnan(line(table, "simmim")["std"])
+
+
+def test_the_difference_is_to_scratch_of_the_same_experiment_only(table):
+    assert line(table, "a2mim")["difference"] == pytest.approx(67.0 - statistics.mean(SCRATCH))
+    assert math.isnan(line(table, "scratch")["difference"])
+    assert math.isnan(line(table, "a2mim", "box_AP_last")["difference"]), "no detector was trained from scratch"
+
+
+def test_a_control_with_another_setting_is_no_control(tmp_path):
+    tuned(tmp_path / "scratch", epochs=6)
+    tuned(tmp_path / "a2mim", init=str(pretrained(tmp_path / "pre")))
+    table = benchmark_table(collect([tmp_path])[0])
+    assert table["difference"].isna().all()
+    assert len(readable(table)) == 2
+
+
+def test_time_and_throughput_are_of_the_run_and_of_its_pre_training(table):
+    a2mim = line(table, "a2mim")
+    assert (a2mim["hours"], a2mim["pretrain_hours"], a2mim["images_per_second"]) == (0.5, 0.5, 40.0)
+    assert a2mim["unreadable"] == 2, "skipped in pre-training"
+    assert line(table, "scratch")["pretrain_hours"] == 0
+
+
+def test_methods_stand_in_order_with_scratch_first(table):
+    methods = table[table["task"] == "classification"]["method"]
+    assert methods.tolist() == ["scratch", "simmim", "a2mim"]
+
+
+def test_people_read_one_line_per_method(table):
+    found = dict(readable(table))
+    assert list(found) == ["classification: r50, demo", "detection: r50, demo"]
+    lines = found["classification: r50, demo"].set_index("method")
+    assert lines["top1_last"].to_dict() == {
+        "scratch": "61.67 ± 2.08",
+        "simmim 100 epochs": "62.00 (+0.33)",
+        "a2mim 300 epochs": "67.00 ± 0.71 (+5.33)",
+    }
+    assert lines["n"].to_dict() == {"scratch": "3", "simmim 100 epochs": "1", "a2mim 300 epochs": "2"}
+
+
+def test_written_numbers_are_exact_and_writing_again_gives_the_same_bytes(runs, table, tmp_path):
+    _, rejected = collect([runs])
+    paths = write_table(table, tmp_path / "new" / "demo-net.v1", rejected)
+    assert [path.name for path in paths] == ["demo-net.v1.md", "demo-net.v1.csv"]
+    before = [path.read_bytes() for path in paths]
+    read = pd.read_csv(paths[1])
+    assert read["mean"].tolist() == table["mean"].tolist()
+    text = paths[0].read_text()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()]
+    assert ["a2mim 300 epochs", "67.00 ± 0.71 (+5.33)", "2", "0.50", "0.50", "40", "2"] in cells
+    assert f"- {runs / 'a2mim2'}: not finished" in text
+    write_table(benchmark_table(collect([runs])[0]), tmp_path / "new" / "demo-net.v1", rejected)
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_the_printed_table_names_the_runs_left_out(runs, table):
+    console = Console(file=io.StringIO(), width=160)
+    print_table(table, collect([runs])[1], console)
+    text = console.file.getvalue()
+    assert "67.00 ± 0.71 (+5.33)" in text
+    assert f"not in the table: {runs / 'a2mim2'}: not finished" in text
+
+
+def test_no_runs_give_an_empty_table_that_can_be_written(tmp_path):
+    table = benchmark_table(collect([tmp_path])[0])
+    assert table.empty
+    paths = write_table(table, tmp_path / "table")
+    assert "No finished run" in paths[0].read_text()
+
+
+def test_the_command_writes_rows_and_tables(runs, tmp_path):
+    done = run_module("results", "collect", str(runs), "--output", str(tmp_path / "rows.csv"))
+    assert done.returncode == 0, done.stderr
+    assert "9 measurements of 9 runs written" in done.stdout
+    assert f"left out: {runs / 'a2mim2'}: not finished" in done.stdout
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == 9
+
+    done = run_module("results", "tables", str(runs), "--output", str(tmp_path / "table"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "table.md").exists()
+    assert (tmp_path / "table.csv").exists()
+
+    done = run_module("results", "tables", str(tmp_path / "nothing"))
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: ")
