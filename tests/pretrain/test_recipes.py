@@ -71,12 +71,12 @@ def test_every_recipe_says_what_to_expect_and_what_it_costs(recipe):
 
 @pytest.mark.parametrize(
     "recipe",
-    ["a2mim-r101-300e", "a2mim-r200-300e", "a2mim-convnext_b-300e", "a2mim-vit_s-800e", "simmim-convnext_s-300e"],
+    ["a2mim-r200-300e", "a2mim-convnext_b-300e", "a2mim-vit_s-800e"],
 )
 def test_the_published_networks_take_the_token_where_the_recipe_puts_it(recipe):
     with torch.device("meta"):
         model = build_model(RECIPES[recipe]())
-    channels = {"r101": 1024, "r200": 1024, "convnext_b": 1024, "vit_s": 768, "convnext_s": 96}
+    channels = {"r200": 1024, "convnext_b": 1024, "vit_s": 768}
     assert model.token.mask_token.shape == (1, channels[recipe.split("-")[1]], 1, 1)
 
 
@@ -107,9 +107,16 @@ def test_published_values():
         assert (run.batch_size, run.image_size, run.mask.cell_size, run.mask.mask_ratio) == (2048, 224, 32, 0.6)
 
 
-@pytest.mark.parametrize("method", ["a2mim", "simmim"])
 @pytest.mark.parametrize(
-    "model", ["r50", "swin_t", "deit_s", "regnety_002", "efficientnet_lite0", "resnet18", "mixer_s32_224"]
+    "model, method",
+    [
+        ("swin_t", "a2mim"),
+        ("deit_s", "simmim"),
+        ("regnety_002", "a2mim"),
+        ("efficientnet_lite0", "simmim"),
+        ("resnet18", "a2mim"),
+        ("mixer_s32_224", "a2mim"),
+    ],
 )
 def test_the_demo_takes_any_network(model, method):
     run = demo(model, method)
