@@ -217,6 +217,6 @@ def load_model_state(run_dir: Path) -> tuple[Tensors, int]:
 
 def remove_partial(run_dir: Path) -> None:
     """Remove what a save left that was killed half-way."""
-    for leftover in (run_dir / "checkpoints").glob(".*.partial"):
+    for leftover in (*run_dir.glob(".*.partial"), *(run_dir / "checkpoints").glob(".*.partial")):
         log.info("removing %s, left by an interrupted save", leftover)
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

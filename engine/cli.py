@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 import logging
+import os
 import sys
 import textwrap
 import traceback
@@ -55,6 +56,9 @@ def guard(debug: bool = False) -> Any:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         yield
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             error = _explain_memory(error)

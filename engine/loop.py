@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engine import diagnosis
 from engine.distributed import max_over_ranks, world_size
-from engine.errors import StopRequested
+from engine.errors import DataError, StopRequested
 from engine.progress import Monitor, Stopwatch
 from engine.run import Run
 from engine.state import LoopSettings, TrainingState, seed_step, to_device
@@ -73,7 +73,7 @@ def train(
                 _stop(state, stop)
 
             waiting = time.perf_counter()
-            micro_batches = next(stream)
+            micro_batches = _next_batch(stream, state)
             watch.data_wait += time.perf_counter() - waiting
             rate, gradient_norm, stopping = _step(state, loss, micro_batches, stop)
             watch.images += settings.batch_size
@@ -85,6 +85,17 @@ def train(
                 state.save(must=stopping or state.step == settings.total_steps)
             if stopping and state.step < settings.total_steps:
                 _stop(state, stop)
+
+
+def _next_batch(stream: Iterator[list[Batch]], state: TrainingState) -> list[Batch]:
+    """The next step's micro-batches. If the data cannot be read, what was learnt until now is kept: the run can be
+    continued once they can. Of several ranks only one may have met the file, so there the last checkpoint has to do."""
+    try:
+        return next(stream)
+    except DataError:
+        if world_size() == 1:
+            state.save(must=False)
+        raise
 
 
 def _step(

@@ -29,6 +29,8 @@ from engine.index import ImageIndex, check_unchanged
 log = logging.getLogger("mim")
 # What may change between a start and a resume; everything else would make it another run.
 FREE_TO_CHANGE = {"data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs", "epochs", "iterations"}
+# A folder with no more than this never trained: it was prepared, or refused for its data, and may start afresh.
+BEFORE_THE_FIRST_STEP = {"config.json", "environment.json", "error.json", "run.lock", "output.log", "data.json"}
 
 
 @dataclass
@@ -241,23 +243,25 @@ def prepare(run_dir: Path, config_object: Any, *, package: str, recipe: str) -> 
     config.check(config_object)
     values = config.to_dict(config_object)
     run = Run(run_dir, package, recipe, values, torch.device("cpu"), resumed=False)
-    if (run_dir / "config.json").is_file():
-        changed = _compare_config(run)
-        if not changed:
-            return
+    if not _never_started(run_dir) and not _compare_config(run):
+        return
     with storage.storage_errors(run_dir.parent):
         run_dir.mkdir(parents=True, exist_ok=True)
         storage.write_json(run_dir / "config.json", {"package": package, "recipe": recipe, "config": values})
 
 
+def _never_started(run_dir: Path) -> bool:
+    names = [p.name for p in run_dir.iterdir()] if run_dir.is_dir() else []
+    return all(name in BEFORE_THE_FIRST_STEP or name.endswith(".partial") for name in names)
+
+
 def _claim(run: Run, resume: bool, accept_divergence: bool) -> bool:
     """Take the folder; returns whether it held a run to continue."""
-    known = {"run.lock", "error.json"}
-    present = {p.name for p in run.dir.iterdir()} if run.dir.is_dir() else set()
-    continuing = "config.json" in present
-    if present - known and not resume:
+    never_started = _never_started(run.dir)
+    continuing = resume and (run.dir / "config.json").is_file()
+    if not never_started and not resume:
         raise ConfigError(f"{run.dir} is not empty: use --resume to continue it or choose another folder")
-    if present - known and not continuing:
+    if not never_started and not continuing:
         raise ConfigError(f"{run.dir} holds no run to resume (no config.json in it): choose another folder")
     try:
         run.dir.mkdir(parents=True, exist_ok=True)
@@ -265,6 +269,8 @@ def _claim(run: Run, resume: bool, accept_divergence: bool) -> bool:
     except OSError as error:
         raise CheckpointError(f"{run.dir}: cannot be written ({error.strerror})") from error
     try:
+        if never_started:
+            (run.dir / "data.json").unlink(missing_ok=True)
         changed = _compare_config(run) if continuing else {}
         _refuse_divergence(run, accept_divergence)
         with storage.storage_errors(run.dir):

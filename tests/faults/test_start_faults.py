@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from engine import config
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DataError
 from engine.run import open_run
 from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, TinyData, train
@@ -65,6 +65,16 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(ConfigError, match="holds no run to resume"):
         train(TinyConfig(steps=2), tmp_path, resume=True)
+
+
+def test_a_folder_whose_run_never_started_may_be_used_again(tmp_path):
+    with pytest.raises(DataError, match="48 images, fewer than one batch of 64: use --batch-size 48 or less"):
+        train(TinyConfig(batch_size=64, steps=2), tmp_path / "run")
+    assert json.loads((tmp_path / "run/error.json").read_text())["exit_code"] == 3
+    train(TinyConfig(steps=2), tmp_path / "run")
+    assert not (tmp_path / "run/error.json").exists()
+    with pytest.raises(ConfigError, match="is not empty"):
+        train(TinyConfig(steps=2), tmp_path / "run")
 
 
 def test_a_run_in_use_is_refused_and_a_dead_owner_replaced(tmp_path):
