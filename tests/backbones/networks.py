@@ -29,17 +29,18 @@ OTHERS = {
 
 
 def tiny(name: str, *, image_size: int = 64) -> Backbone:
-    return build_backbone(name, image_size=image_size, **TINY[name])
+    """A small published network, a fresh copy at each call."""
+    return copy.deepcopy(_built(name, image_size))
 
 
 def small(name: str) -> Backbone:
     """A tiny published network or another timm network for 64 px, a fresh copy at each call."""
-    return copy.deepcopy(_built(name))
+    return copy.deepcopy(_built(name, 64))
 
 
 @functools.cache
-def _built(name: str) -> Backbone:
-    return build_backbone(name, image_size=64, **(TINY | OTHERS)[name])
+def _built(name: str, image_size: int) -> Backbone:
+    return build_backbone(name, image_size=image_size, **(TINY | OTHERS)[name])
 
 
 @functools.cache
