@@ -9,7 +9,7 @@ resumed ends with the same bytes as one that never stopped.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -65,7 +65,8 @@ def train(
         watch, stream = Stopwatch(), batches(state.step)
         while True:
             if evaluate is not None and settings.evaluation_due(state.step):
-                metrics = _evaluate(evaluate, state, stop, monitor)
+                with _kept(state):
+                    metrics = _evaluate(evaluate, state, stop, monitor)
                 watch = Stopwatch()
             if state.step == settings.total_steps:
                 return metrics
@@ -73,7 +74,8 @@ def train(
                 _stop(state, stop)
 
             waiting = time.perf_counter()
-            micro_batches = _next_batch(stream, state)
+            with _kept(state):
+                micro_batches = next(stream)
             watch.data_wait += time.perf_counter() - waiting
             rate, gradient_norm, stopping = _step(state, loss, micro_batches, stop)
             watch.images += settings.batch_size
@@ -87,11 +89,12 @@ def train(
                 _stop(state, stop)
 
 
-def _next_batch(stream: Iterator[list[Batch]], state: TrainingState) -> list[Batch]:
-    """The next step's micro-batches. If the data cannot be read, what was learnt until now is kept: the run can be
-    continued once they can. Of several ranks only one may have met the file, so there the last checkpoint has to do."""
+@contextmanager
+def _kept(state: TrainingState) -> Iterator[None]:
+    """If the data cannot be read, keep what was learnt until now: the run can be continued once they can. Of several
+    ranks only one may have met the file, and saving takes all of them; there the last checkpoint has to do."""
     try:
-        return next(stream)
+        yield
     except DataError:
         if world_size() == 1:
             state.save(must=False)

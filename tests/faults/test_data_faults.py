@@ -2,12 +2,15 @@
 
 import errno
 import io
+import json
 import multiprocessing
 import os
 import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +30,11 @@ from engine.images import (
     unreadable_paths,
 )
 from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from pretrain import recipes
 from pretrain.data import PretrainDataset
-from tests.helpers import environment, run_module
+from pretrain.train import compute_losses, train
+from pretrain.visualize import NUM_IMAGES
+from tests.helpers import assert_same_bytes, environment, run_module
 
 
 def jpeg_bytes(seed=0, size=(40, 48), **options):
@@ -111,6 +117,73 @@ def test_f11_different_classes_list_the_first_five(tmp_path):
     ) as caught:
         check_same_classes(train, val)
     assert "class7" not in str(caught.value)
+
+
+def tiny_config(root, **changes):
+    """A pre-training run of 2 epochs of 3 steps on 48 images."""
+    demo = recipes.demo("resnet10t")
+    data = replace(demo.data, root=str(root), num_workers=0, unreadable=changes.pop("unreadable", "stop"))
+    options = {"epochs": 2, "batch_size": 16, "image_size": 32, "log_every": 1, "checkpoint_every": 100}
+    schedule = replace(demo.schedule, warmup_epochs=0)
+    return replace(demo, data=data, mask=replace(demo.mask, cell_size=16), schedule=schedule, **(options | changes))
+
+
+def first_used_in_step(config, index, step):
+    """The path of an image that no earlier step and no panel reads."""
+    plan = SamplePlan(len(index), config.batch_size, config.seed)
+    panel = set(np.linspace(0, len(index) - 1, NUM_IMAGES).round().astype(int).tolist())
+    return next(index.path(key.index) for key in plan.batch(step) if key.index not in panel)
+
+
+class TestTrainingStopsWithItsStateSaved:
+    """F14 and F17 in a whole run, on the first epoch's last step."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        return make_folder(tmp_path / "images", 48)
+
+    def test_f14_bad_image_ends_the_run_with_the_steps_before_it_saved(self, folder, tmp_path):
+        config = tiny_config(folder)
+        path = Path(first_used_in_step(config, index_images(folder, labelled=False), 2))
+        path.write_bytes(path.read_bytes()[:300])
+        with pytest.raises(DataError, match=path.name) as caught:
+            train(config, tmp_path / "run")
+        assert caught.value.exit_code == 3
+        assert (tmp_path / "run/checkpoints/LATEST").read_text().strip() == "00000002"
+        error = json.loads((tmp_path / "run/error.json").read_text())
+        assert error["exit_code"] == 3
+        assert error["message"].startswith(f"{path}: ")
+
+    def test_f17_run_goes_on_to_the_same_bytes_after_the_file_returns(self, folder, tmp_path, monkeypatch):
+        config = tiny_config(folder)
+        train(config, tmp_path / "undisturbed")
+        path = Path(first_used_in_step(config, index_images(folder, labelled=False), 2))
+        content, calls = path.read_bytes(), []
+
+        def delete_in_second_step(model, batch):
+            calls.append(1)
+            if len(calls) == 2:
+                path.unlink()
+            return compute_losses(model, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pretrain.train.compute_losses", delete_in_second_step)
+            with pytest.raises(DataError, match=f"{path.name}: the file was indexed but is no longer there"):
+                train(config, tmp_path / "run")
+        assert (tmp_path / "run/checkpoints/LATEST").read_text().strip() == "00000002"
+        with pytest.raises(DataError, match="the data set has 47 files, the run started with 48"):
+            train(config, tmp_path / "run", resume=True)
+        path.write_bytes(content)
+        train(config, tmp_path / "run", resume=True)
+        assert_same_bytes(tmp_path / "run", tmp_path / "undisturbed")
+
+    def test_f14_skipped_images_are_counted_in_the_result(self, tmp_path):
+        root = make_large_folder(tmp_path / "images", 1000, bad={77})
+        config = tiny_config(root, unreadable="skip", epochs=1, batch_size=250, checkpoint_every=3)
+        train(config, tmp_path / "run")
+        finished = json.loads((tmp_path / "run/finished.json").read_text())
+        assert finished["unreadable"] == 1
+        assert (tmp_path / "run/unreadable.txt").read_text() == f"{root}/00077.jpg\n"
 
 
 BAD_FILES = {
