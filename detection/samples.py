@@ -1,0 +1,163 @@
+"""One image with its boxes and masks, resized and flipped: the samples of the torchvision detectors.
+
+N objects, H W pixels of the resized image.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as run_lengths
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from detection.coco import CocoSplit, size_disagreement
+from detection.config import DataConfig
+from engine.errors import DataError
+from engine.images import ImageArray, Unreadable, read_image, read_sample
+from engine.sampler import SampleKey, generator
+
+SMALLEST_SIDE_PX = 1e-5
+"""Boxes that are narrower after resizing and clipping are no targets (Detectron2's filter)."""
+
+Sample = dict[str, Any]
+
+
+def resized_shape(image: ImageArray, short_side: int, max_side: int) -> tuple[int, int]:
+    """(height, width) with the short side as given, unless the long one would be above max_side, rounded half up."""
+    height, width = image.shape[:2]
+    scale = min(short_side / min(height, width), max_side / max(height, width))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+@dataclass(eq=False)
+class DetectionImages(Dataset[Sample]):
+    """A map-style data set: `dataset[SampleKey]` -> a sample.
+
+    A sample: image, uint8 RGB (3, H, W); image_id; height and width of the file; and in training boxes, float32 (N, 4)
+    as x1, y1, x2, y2 in pixels of the resized image, labels, int64 (N,), and with masks, masks, uint8 (N, H, W).
+
+    Args:
+        split: images and annotations.
+        data: sizes and flip.
+        image_size: short side in evaluation.
+        seed: with the key, of everything random.
+        training: whether to draw size and flip, and to give targets.
+        masks: whether targets have masks.
+        first_label: the label of the first category.
+        unreadable: what to do at a file that is not a whole image.
+        run_dir: where skipped files are listed.
+    """
+
+    split: CocoSplit
+    data: DataConfig
+    image_size: int
+    seed: int
+    training: bool
+    masks: bool = True
+    first_label: int = 0
+    unreadable: Unreadable = "stop"
+    run_dir: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        """Read, resize and flip one use of an image.
+
+        Raises:
+            DataError: the file cannot be used, or has another size than the annotations say.
+        """
+        array, position = read_sample(
+            self.split.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir
+        )
+        record = self.split.records[position]
+        if array.shape[:2] != (record["height"], record["width"]):
+            raise DataError(size_disagreement(record, array.shape[1], array.shape[0]))
+        if not self.training:
+            return evaluation_sample(array, record["image_id"], self.image_size, self.data.max_side)
+        source = generator(self.seed, key)
+        short_side = int(source.choice(self.data.short_sides))
+        flip = bool(source.random() < self.data.flip)
+        height, width = resized_shape(array, short_side, self.data.max_side)
+        image = _resize(array, height, width)
+        return {
+            **_sample(image[:, ::-1] if flip else image, array, record["image_id"]),
+            **self._targets(record, height, width, flip),
+        }
+
+    def _targets(self, record: dict[str, Any], height: int, width: int, flip: bool) -> dict[str, Tensor]:
+        entries = record["annotations"]
+        scale = np.array([width / record["width"], height / record["height"]] * 2, dtype=np.float64)
+        boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes = np.clip(boxes * scale, 0, [width, height] * 2)
+        kept = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > SMALLEST_SIDE_PX)
+        if flip:
+            boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+        targets = {
+            "boxes": torch.from_numpy(boxes[kept].astype(np.float32)),
+            "labels": torch.tensor([entries[i]["label"] + self.first_label for i in kept], dtype=torch.int64),
+        }
+        if self.masks:
+            masks = [_mask(entries[i]["segmentation"], record, height, width) for i in kept]
+            stacked = np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)
+            targets["masks"] = torch.from_numpy(np.ascontiguousarray(stacked[:, :, ::-1] if flip else stacked))
+        return targets
+
+
+def evaluation_sample(array: ImageArray, image_id: int, image_size: int, max_side: int) -> Sample:
+    """A sample without targets from a decoded image (h, w, 3)."""
+    height, width = resized_shape(array, image_size, max_side)
+    return _sample(_resize(array, height, width), array, image_id)
+
+
+def sample_of_file(path: Path, image_size: int, max_side: int) -> Sample:
+    """A sample without targets from any image file; its image_id is 0."""
+    return evaluation_sample(read_image(path), 0, image_size, max_side)
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """COCO polygons or run lengths as a mask, uint8 (height, width)."""
+    if isinstance(segmentation, list):
+        coded = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        coded = run_lengths.frPyObjects(segmentation, height, width)
+    else:
+        coded = segmentation
+    mask: np.ndarray = run_lengths.decode(coded)
+    return mask
+
+
+def _mask(segmentation: Any, record: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """The mask at the resized size: polygons are scaled before they are drawn, run lengths resized afterwards."""
+    if isinstance(segmentation, list):
+        scale = (width / record["width"], height / record["height"])
+        polygons = [(np.reshape(polygon, (-1, 2)) * scale).reshape(-1).tolist() for polygon in segmentation]
+        return decode_mask(polygons, height, width)
+    mask = Image.fromarray(decode_mask(segmentation, record["height"], record["width"]))
+    return np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
+
+
+def _resize(array: ImageArray, height: int, width: int) -> ImageArray:
+    if array.shape[:2] == (height, width):
+        return array
+    resized: ImageArray = np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
+    return resized
+
+
+def _sample(image: ImageArray, original: ImageArray, image_id: int) -> Sample:
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        "image_id": image_id,
+        "height": original.shape[0],
+        "width": original.shape[1],
+    }
+
+
+def as_list(samples: list[Sample]) -> list[Sample]:
+    """A batch is the list of its samples, whose sizes differ."""
+    return samples

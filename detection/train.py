@@ -1,0 +1,293 @@
+"""Assembly of a detection run: images, encoder, detector, optimizer and evaluation, handed to engine/loop.py."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from backbones import Backbone, load_weights
+from detection.coco import CocoSplit, check_image_sizes, check_same_categories, read_split
+from detection.config import DetectionConfig
+from detection.encoder import build_encoder
+from detection.evaluation import coco_numbers, predict_all, with_category_ids
+from detection.framework import Framework, Result, load_framework
+from detection.grouping import GroupedPlan
+from detection.optimizer import build_optimizer, layer_scales
+from detection.precise_bn import PreciseStatistics
+from detection.samples import as_list
+from detection.visualize import save_panels
+from engine import checkpoint, storage
+from engine.distributed import gather_objects, rank, world_size
+from engine.images import count_unreadable
+from engine.loop import train as run_loop
+from engine.optim import Schedule
+from engine.run import Run, open_run
+from engine.sampler import LoaderOptions, make_batches, micro_batches
+from engine.state import LoopSettings, seed_step, to_device
+
+log = logging.getLogger("mim")
+
+
+def train(
+    config: DetectionConfig,
+    run_dir: Path,
+    *,
+    recipe: str = "custom",
+    resume: bool = False,
+    accept_divergence: bool = False,
+) -> dict[str, float]:
+    """Train a detector and leave its detections in the validation images in `<run_dir>/predictions.json`.
+
+    Args:
+        config: what to run; recipes.py makes them.
+        run_dir: new or empty, or a run to continue with `resume`.
+        recipe: name under which the run is recorded.
+        resume: continue what the folder holds.
+        accept_divergence: continue a run that diverged.
+
+    Returns:
+        COCO's numbers in percent, box_AP, mask_AP and so on, by pycocotools. Empty on ranks other than the main one.
+
+    Raises:
+        engine.errors.SuiteError: with the exit code of what went wrong.
+    """
+    with open_run(
+        run_dir, config, package="detection", recipe=recipe, resume=resume, accept_divergence=accept_divergence
+    ) as run:
+        finished = run.finished()
+        return finished if finished is not None else _run(run, config)
+
+
+def _run(run: Run, config: DetectionConfig) -> dict[str, float]:
+    is_new = checkpoint.newest(run.dir) is None
+    train_set, val_set = open_data(config, check_sizes=is_new)
+    run.pin_data("train", train_set.pinned)
+    run.pin_data("val", val_set.pinned)
+    plan = GroupedPlan(train_set.is_wide, config.batch_size, config.seed, config.data.group_size)
+    options = loader_options(config, plan, pin_memory=run.device.type == "cuda")
+
+    framework = load_framework(config.framework)
+    backbone = build_encoder(config)
+    if is_new:  # else the checkpoint holds what init became
+        start_from(backbone, config.init, run.dir if run.main else None)
+    scales = layer_scales(backbone, config.optimizer.layer_decay) if config.optimizer.layer_decay < 1 else None
+    detector = framework.build(config, backbone, len(train_set.category_ids)).to(run.device)
+    if config.compile:
+        backbone.compile()
+    samples = framework.samples(train_set, config, True, run.dir)
+
+    def batches(steps: range) -> Iterator[list[Any]]:
+        return make_batches(samples, plan.batch, steps, options)
+
+    settings = loop_settings(config, plan, channels_last=backbone.is_cnn, files=train_set.index.path)
+    _announce(run, config, framework, settings)
+    evaluation = Evaluation(run, config, framework, val_set, settings, batches)
+    metrics = run_loop(
+        run,
+        detector,
+        optimizer=build_optimizer(detector, config, scales),
+        batches=lambda first: batches(range(first, settings.total_steps)),
+        loss=framework.losses,
+        settings=settings,
+        evaluate=evaluation,
+    )
+    if not run.main:
+        return {}
+    run.finish(
+        metrics,
+        framework=framework.name,
+        framework_version=framework.version,
+        evaluator=evaluation.own_numbers,
+        train=train_set.counts,
+        val=val_set.counts,
+        num_train=len(train_set),
+        num_val=len(val_set),
+        unreadable=count_unreadable(run.dir),
+    )
+    return metrics
+
+
+def open_data(config: DetectionConfig, *, check_sizes: bool = True) -> tuple[CocoSplit, CocoSplit]:
+    """The training and validation annotations under data.root, checked.
+
+    Args:
+        config: which images.
+        check_sizes: also open every image's header; a resumed run has done so.
+
+    Raises:
+        DataError: see coco.py.
+    """
+    data, masks = config.data, config.has_masks
+    train_set = read_split(data.root, "train", training=True, masks=masks, unreadable=data.unreadable)
+    val_set = read_split(data.root, "val", training=False, masks=masks, num_images=data.num_val)
+    check_same_categories(train_set, val_set)
+    if check_sizes:
+        check_image_sizes(train_set)
+        check_image_sizes(val_set)
+    return train_set, val_set
+
+
+def loader_options(config: DetectionConfig, plan: GroupedPlan, *, pin_memory: bool) -> LoaderOptions:
+    """How this rank reads its part of each batch.
+
+    Raises:
+        ConfigError: the batch does not divide into ranks and accumulation steps.
+    """
+    options = LoaderOptions(
+        num_workers=config.data.num_workers,
+        accumulation=config.accumulation,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=pin_memory,
+        collate=as_list,
+    )
+    micro_batches(plan.batch(0), options)
+    return options
+
+
+def start_from(backbone: Backbone, init: str, run_dir: Path | None = None) -> None:
+    """Load every tensor of the encoder; what was loaded, renamed and left out is printed and stored.
+
+    Args:
+        backbone: freshly built.
+        init: "none", a weight file, or a run folder with a backbone.safetensors.
+        run_dir: where to write initialisation.json; None for nowhere.
+
+    Raises:
+        WeightsError: the weights do not fit or lack a tensor; the encoder is unchanged.
+    """
+    record: dict[str, Any] = {"source": "none"}
+    if init != "none":
+        report = load_weights(backbone, init)
+        log.info("start from %s", report)
+        record = dataclasses.asdict(report)
+    if run_dir is not None:
+        storage.write_json(run_dir / "initialisation.json", record)
+
+
+def loop_settings(
+    config: DetectionConfig, plan: GroupedPlan, *, channels_last: bool, files: Callable[[int], str]
+) -> LoopSettings:
+    """The configuration in steps of its own batch size (linear rule)."""
+    schedule = config.schedule
+    total = config.steps(config.iterations)
+    return LoopSettings(
+        total_steps=total,
+        steps_per_epoch=plan.steps_per_epoch,
+        batch_size=config.batch_size,
+        schedule=Schedule(
+            kind=schedule.kind,
+            total_steps=total,
+            warmup_steps=config.steps(schedule.warmup_iterations),
+            warmup_start=schedule.warmup_start,
+            milestones=tuple(config.steps(milestone) for milestone in schedule.milestones),
+            step_factor=schedule.step_factor,
+        ),
+        seed=config.seed,
+        checkpoint_every=config.checkpoint_every,
+        precision=config.precision,
+        channels_last=channels_last,
+        clip_grad=config.optimizer.clip_grad,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every,
+        deterministic=config.deterministic,
+        name_batch=lambda step: [files(key.index) for key in plan.batch(step)],
+    )
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """What the loop calls for COCO's numbers; at the last step it also leaves the files a reader wants.
+
+    Args:
+        run: the run folder: predictions.json, panels/, categories.json, precise_bn.safetensors.
+        config: of the run.
+        framework: whose detector it is.
+        val_set: the images to predict.
+        settings: says which step is the last.
+        batches: steps -> their training batches, for BatchNorm statistics.
+    """
+
+    run: Run
+    config: DetectionConfig
+    framework: Framework
+    val_set: CocoSplit
+    settings: LoopSettings
+    batches: Callable[[range], Iterator[list[Any]]]
+    own_numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What the framework's own evaluator says at the last step."""
+
+    def __call__(self, model: nn.Module, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
+        """COCO's numbers of `model` in evaluation mode, the same on every rank."""
+        last = step == self.settings.total_steps
+        data, precise = self.config.data, PreciseStatistics(model)
+        seed_step(self.config.seed, step)
+        self._measure(precise, model, step, check_stop)
+
+        def check_stop_as_trained() -> None:
+            with precise.as_trained():  # a stop saves the model
+                check_stop()
+
+        predictor = self.framework.predictor(self.config, self.val_set)
+        with precise.in_place():
+            results = predict_all(
+                predictor,
+                model,
+                self.framework.samples(self.val_set, self.config, False, None),
+                batch_size=data.evaluation_batch_size,
+                num_workers=data.num_workers,
+                check_stop=check_stop_as_trained,
+            )
+        results = with_category_ids(results, self.val_set.category_ids)
+        metrics = self._numbers(results, official=last) if self.run.main else {}
+        if last:
+            self.own_numbers = predictor.own_numbers()
+            self._leave_files(results, precise)
+        return dict(gather_objects(metrics)[0])
+
+    def _measure(self, precise: PreciseStatistics, model: nn.Module, step: int, check_stop: Callable[[], None]) -> None:
+        """Average the BatchNorm statistics over the training batches that follow `step`."""
+        num_batches = self.config.precise_bn
+        if not num_batches:
+            return
+        parts = (part for group in self.batches(range(step, step + num_batches)) for part in group)
+        precise.measure(parts, lambda part: self.framework.losses(model, to_device(part, self.run.device)), check_stop)
+
+    def _numbers(self, results: list[Result], *, official: bool) -> dict[str, float]:
+        kinds = ("box", "mask") if self.config.has_masks else ("box",)
+        return coco_numbers(self.val_set.ground_truth(), results, kinds, official=official)
+
+    def _leave_files(self, results: list[Result], precise: PreciseStatistics) -> None:
+        if not self.run.main:
+            return
+        val, folder = self.val_set, self.run.dir
+        names = zip(val.category_ids, val.category_names, strict=True)
+        with storage.storage_errors(folder):
+            storage.write_json(folder / "categories.json", [{"id": number, "name": name} for number, name in names])
+            storage.write_atomic(folder / "predictions.json", json.dumps(results))
+            if self.config.precise_bn and precise.statistics():
+                statistics = {name: value.cpu() for name, value in precise.statistics().items()}
+                storage.write_atomic(folder / "precise_bn.safetensors", safetensors.torch.save(statistics))
+            if self.config.num_panels:
+                document = val.ground_truth()
+                save_panels(folder / "panels", val.index.root, document, results, self.config.num_panels)
+
+
+def _announce(run: Run, config: DetectionConfig, framework: Framework, settings: LoopSettings) -> None:
+    run.note(
+        framework=f"{framework.name} {framework.version}",
+        global_batch=config.batch_size,
+        ranks=world_size(),
+        accumulation=config.accumulation,
+        images_per_forward=config.batch_size // (world_size() * config.accumulation),
+        published_batch=config.optimizer.base_batch,
+        peak_learning_rate=config.learning_rate,
+        steps=settings.total_steps,
+        milestones=list(settings.schedule.milestones),
+        steps_per_epoch=settings.steps_per_epoch,
+    )

@@ -1,0 +1,199 @@
+"""Boxes and masks drawn on images: beside the annotations for validation images, alone for any other.
+
+`python -m detection.visualize RUN_DIR [IMAGE ...]` writes PNG files into RUN_DIR/panels.
+"""
+
+import colorsys
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import tyro
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+
+from backbones import build_backbone
+from detection.coco import read_split
+from detection.config import DetectionConfig
+from detection.evaluation import with_category_ids
+from detection.framework import Framework, Result, load_framework
+from detection.samples import decode_mask
+from engine import checkpoint, distributed
+from engine.cli import guard
+from engine.config import from_dict, read_config_file
+from engine.errors import ConfigError
+from engine.images import ImageArray, read_image
+from engine.state import PRECISIONS
+
+SCORE_SHOWN = 0.5
+"""Detections below this score are not drawn."""
+_SMALLEST_WIDTH_PX = 480  # of a drawing: smaller images are enlarged, so that names can be read
+_MASK_OPACITY = 0.45
+
+
+def draw(image: ImageArray, objects: Sequence[Result], names: dict[int, str]) -> Image.Image:
+    """An image with boxes, masks, names and scores on it.
+
+    Args:
+        image: RGB, uint8 (h, w, 3).
+        objects: detections or annotations: category_id, bbox [x, y, width, height], and if there are any, segmentation
+            and score. They are drawn in this order, the last on top.
+        names: of the categories by id.
+    """
+    scale = max(1, -(-_SMALLEST_WIDTH_PX // image.shape[1]))
+    colours = {number: _colour(place) for place, number in enumerate(sorted(names))}
+    canvas = image.astype(np.float32)
+    for thing in objects:
+        if thing.get("segmentation"):
+            mask = decode_mask(thing["segmentation"], *image.shape[:2]).astype(bool)
+            canvas[mask] += _MASK_OPACITY * (np.array(colours[thing["category_id"]]) - canvas[mask])
+    enlarged = canvas.round().astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
+    drawing = Image.fromarray(enlarged)
+    pen = ImageDraw.Draw(drawing)
+    font = ImageFont.load_default(13)
+    for thing in objects:
+        x, y, width, height = (scale * value for value in thing["bbox"])
+        colour = colours[thing["category_id"]]
+        pen.rectangle((x, y, x + width, y + height), outline=colour, width=2)
+        score = f" {thing['score']:.2f}" if "score" in thing else " (crowd)" if thing.get("iscrowd") else ""
+        text = names[thing["category_id"]] + score
+        pen.rectangle(pen.textbbox((x + 2, y + 1), text, font=font), fill=colour)
+        pen.text((x + 2, y + 1), text, font=font, fill=(0, 0, 0))
+    return drawing
+
+
+def _colour(place: int) -> tuple[int, int, int]:
+    """A bright colour; neighbours in the list are far apart on the circle."""
+    red, green, blue = colorsys.hsv_to_rgb(place * 0.618034 % 1, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two drawings of one size with a white line between them."""
+    joined = Image.new("RGB", (left.width + right.width + 8, left.height), "white")
+    joined.paste(left, (0, 0))
+    joined.paste(right, (left.width + 8, 0))
+    return joined
+
+
+def save_panels(
+    folder: Path, root: Path, document: dict[str, Any], results: Sequence[Result], num_panels: int
+) -> list[Path]:
+    """Draw annotations (left) and detections (right) of a few images with objects, spread over the split.
+
+    Args:
+        folder: where `<image_id>.png` go.
+        root: folder of the images.
+        document: COCO annotations of the images.
+        results: detections, with category_id.
+        num_panels: how many.
+    """
+    names = {entry["id"]: entry["name"] for entry in document["categories"]}
+    with_objects = {entry["image_id"] for entry in document["annotations"]}
+    images = [image for image in document["images"] if image["id"] in with_objects]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(min(num_panels, len(images))):
+        image = images[number * len(images) // num_panels]
+        array = read_image(root / image["file_name"])
+        truth = [entry for entry in document["annotations"] if entry["image_id"] == image["id"]]
+        found = _shown(result for result in results if result["image_id"] == image["id"])
+        paths.append(folder / f"{image['id']:012d}.png")
+        side_by_side(draw(array, truth, names), draw(array, found, names)).save(paths[-1])
+    return paths
+
+
+def _shown(results: Any) -> list[Result]:
+    """What is drawn of an image's detections, the surest last."""
+    return sorted((r for r in results if r["score"] >= SCORE_SHOWN), key=lambda result: float(result["score"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Draw what a finished run detects."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of a finished detection run."""
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Image files to run the detector on; without any, validation images are drawn from the run's predictions."""
+
+
+def load_detector(run_dir: Path) -> tuple[DetectionConfig, Framework, nn.Module, list[dict[str, Any]]]:
+    """(configuration, framework, detector in evaluation mode, [{id, name} of each label]) of a finished run.
+
+    Raises:
+        ConfigError: the folder holds no finished detection run.
+        CheckpointError: its checkpoints are damaged.
+    """
+    config = _config_of(run_dir)
+    categories = json.loads((run_dir / "categories.json").read_text())
+    newest = checkpoint.newest(run_dir)
+    if newest is None:
+        raise ConfigError(f"{run_dir} holds no checkpoint: give the folder of a finished detection run")
+    framework = load_framework(config.framework)
+    backbone = build_backbone(config.model, image_size=config.build_size)
+    detector = framework.build(config, backbone, len(categories))
+    state = checkpoint.load(newest).model
+    precise = run_dir / "precise_bn.safetensors"
+    if precise.is_file():
+        state = {**state, **safetensors.torch.load_file(precise)}
+    detector.load_state_dict(state)
+    return config, framework, detector.eval(), categories
+
+
+def _config_of(run_dir: Path) -> DetectionConfig:
+    stored = read_config_file(run_dir / "config.json")
+    if stored.get("package") != "detection" or not (run_dir / "categories.json").is_file():
+        raise ConfigError(f"{run_dir} holds no finished detection run")
+    return from_dict(DetectionConfig, stored["config"])
+
+
+def draw_files(run_dir: Path, files: Sequence[Path]) -> list[Path]:
+    """Run a finished run's detector on image files and draw what it finds; returns the PNG files."""
+    config, framework, detector, categories = load_detector(run_dir)
+    device = distributed.pick_device()
+    detector.to(device)
+    predictor = framework.predictor(config, None)
+    names = {entry["id"]: entry["name"] for entry in categories}
+    (run_dir / "panels").mkdir(exist_ok=True)
+    paths = []
+    for file in files:
+        use_autocast = config.precision != "float32"
+        with torch.no_grad(), torch.autocast(device.type, PRECISIONS[config.precision], enabled=use_autocast):
+            results = predictor(detector, [framework.sample_of_file(file, config)])
+        found = with_category_ids(results, tuple(names))
+        paths.append(run_dir / "panels" / f"{file.stem}.png")
+        draw(read_image(file), _shown(found), names).save(paths[-1])
+    return paths
+
+
+def draw_validation(run_dir: Path) -> list[Path]:
+    """Draw a few validation images from the predictions a finished run has written; returns the PNG files."""
+    config, path = _config_of(run_dir), run_dir / "predictions.json"
+    if not path.is_file():
+        raise ConfigError(f"{run_dir} holds no predictions.json: the run is not finished")
+    data = config.data
+    val = read_split(data.root, "val", training=False, masks=config.has_masks, num_images=data.num_val)
+    results = json.loads(path.read_text())
+    return save_panels(run_dir / "panels", val.index.root, val.ground_truth(), results, max(config.num_panels, 1))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, draw, and print the files written."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with guard("--debug" in arguments):
+        given = [argument for argument in arguments if argument != "--debug"]
+        options = tyro.cli(Arguments, args=given, prog="python -m detection.visualize")
+        run_dir, images = options.run_dir, options.images
+        for path in draw_files(run_dir, images) if images else draw_validation(run_dir):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()
