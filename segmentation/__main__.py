@@ -1,0 +1,54 @@
+"""`python -m segmentation RECIPE --run-dir DIR --data.root DIR --init FILE|RUN_DIR|none`.
+
+`python -m segmentation RECIPE --dump-config FILE.py ...` writes the same run for MMSegmentation's own tools instead.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from engine import cli
+from engine.errors import ConfigError
+from segmentation.framework import import_mmsegmentation
+from segmentation.recipes import RECIPES
+
+_DUMP = "--dump-config"
+_HELP = f"""
+       python -m segmentation RECIPE {_DUMP} FILE.py ...
+                                              write the run as a configuration for MMSegmentation's own tools
+       python -m segmentation.check DIR       look for faults in ADEChallengeData2016
+       python -m segmentation.visualize RUN_DIR [IMAGE ...]
+                                              draw image, truth and prediction"""
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Run a recipe, or write it as a configuration for MMSegmentation's tools; leaves with the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        head, _, recipes = cli.describe("segmentation", RECIPES).partition("\n\n")
+        print(f"{head}{_HELP}\n\n{recipes}")
+        sys.exit(0 if arguments else 2)
+    with cli.guard():
+        import_mmsegmentation()
+        if _DUMP in arguments:
+            _dump(list(arguments))
+            sys.exit(0)
+        from segmentation.train import train  # imports MMSegmentation
+    cli.main("segmentation", RECIPES, train, arguments)
+
+
+def _dump(arguments: list[str]) -> None:
+    from segmentation.dump import dump_config
+
+    place = arguments.index(_DUMP)
+    path = Path(arguments[place + 1]) if place + 1 < len(arguments) else Path()
+    if path.suffix != ".py":
+        raise ConfigError(f"{_DUMP} needs the name of a Python file to write, such as {_DUMP} upernet_r50.py")
+    rest = arguments[:place] + arguments[place + 2 :]
+    command = cli.parse("segmentation", RECIPES, [*rest, "--run-dir", path.stem])
+    dump_config(command.config, path)
+    print(f"{path}: run it with MMSegmentation's tools/train.py, this folder on PYTHONPATH")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

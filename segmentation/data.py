@@ -1,0 +1,186 @@
+"""The data sets of a run: checked before training, and every sample a function of (seed, epoch, index).
+
+Reading and augmenting are MMSegmentation's ADE20KDataset and transforms.
+"""
+
+import json
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from engine import storage
+from engine.distributed import barrier
+from engine.errors import DataError
+from engine.images import MAX_UNREADABLE, ImageIndex, unreadable_paths
+from engine.run import Run
+from engine.sampler import SampleKey, generator
+from segmentation.check import SPLITS, Fault, ade_root, check_pairs, find_pairs, refuse
+from segmentation.config import SegmentationConfig
+from segmentation.mmseg_adapter import build_dataset, evaluation_pipeline, multi_scale_pipeline, training_pipeline
+
+log = logging.getLogger("mim")
+
+
+@contextmanager
+def seeded(source: np.random.Generator) -> Iterator[None]:
+    """Set the global generators that MMSegmentation's transforms draw from, python's and numpy's, from `source`, and
+    put them back afterwards: reading in the training process must not change what the network draws."""
+    before = random.getstate(), np.random.get_state()
+    first, second = (int(value) for value in source.integers(2**32, size=2))
+    random.seed(first)
+    np.random.seed(second)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+@dataclass(eq=False)
+class Pairs(Dataset[dict[str, Any]]):
+    """A map-style data set: `dataset[SampleKey]` -> what the pipeline packs, {"inputs", "data_samples"}.
+
+    Args:
+        source: an ADE20KDataset.
+        seed: with the key, of everything its pipeline draws.
+        kept: its positions that are used.
+        multi_scale: whether a sample is packed at several scales: {"inputs": list, "data_samples": list}.
+    """
+
+    source: Any
+    seed: int
+    kept: list[int]
+    multi_scale: bool = False
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def path(self, index: int) -> str:
+        """The image of a sample."""
+        return str(self.source.get_data_info(self.kept[index])["img_path"])
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        """Read and transform one use of a sample.
+
+        Raises:
+            DataError: a file cannot be used.
+        """
+        info = self.source.get_data_info(self.kept[key.index])
+        with seeded(generator(self.seed, key)):
+            try:
+                packed: dict[str, Any] = self.source.pipeline(info)
+            except (OSError, ValueError) as error:  # the image's reader raises DataError, so this is the label map's
+                raise DataError(f"{info['seg_map_path']}: cannot be used ({error})") from error
+        return packed
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The data of a run.
+
+    Args:
+        root: ADEChallengeData2016.
+        train: training pairs under the training pipeline.
+        val: validation pairs at one scale.
+        multi_scale: validation pairs at all scales with flips, if asked for.
+        num_unreadable: training pairs left out.
+    """
+
+    root: Path
+    train: Pairs
+    val: Pairs
+    multi_scale: Pairs | None
+    num_unreadable: int
+
+
+def open_data(config: SegmentationConfig, run: Run) -> Sets:
+    """The checked training and validation pairs; the run is pinned to them.
+
+    A run that resumes has been checked: it insists on the same files by name and size instead.
+
+    Raises:
+        DataError: a folder is missing, a pair is faulty, or the data set is another one than at the start.
+    """
+    root = ade_root(config.data.root)
+    pairs = {split: find_pairs(root, split) for split in SPLITS}
+    if not _was_checked(run):
+        _check(config, run, pairs)
+    for split, (images, maps) in pairs.items():
+        run.pin_data(f"{split} images", images)
+        run.pin_data(f"{split} annotations", maps)
+    skipped = unreadable_paths(run.dir)
+    train = _pairs(config, root, "training", training_pipeline(config), skipped)
+    val = _pairs(config, root, "validation", evaluation_pipeline(config))
+    multi_scale = None
+    if config.evaluation.multi_scale:
+        multi_scale = replace(_pairs(config, root, "validation", multi_scale_pipeline(config)), multi_scale=True)
+    return Sets(root, train, val, multi_scale, num_unreadable=len(skipped))
+
+
+def _was_checked(run: Run) -> bool:
+    path = run.dir / "data.json"
+    return path.is_file() and f"{SPLITS[-1]} annotations" in json.loads(path.read_text())
+
+
+def _check(config: SegmentationConfig, run: Run, pairs: dict[Any, tuple[ImageIndex, ImageIndex]]) -> None:
+    count = sum(len(images) for images, _ in pairs.values())
+    log.info("checking %s images and their label maps", f"{count:,}")
+    faults: list[Fault] = []
+    skipped: list[Fault] = []
+    for split, (images, maps) in pairs.items():
+        for fault in check_pairs(images, maps, config.data.num_workers):
+            leave_out = fault.unreadable and split == "training" and config.data.unreadable == "skip"
+            (skipped if leave_out else faults).append(fault)
+    num_train = len(pairs["training"][0])
+    if len(skipped) > MAX_UNREADABLE * num_train:
+        log.warning(
+            "%d of %d training pairs are unreadable, more than the %s that --data.unreadable skip accepts",
+            *(len(skipped), num_train, f"{MAX_UNREADABLE:.1%}"),
+        )
+        faults += skipped
+    refuse(sorted(faults), ade_root(config.data.root))
+    for fault in skipped:
+        log.warning("leaving out %s", fault.text)
+    if skipped and run.main:
+        with storage.storage_errors(run.dir):
+            (run.dir / "unreadable.txt").write_text("".join(f"{fault.path}\n" for fault in skipped))
+    barrier()  # the other ranks read that file
+
+
+def _pairs(
+    config: SegmentationConfig, root: Path, split: str, pipeline: list[dict[str, Any]], skipped: set[str] | None = None
+) -> Pairs:
+    source = build_dataset(root, split, pipeline)
+    infos = (source.get_data_info(i) for i in range(len(source)))
+    kept = [i for i, info in enumerate(infos) if not skipped or not {info["img_path"], info["seg_map_path"]} & skipped]
+    return Pairs(source, config.seed, kept)
+
+
+def collate_training(samples: list[dict[str, Any]]) -> dict[str, list[torch.Tensor]]:
+    """Packed samples to {"image": uint8 (3, H, W) each, "label": uint8 (1, H, W) each}; the sizes may differ where an
+    image is smaller than the crop, and are padded on the device."""
+    return {
+        "image": [sample["inputs"] for sample in samples],
+        "label": [sample["data_samples"].gt_sem_seg.data.to(torch.uint8) for sample in samples],
+    }
+
+
+def same_size_batches(pairs: Pairs, batch_size: int) -> list[list[int]]:
+    """All positions, in batches of at most `batch_size` images of the same size."""
+    if batch_size == 1:
+        return [[i] for i in range(len(pairs))]
+    by_size: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for i in range(len(pairs)):
+        with Image.open(pairs.path(i)) as image:
+            by_size[image.size].append(i)
+    return [group[i : i + batch_size] for group in by_size.values() for i in range(0, len(group), batch_size)]

@@ -1,0 +1,126 @@
+"""mIoU, aAcc, mAcc and the IoU of every class over a validation set, on any number of ranks.
+
+The set is cut into batches that do not depend on the ranks; rank r of n evaluates batches r, r + n, ... and pixel
+counts are added up. K classes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmseg.evaluation import IoUMetric
+from torch import Tensor, nn
+
+from engine import distributed
+from engine.sampler import LoaderOptions, SampleKey, make_batches
+from segmentation.data import Pairs, same_size_batches
+
+
+class CountingMetric(IoUMetric):  # type: ignore[misc]
+    """IoUMetric with its pixel counts in float64: sums of float32 lose pixels beyond 2^24, a few dozen images, and so
+    depend on the order of addition and on the number of ranks."""
+
+    @staticmethod
+    def intersect_and_union(pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> tuple[Any, ...]:
+        """Four float64 (K,) counts: intersection, union, predicted, labelled."""
+        counts = IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
+        return tuple(count.double() for count in counts)
+
+    def counts(self) -> Tensor:
+        """The sum over what was processed, (4, K)."""
+        num_classes = len(self.dataset_meta["classes"])
+        total = torch.zeros(4, num_classes, dtype=torch.float64)
+        for result in self.results:
+            total += torch.stack(result)
+        return total
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The result of an evaluation in percent. Classes that are neither labelled nor predicted are NaN and do not count
+    in the means.
+
+    Args:
+        iou: of each class, (K,).
+        accuracy: of each class, the share of its pixels that are found, (K,).
+        pixel_accuracy: share of all labelled pixels.
+        constant: mIoU of predicting the most frequent class everywhere.
+    """
+
+    iou: np.ndarray
+    accuracy: np.ndarray
+    pixel_accuracy: float
+    constant: float
+
+    @classmethod
+    def of_counts(cls, counts: Tensor) -> "Scores":
+        """From the four (K,) counts of CountingMetric, by IoUMetric's own formulas."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = IoUMetric.total_area_to_metrics(*counts.cpu())
+        labelled = counts[3]
+        constant = 100 * float(labelled.max() / labelled.sum()) / max(int((labelled > 0).sum()), 1)
+        return cls(100 * found["IoU"], 100 * found["Acc"], 100 * float(found["aAcc"]), constant)
+
+    def means(self) -> dict[str, float]:
+        """mIoU, aAcc and mAcc."""
+        return {
+            "mIoU": float(np.nanmean(self.iou)),
+            "aAcc": self.pixel_accuracy,
+            "mAcc": float(np.nanmean(self.accuracy)),
+        }
+
+    def per_class(self, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+        """{name: {"IoU", "Acc"}}, None where not defined."""
+        rows = zip(names, self.iou.tolist(), self.accuracy.tolist(), strict=True)
+        return {name: {"IoU": _or_none(iou), "Acc": _or_none(accuracy)} for name, iou, accuracy in rows}
+
+
+def _at_all_scales(segmentor: nn.Module) -> Any:
+    from mmseg.models import SegTTAModel  # here, because it imports what segmentation/framework.py has to prepare
+
+    return SegTTAModel(segmentor)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def evaluate(
+    segmentor: nn.Module,
+    pairs: Pairs,
+    *,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+    check_stop: Callable[[], None],
+) -> Scores:
+    """Predict every image and compare.
+
+    Args:
+        segmentor: an EncoderDecoder in evaluation mode.
+        pairs: the validation set; under multi_scale_pipeline the predictions of all scales and flips are averaged.
+        batch_size: images predicted at once, of equal size.
+        num_workers: reader processes.
+        device: where the counts are added up over ranks.
+        check_stop: called equally often on every rank, between batches; raises to end the evaluation.
+    """
+    plan = same_size_batches(pairs, batch_size)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    mine = plan[rank::world_size]
+    options = LoaderOptions(num_workers=num_workers, collate=pseudo_collate)
+    batches = make_batches(
+        pairs, lambda number: [SampleKey(0, index) for index in mine[number]], range(len(mine)), options
+    )
+    metric = CountingMetric()
+    metric.dataset_meta = pairs.source.metainfo
+    model: Any = _at_all_scales(segmentor) if pairs.multi_scale else segmentor
+    for _ in range(math.ceil(len(plan) / world_size)):
+        check_stop()
+        for batch in next(batches, []):
+            samples = model.test_step(batch)
+            metric.process({}, [sample.to_dict() for sample in samples])
+    return Scores.of_counts(distributed.sum_over_ranks(metric.counts().to(device)))

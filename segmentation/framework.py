@@ -1,0 +1,74 @@
+"""How MMSegmentation gets imported: from pip packages alone, or not at all with the command that installs it.
+
+Four of its heads import compiled operators at module level, which the pure-Python mmcv-lite lacks. None of ours uses
+them, so while `mmcv.ops` is imported a stand-in takes the place of the compiled module.
+"""
+
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import ConfigError
+
+PACKAGES = ("mmengine", "mmcv", "mmseg")
+INSTALL = 'pip install -c constraints.txt -e ".[segmentation]" (make setup does it)'
+
+
+def import_mmsegmentation() -> None:
+    """Import MMSegmentation with everything it registers; quick when that is done already.
+
+    Raises:
+        ConfigError: it is not installed, or a system library is missing; says what to install.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"segmentation needs MMSegmentation, but {', '.join(missing)} is not installed: {INSTALL}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the three packages, about each other
+        try:
+            _import_operators()
+            for name in ("mmseg.models", "mmseg.datasets", "mmseg.evaluation"):
+                importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"segmentation cannot import MMSegmentation: {_explain(error)}") from error
+    import cv2
+
+    cv2.setNumThreads(0)  # its threads would compete with the loader's processes
+
+
+def _import_operators() -> None:
+    """Import `mmcv.ops`, with the stand-in where there is no compiled module; it is gone again afterwards, so that
+    whoever asks whether mmcv is compiled (mmengine does) gets the true answer."""
+    importlib.import_module("mmcv")
+    if "mmcv.ops" in sys.modules or importlib.util.find_spec("mmcv._ext") is not None:
+        return
+    stand_in = types.ModuleType("mmcv._ext", "Stands for mmcv's compiled operators, none of which is used here.")
+    stand_in.__getattr__ = _refusing  # type: ignore[method-assign]
+    sys.modules["mmcv._ext"] = stand_in
+    try:
+        importlib.import_module("mmcv.ops")
+    finally:
+        del sys.modules["mmcv._ext"]
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise NotImplementedError(
+            f"{name} needs the compiled mmcv; mmcv-lite, which is installed, has no such operators"
+        )
+
+    return refuse
+
+
+def _explain(error: ImportError) -> str:
+    text = str(error)
+    if "libGL" in text or "libgthread" in text or "libglib" in text:
+        return f"{text}. OpenCV needs this system library (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0)"
+    return f"{text}. Reinstall it: {INSTALL}"

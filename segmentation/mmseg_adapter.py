@@ -1,0 +1,219 @@
+"""From a typed configuration to MMSegmentation's own: model, data set and transforms, and the model built from it.
+
+Importing this module also registers what is ours (SuiteEncoder, ReadWholeImage, SuiteOptimizerConstructor), so a dumped
+configuration names it in its `custom_imports`.
+"""
+# ruff: noqa: E402 - MMSegmentation has to be imported by import_mmsegmentation first
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segmentation.framework import import_mmsegmentation
+
+import_mmsegmentation()
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmseg.registry import DATASETS, MODELS
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from engine.errors import ConfigError
+from segmentation import optimizer, transforms  # noqa: F401 - they register their classes
+from segmentation.config import NUM_CLASSES, SegmentationConfig
+from segmentation.encoder import in_float32, shape_of_encoder
+
+IGNORED = 255
+"""Label of the pixels that do not count: unlabelled ones, and padding."""
+
+
+@contextmanager
+def mmseg_scope() -> Iterator[None]:
+    """Inside, type names are looked up in MMSegmentation's registries, and it logs and warns about nothing."""
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+    with warnings.catch_warnings(), DefaultScope.overwrite_default_scope("mmseg"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def build_segmentor(config: SegmentationConfig) -> nn.Module:
+    """The EncoderDecoder, initialised from the seed, its encoder not yet from `config.init`.
+
+    Raises:
+        ConfigError: encoder, head and evaluation do not go together.
+        BackboneError: the name, the size or the drop path do not fit a timm network.
+    """
+    settings = model_config(config)
+    torch.manual_seed(config.seed)
+    with mmseg_scope():
+        segmentor: Any = MODELS.build(ConfigDict(settings))
+        segmentor.init_weights()
+    if config.evaluation.mode == "whole" and not segmentor.backbone.takes_any_size():
+        raise ConfigError(
+            f"{config.model} takes only images of image_size {config.image_size}: use --evaluation.mode slide"
+        )
+    heads = [segmentor.decode_head, *([segmentor.auxiliary_head] if segmentor.with_auxiliary_head else [])]
+    for head in heads:
+        head.conv_seg.register_forward_hook(in_float32)
+    return segmentor  # type: ignore[no-any-return]
+
+
+def build_dataset(root: Path, split: str, pipeline: list[dict[str, Any]]) -> Any:
+    """MMSegmentation's ADE20KDataset of a split ("training" or "validation") below ADEChallengeData2016."""
+    with mmseg_scope():
+        return DATASETS.build(dataset_config(str(root), split, pipeline))
+
+
+def model_config(config: SegmentationConfig, *, init: str = "none") -> dict[str, Any]:
+    """The model as MMSegmentation's registry builds it.
+
+    Args:
+        config: of the run.
+        init: what SuiteEncoder.init_weights loads; our own loop loads by itself, to report what was loaded.
+    """
+    encoder_options = {
+        "model": config.model,
+        "image_size": config.image_size,
+        "drop_path": config.drop_path,
+        "output_stride": config.output_stride,
+    }
+    encoder = shape_of_encoder(encoder_options)
+    channels, head, evaluation = encoder.channels, config.head, config.evaluation
+    size = (config.image_size, config.image_size)
+    pyramid = head.kind == "upernet" and encoder.single_stride
+    settings: dict[str, Any] = {
+        "type": "EncoderDecoder",
+        "data_preprocessor": {
+            "type": "SegDataPreProcessor",
+            "mean": [255 * value for value in IMAGENET_DEFAULT_MEAN],
+            "std": [255 * value for value in IMAGENET_DEFAULT_STD],
+            "bgr_to_rgb": True,
+            "pad_val": 0,
+            "seg_pad_val": IGNORED,
+            "size": size,
+        },
+        "backbone": {"type": "SuiteEncoder", **encoder_options, "init": init},
+        "neck": {"type": "Feature2Pyramid", "embed_dim": channels[-1], "rescales": [4, 2, 1, 0.5], "norm_cfg": _NORM},
+        "decode_head": _upernet_head(config, channels) if head.kind == "upernet" else _fcn_head(config, channels),
+        "auxiliary_head": _auxiliary_head(config, channels),
+        "train_cfg": {},
+        "test_cfg": {"mode": "whole"},
+    }
+    if not pyramid:
+        del settings["neck"]
+    if not head.aux_channels:
+        del settings["auxiliary_head"]
+    if evaluation.mode == "slide":
+        stride = config.image_size * 2 // 3
+        settings["test_cfg"] = {"mode": "slide", "crop_size": size, "stride": (stride, stride)}
+        # Images smaller than the window (long and narrow, or at a small scale) are padded to it, as in training.
+        settings["data_preprocessor"]["test_cfg"] = {"size": size}
+    return settings
+
+
+_NORM = {"type": "BN", "requires_grad": True}  # the loop makes it synchronised where there are several GPUs
+
+
+def _shared(config: SegmentationConfig, weight: float) -> dict[str, Any]:
+    return {
+        "num_classes": NUM_CLASSES,
+        "norm_cfg": _NORM,
+        "align_corners": False,
+        "dropout_ratio": config.head.dropout,
+        "ignore_index": IGNORED,
+        "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": weight},
+    }
+
+
+def _upernet_head(config: SegmentationConfig, channels: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "type": "UPerHead",
+        "in_channels": list(channels),
+        "in_index": list(range(len(channels))),
+        "pool_scales": (1, 2, 3, 6),
+        "channels": config.head.channels,
+        **_shared(config, 1.0),
+    }
+
+
+def _fcn_head(config: SegmentationConfig, channels: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "type": "FCNHead",
+        "in_channels": channels[-1],
+        "in_index": len(channels) - 1,
+        "channels": config.head.channels,
+        "num_convs": 2,
+        "concat_input": True,
+        **_shared(config, 1.0),
+    }
+
+
+def _auxiliary_head(config: SegmentationConfig, channels: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "type": "FCNHead",
+        "in_channels": channels[-2],
+        "in_index": len(channels) - 2,
+        "channels": config.head.aux_channels,
+        "num_convs": 1,
+        "concat_input": False,
+        **_shared(config, config.head.aux_weight),
+    }
+
+
+def dataset_config(root: str, split: str, pipeline: list[dict[str, Any]]) -> dict[str, Any]:
+    """ADE20KDataset over `<root>/images/<split>` and `<root>/annotations/<split>`; label 0 is ignored."""
+    return {
+        "type": "ADE20KDataset",
+        "data_root": root,
+        "data_prefix": {"img_path": f"images/{split}", "seg_map_path": f"annotations/{split}"},
+        "pipeline": pipeline,
+    }
+
+
+def training_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
+    """Random scale, crop, flip and colours, as in every published file."""
+    size, augment = config.image_size, config.augment
+    steps: list[dict[str, Any]] = [
+        {"type": "ReadWholeImage"},
+        {"type": "LoadAnnotations"},
+        {
+            "type": "RandomResize",
+            "scale": (4 * size, size),
+            "ratio_range": augment.resize_ratio,
+            "keep_ratio": True,
+        },
+        {"type": "RandomCrop", "crop_size": (size, size), "cat_max_ratio": augment.cat_max_ratio},
+        {"type": "RandomFlip", "prob": augment.flip},
+    ]
+    if augment.photometric:
+        steps.append({"type": "PhotoMetricDistortion"})
+    return [*steps, {"type": "PackSegInputs"}]
+
+
+def evaluation_pipeline(config: SegmentationConfig, *, labels: bool = True) -> list[dict[str, Any]]:
+    """One scale; the label map, loaded after the resize if there is one, keeps its size."""
+    annotations = [{"type": "LoadAnnotations"}] if labels else []
+    return [{"type": "ReadWholeImage"}, _resize(config, 1.0), *annotations, {"type": "PackSegInputs"}]
+
+
+def multi_scale_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
+    """Every scale, with and without flip.
+
+    The scales are relative to the single scale, as in the published 0.x files. MMSegmentation 1.x files scale the
+    original image instead, which for ADE20K's larger images is something else.
+    """
+    flips = [{"type": "RandomFlip", "prob": probability, "direction": "horizontal"} for probability in (0.0, 1.0)]
+    resizes = [_resize(config, scale) for scale in config.evaluation.scales]
+    combinations = [resizes, flips, [{"type": "LoadAnnotations"}], [{"type": "PackSegInputs"}]]
+    return [{"type": "ReadWholeImage"}, {"type": "TestTimeAug", "transforms": combinations}]
+
+
+def _resize(config: SegmentationConfig, scale: float) -> dict[str, Any]:
+    short = int(config.image_size * scale)
+    return {"type": "Resize", "scale": (int(4 * config.image_size * scale), short), "keep_ratio": True}
