@@ -106,10 +106,8 @@ def benchmark(options: Run) -> int:
         return outcome.exit_code
     rows, rejected = collect([stage.folder(options.runs_dir) for stage in stages])
     table = benchmark_table(rows)
-    print_table(table)
-    for run in rejected:
-        print(f"not in the table: {run}", file=sys.stderr)
-    paths = write_table(table, options.runs_dir / f"{options.profile}-{options.model}")
+    print_table(table, rejected)
+    paths = write_table(table, options.runs_dir / f"{options.profile}-{options.model}", rejected)
     print("written: " + ", ".join(str(path) for path in paths))
     return outcome.exit_code
 

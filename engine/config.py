@@ -15,7 +15,12 @@ Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as plain JSON values (tuples become lists)."""
+    """The configuration as plain JSON values: tuples become lists, and 0 in a field of fractions becomes 0.0."""
+    typed = from_dict(type(config), _plain(config))  # the same settings must give the same text, and so the same hash
+    return _plain(typed)
+
+
+def _plain(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
 
 

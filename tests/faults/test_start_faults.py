@@ -162,6 +162,8 @@ def test_an_unavailable_device_says_what_is_available(tmp_path, monkeypatch):
 def test_configurations_survive_json_and_refuse_unknown_keys_and_wrong_types():
     values = config.to_dict(TinyConfig(data=TinyData(num_workers=3)))
     assert config.from_dict(TinyConfig, values) == TinyConfig(data=TinyData(num_workers=3))
+    whole, fraction = TinyConfig(learning_rate=1), TinyConfig(learning_rate=1.0)  # type: ignore[arg-type]
+    assert config.config_hash(config.to_dict(whole)) == config.config_hash(config.to_dict(fraction))
     with pytest.raises(ConfigError, match="stepz"):
         config.from_dict(TinyConfig, {**values, "stepz": 1})
     with pytest.raises(ConfigError, match="seed"):
