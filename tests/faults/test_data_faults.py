@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import decode
+from engine import decode, verify
 from engine.errors import DataError
 from engine.images import (
     check_same_classes,
@@ -210,11 +210,6 @@ class TestF14BadFiles:
         assert done.stderr.startswith("error: ")
         assert "4 bad images" in done.stderr
 
-    def test_verify_of_a_good_folder_exits_0(self, tmp_path):
-        done = run_module("engine.verify", make_folder(tmp_path, 3), "--num-workers", "1")
-        assert done.returncode == 0
-        assert "every image is good" in done.stdout
-
     def test_zero_bytes_are_found_by_the_index(self, tmp_path):
         make_folder(tmp_path, 3)
         (tmp_path / "x.jpg").write_bytes(b"")
@@ -372,6 +367,10 @@ class TestF15UnusualFiles:
         assert np.abs(read_image(tmp_path / f"x.{suffix}") - expected).max() <= 1
 
 
+# Not getrusage: a child's peak there starts from its parent's.
+PRINT_PEAK_KB = "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
+
+
 class TestF16Sizes:
     def test_one_pixel_is_upsampled(self, tmp_path):
         Image.new("RGB", (1, 1), (200, 100, 50)).save(tmp_path / "x.png")
@@ -383,10 +382,10 @@ class TestF16Sizes:
         data = {"jpeg": jpeg_header, "png": png_header}[kind](30000, 30000)
         (tmp_path / "x.jpg").write_bytes(data)
         code = (
-            "import resource, sys; from engine.decode import UnreadableImageError, read_image\n"
+            "import sys; from engine.decode import UnreadableImageError, read_image\n"
             "try: read_image(sys.argv[1])\n"
             "except UnreadableImageError as error: print(error)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            f"{PRINT_PEAK_KB}"
         )
         command = [sys.executable, "-c", code, str(tmp_path / "x.jpg")]
         done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
@@ -396,11 +395,11 @@ class TestF16Sizes:
 
     def test_largest_accepted_png_stays_below_1_gb(self, tmp_path):
         code = (
-            "import io, resource, numpy; from PIL import Image; from engine.decode import MAX_PIXELS, decode_image\n"
+            "import io; from PIL import Image; from engine.decode import MAX_PIXELS, decode_image\n"
             "side = int(MAX_PIXELS ** 0.5); file = io.BytesIO()\n"
             "Image.new('L', (side, side)).save(file, 'PNG', compress_level=1)\n"
             "assert decode_image(file.getvalue()).shape == (side, side, 3)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            f"{PRINT_PEAK_KB}"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
@@ -483,43 +482,56 @@ def test_f19_added_file_is_refused_at_resume(tmp_path):
 
 
 class TestF20ChangedBytes:
-    def test_hashes_find_a_flipped_byte_that_still_decodes(self, tmp_path):
-        root, hashes = make_folder(tmp_path / "images", 4), tmp_path / "hashes.txt"
-        first = run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
-        assert first.returncode == 0
+    @pytest.fixture
+    def folder(self, tmp_path):
+        return make_folder(tmp_path / "images", 4)
+
+    @pytest.fixture
+    def hashes(self, tmp_path):
+        return tmp_path / "hashes.txt"
+
+    def test_hashes_find_a_flipped_byte_that_still_decodes(self, folder, hashes):
+        assert verify.verify(folder, hashes_path=hashes) == []
         assert len(hashes.read_text().splitlines()) == 4
-        assert run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1").returncode == 0
+        assert verify.verify(folder, hashes_path=hashes) == []
 
-        data = bytearray((root / "0002.jpg").read_bytes())
+        data = bytearray((folder / "0002.jpg").read_bytes())
         data[len(data) // 2] ^= 1
-        (root / "0002.jpg").write_bytes(data)
-        read_image(root / "0002.jpg")  # decodes all the same
-        (root / "0003.jpg").unlink()
-        (root / "0004.jpg").write_bytes(jpeg_bytes())
-        done = run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
-        assert done.returncode == 3
-        lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-        assert "its bytes have changed" in lines["0002.jpg"]
-        assert "in the list of hashes, but not in the folder" in lines["0003.jpg"]
-        assert "not in the list of hashes" in lines["0004.jpg"]
+        (folder / "0002.jpg").write_bytes(data)
+        read_image(folder / "0002.jpg")  # decodes all the same
+        (folder / "0003.jpg").unlink()
+        (folder / "0004.jpg").write_bytes(jpeg_bytes())
+        reasons = dict(verify.verify(folder, hashes_path=hashes))
+        assert reasons.keys() == {"0002.jpg", "0003.jpg", "0004.jpg"}
+        assert "its bytes have changed" in reasons["0002.jpg"]
+        assert reasons["0003.jpg"] == "in the list of hashes, but not in the folder"
+        assert reasons["0004.jpg"] == "not in the list of hashes"
 
-    def test_list_is_that_of_sha256sum(self, tmp_path):
-        root, hashes = make_folder(tmp_path / "images", 2), tmp_path / "hashes.txt"
-        run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
-        done = subprocess.run(["sha256sum", "--check", "--quiet", hashes], cwd=root, check=False)
+    def test_list_is_that_of_sha256sum(self, folder, hashes):
+        verify.verify(folder, hashes_path=hashes)
+        done = subprocess.run(["sha256sum", "--check", "--quiet", hashes], cwd=folder, check=False)
         assert done.returncode == 0
 
-    def test_hashes_of_a_folder_with_bad_images_are_not_written(self, tmp_path):
-        root, hashes = make_folder(tmp_path / "images", 2), tmp_path / "hashes.txt"
-        (root / "bad.jpg").write_bytes(BAD_FILES["half.jpg"])
-        done = run_module("engine.verify", root, "--hashes", hashes, "--num-workers", "1")
-        assert done.returncode == 3
-        assert "is not written" in done.stderr
+    def test_command_writes_compares_and_exits_3(self, folder, hashes, capsys):
+        command = [str(folder), "--hashes", str(hashes), "--num-workers", "1"]
+        verify.main(command)
+        assert f"every image is good; hashes written to {hashes}" in capsys.readouterr().out
+        (folder / "0001.jpg").write_bytes(jpeg_bytes(99))
+        with pytest.raises(SystemExit) as caught:
+            verify.main(command)
+        assert caught.value.code == 3
+        output = capsys.readouterr()
+        assert output.out.startswith("0001.jpg: sha256 is ")
+        assert output.err.startswith(f"error: {folder}: 1 bad images, listed above")
+
+    def test_hashes_of_a_folder_with_bad_images_are_not_written(self, folder, hashes, capsys):
+        (folder / "bad.jpg").write_bytes(BAD_FILES["half.jpg"])
+        with pytest.raises(SystemExit):
+            verify.main([str(folder), "--hashes", str(hashes), "--num-workers", "1"])
+        assert f"{hashes} is not written" in capsys.readouterr().err
         assert not hashes.exists()
 
-    def test_unreadable_list_of_hashes_is_refused_with_its_line(self, tmp_path):
-        root, hashes = make_folder(tmp_path / "images", 1), tmp_path / "hashes.txt"
+    def test_damaged_list_of_hashes_is_refused_with_its_line(self, folder, hashes):
         hashes.write_text("no hash here\n")
-        done = run_module("engine.verify", root, "--hashes", hashes)
-        assert done.returncode == 3
-        assert f"error: {hashes}:1: expected" in done.stderr
+        with pytest.raises(DataError, match=f"{hashes}:1: expected '<sha256>  <path>', found 'no hash here'"):
+            verify.verify(folder, hashes_path=hashes)
