@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -18,8 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from benchmarks import progress
 from benchmarks.plan import Stage, lay_out
-from engine.config import config_hash, read_config_file
 from engine.errors import STOPPED_EXIT_CODE
 
 log = logging.getLogger("mim")
@@ -72,12 +71,7 @@ def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1)
 
 def is_finished(stage: Stage, runs_dir: Path) -> bool:
     """Whether a stage's run folder holds the result of exactly its configuration."""
-    folder = stage.folder(runs_dir)
-    try:
-        summary = json.loads((folder / "finished.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return bool(summary["config_hash"] == config_hash(read_config_file(folder / "config.json")["config"]))
+    return progress.is_finished(stage.folder(runs_dir))
 
 
 def failure(stage: Stage, runs_dir: Path) -> str:
@@ -167,32 +161,5 @@ def _table(stages: Sequence[Stage], runs_dir: Path, outcome: Outcome) -> Table:
     table = Table("run", "state", "progress", "loss", "images/s", "left", title=str(runs_dir))
     for stage in stages:
         state = outcome.states[stage.name]
-        table.add_row(stage.name, state, *progress(stage.folder(runs_dir), stage.config.epochs))
+        table.add_row(stage.name, state, *progress.progress(stage.folder(runs_dir)))
     return table
-
-
-def progress(folder: Path, epochs: int) -> tuple[str, str, str, str]:
-    """(epochs done, last loss, images/s, time left) of a run, from the last lines of its metrics; empty if none."""
-    metrics, timing = _last_line(folder / "metrics.jsonl", "loss"), _last_line(folder / "timing.jsonl", "eta_seconds")
-    if metrics is None:
-        return "", "", "", ""
-    left = f"{timing['eta_seconds'] / 60:.1f} min" if timing else ""
-    rate = f"{timing['images_per_second']:.0f}" if timing else ""
-    return f"{metrics['epoch']:.1f}/{epochs} epochs", f"{metrics['loss']:.4f}", rate, left
-
-
-def _last_line(path: Path, key: str) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(os.fstat(file.fileno()).st_size - 4096, 0))
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if key in row:
-            return dict(row)
-    return None

@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 from engine.run import prepare
 
 METHODS = ("scratch", "simmim", "a2mim")
+TASKS = ("classification",)
 Profile = Literal["demo", "paper"]
 
 
@@ -39,6 +40,7 @@ class Request:
     Args:
         model: a published name or any timm model.
         methods: of METHODS, in table order.
+        tasks: of TASKS; what each pre-trained model is fine-tuned for.
         profile: "demo" for minutes on two CPU cores, "paper" for the published recipes.
         seeds: fine-tuning runs per method, seeds 0 to seeds - 1.
         pretrain_seeds: pre-training runs per method; fine-tuning seed i starts from number i modulo this.
@@ -51,6 +53,7 @@ class Request:
 
     model: str
     methods: tuple[str, ...] = METHODS
+    tasks: tuple[str, ...] = TASKS
     profile: Profile = "demo"
     seeds: int = 1
     pretrain_seeds: int = 1
@@ -69,18 +72,19 @@ def make_stages(request: Request) -> list[Stage]:
         BackboneError: the model does not exist.
     """
     find_architecture(request.model)
-    unknown = [method for method in request.methods if method not in METHODS]
+    unknown = [name for name in (*request.methods, *request.tasks) if name not in METHODS + TASKS]
     if unknown or request.seeds < 1 or not 1 <= request.pretrain_seeds <= request.seeds:
         raise ConfigError(
-            f"methods {' '.join(request.methods)}, seeds {request.seeds}, pretrain seeds {request.pretrain_seeds}: "
-            f"methods are {', '.join(METHODS)}, seeds at least 1, pretrain seeds between 1 and seeds"
+            f"methods {' '.join(request.methods)}, tasks {' '.join(request.tasks)}, seeds {request.seeds}, pretrain "
+            f"seeds {request.pretrain_seeds}: methods are {', '.join(METHODS)}, tasks are {', '.join(TASKS)}, seeds at "
+            "least 1, pretrain seeds between 1 and seeds"
         )
     stages = []
     for method in dict.fromkeys(request.methods):
         if method != "scratch":
             stages += [_pretraining(request, method, seed) for seed in range(request.pretrain_seeds)]
-        for seed in range(request.seeds):
-            stages.append(_finetuning(request, method, seed))
+        if "classification" in request.tasks:
+            stages += [_finetuning(request, method, seed) for seed in range(request.seeds)]
     for stage in stages:
         config.check(stage.config)
     return stages

@@ -12,7 +12,11 @@ SECOND_INTERRUPT_S = 5.0
 
 
 class StopFlag:
-    """While entered, SIGTERM, SIGUSR2 and Ctrl-C set `asked`; a second Ctrl-C within 5 s leaves at once, exit 130."""
+    """While entered, SIGTERM, SIGUSR2 and Ctrl-C set `asked`; a second Ctrl-C within 5 s leaves at once, exit 130.
+
+    Entered inside another one, it starts as the outer one stands: a signal that came while the run was being put
+    together stops it before its first step.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -23,6 +27,9 @@ class StopFlag:
     def __enter__(self) -> "StopFlag":
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+            outer = getattr(self._previous[signal.SIGTERM], "__self__", None)
+            if isinstance(outer, StopFlag) and outer.asked:
+                self.asked, self.reason = True, outer.reason
         return self
 
     def __exit__(
