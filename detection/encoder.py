@@ -99,6 +99,7 @@ class C4Encoder(nn.Module):
                 f"{backbone.name} has no last stage on a map of stride {C4_STRIDE} (ResNets and ConvNeXts have): "
                 "use a recipe with FPN"
             )
+        backbone.freeze_unused_by_features()
         self._index = len(backbone.net.feature_info) - 2
         self.last_stage: nn.Module = backbone.net.get_submodule(stages[-1])
         parent, _, child = stages[-1].rpartition(".")

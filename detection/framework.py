@@ -57,9 +57,7 @@ class Framework:
 def load_framework(name: FrameworkName) -> Framework:
     """Import the library and return what it offers; DetectionConfig.problems says beforehand if it is missing."""
     if name == "detectron2":
-        from detection import detectron2_adapter
-
-        return detectron2_adapter.FRAMEWORK
-    from detection import torchvision_adapter
-
-    return torchvision_adapter.FRAMEWORK
+        from detection.detectron2_adapter import FRAMEWORK
+    else:
+        from detection.torchvision_adapter import FRAMEWORK
+    return FRAMEWORK

@@ -13,7 +13,7 @@ from torch import nn
 from backbones import Backbone, load_weights
 from detection.coco import CocoSplit, check_image_sizes, check_same_categories, read_split
 from detection.config import DetectionConfig
-from detection.encoder import build_encoder
+from detection.encoder import C4Encoder, Encoder, build_encoder
 from detection.evaluation import coco_numbers, predict_all, with_category_ids
 from detection.framework import Framework, Result, load_framework
 from detection.grouping import GroupedPlan
@@ -78,7 +78,9 @@ def _run(run: Run, config: DetectionConfig) -> dict[str, float]:
     scales = layer_scales(backbone, config.optimizer.layer_decay) if config.optimizer.layer_decay < 1 else None
     detector = framework.build(config, backbone, len(train_set.category_ids)).to(run.device)
     if config.compile:
-        backbone.compile()
+        for module in detector.modules():
+            if isinstance(module, Encoder | C4Encoder):
+                module.compile()
     samples = framework.samples(train_set, config, True, run.dir)
 
     def batches(steps: range) -> Iterator[list[Any]]:
@@ -233,7 +235,7 @@ class Evaluation:
             with precise.as_trained():  # a stop saves the model
                 check_stop()
 
-        predictor = self.framework.predictor(self.config, self.val_set)
+        predictor = self.framework.predictor(self.config, self.val_set if last else None)
         with precise.in_place():
             results = predict_all(
                 predictor,

@@ -144,6 +144,8 @@ def load_detector(run_dir: Path) -> tuple[DetectionConfig, Framework, nn.Module,
     if precise.is_file():
         state = {**state, **safetensors.torch.load_file(precise)}
     detector.load_state_dict(state)
+    if backbone.is_cnn:  # as it was evaluated: rounding depends on it
+        detector.to(memory_format=torch.channels_last)
     return config, framework, detector.eval(), categories
 
 
