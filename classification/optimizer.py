@@ -45,12 +45,11 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, learning_rate
 
 
 def build_optimizer(model: nn.Module, config: ClassificationConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer over `model`'s trainable parameters; fused kernels where the device has them."""
+    """The recipe's optimizer over `model`'s trainable parameters; fused where there is a fused one."""
     options = config.optimizer
     groups = parameter_groups(model, options, config.learning_rate)
-    fused = next(model.parameters()).is_cuda or None
     if options.name == "lamb":
         return Lamb(groups, lr=config.learning_rate, betas=options.betas)
     if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=options.momentum, fused=fused)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=options.betas, fused=fused)
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=options.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=options.betas, fused=True)
