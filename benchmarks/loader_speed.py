@@ -135,7 +135,7 @@ def _in_process(
     return Contender(name=name, run=timing(batch, num_images=BATCH_SIZE, device=CPU))
 
 
-def _in_worker(name: str, dataset: Any, join: Callable[[list[Any]], Any], num_batches: int = 12) -> Contender:
+def _in_worker(name: str, dataset: Any, join: Callable[[list[Any]], Any], num_batches: int = 8) -> Contender:
     """Time from the first batch's arrival to the last one's: the worker's start is left out."""
 
     def run() -> float:
