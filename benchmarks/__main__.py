@@ -12,9 +12,8 @@ import tyro
 from benchmarks import cost, throughput
 from benchmarks.demo_data import write_demo_data
 from benchmarks.pipeline import failure, run_stages
-from benchmarks.plan import METHODS, Request, make_stages
+from benchmarks.plan import METHODS, Request, data_sets, make_stages
 from engine.cli import guard
-from engine.errors import ConfigError
 from engine.images import index_images
 from results.collect import collect
 from results.tables import benchmark_table, print_table, write_table
@@ -44,11 +43,13 @@ class Run:
     imagenet: Path | None = None
     """ImageNet, or any image folder with train/ and val/ class folders."""
     coco: Path | None = None
-    """COCO, for detection."""
+    """COCO 2017, to fine-tune for detection too."""
     ade20k: Path | None = None
-    """ADEChallengeData2016, for segmentation."""
+    """ADEChallengeData2016, to fine-tune for segmentation too."""
     finetune: str | None = None
     """Classification recipe instead of the model family's own."""
+    framework: Literal["detectron2", "torchvision"] | None = None
+    """Detection framework instead of the recipes' (paper: detectron2, demo: torchvision)."""
     num_workers: int | None = None
     """Loader processes per device, instead of the recipes'."""
     dry_run: bool = False
@@ -71,11 +72,10 @@ class DemoData:
 
 def benchmark(options: Run) -> int:
     """Run the graph and print its table; returns the exit code."""
-    for name in ("coco", "ade20k"):
-        if getattr(options, name) is not None:
-            raise ConfigError(f"--{name}: this version benchmarks classification only")
     num_devices = max(torch.cuda.device_count(), 1)
-    imagenet = _data(options)
+    data = data_sets(options.profile, options.data, imagenet=options.imagenet, coco=options.coco, ade20k=options.ade20k)
+    if options.imagenet is None:
+        write_demo_data(options.data)
     request = Request(
         model=options.model,
         methods=options.methods,
@@ -83,15 +83,16 @@ def benchmark(options: Run) -> int:
         seeds=options.seeds,
         pretrain_seeds=options.pretrain_seeds,
         runs_dir=options.runs_dir,
-        imagenet=imagenet,
+        data=data,
         finetune=options.finetune,
+        framework=options.framework,
         num_devices=num_devices if options.profile == "paper" else 1,
         num_workers=options.num_workers,
     )
     stages = make_stages(request)
     if options.profile == "paper":
         print(f"{len(stages)} runs under {options.runs_dir}:")
-        num_images = len(index_images(imagenet / "train", labelled=False))
+        num_images = len(index_images(data["classification"] / "train", labelled=False))
         print(cost.describe(stages, request.num_devices, num_images), flush=True)
     if options.dry_run:
         print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
@@ -110,15 +111,6 @@ def benchmark(options: Run) -> int:
     paths = write_table(table, options.runs_dir / f"{options.profile}-{options.model}", rejected)
     print("written: " + ", ".join(str(path) for path in paths))
     return outcome.exit_code
-
-
-def _data(options: Run) -> Path:
-    if options.imagenet is not None:
-        return options.imagenet
-    if options.profile == "paper":
-        raise ConfigError("--profile paper needs --imagenet DIR, a folder with train/ and val/ class folders")
-    write_demo_data(options.data)
-    return options.data / "imagenet"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

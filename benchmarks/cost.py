@@ -1,5 +1,6 @@
 """What a benchmark will cost before it starts: GPU-hours from counted operations, an estimate and said to be one."""
 
+import functools
 import math
 
 import torch
@@ -16,11 +17,18 @@ BACKWARD_FACTOR = 3  # a backward pass costs two forward passes
 
 
 def gpu_hours(stage: Stage, num_images: int = IMAGENET_IMAGES) -> float:
-    """A100-hours of a run: images x epochs x 3 forward passes, at the sustained rate above."""
-    flops, is_cnn = forward_flops(stage.config.model, stage.config.image_size)
-    return float(num_images * stage.config.epochs * BACKWARD_FACTOR * flops / SUSTAINED[is_cnn] / 3600)
+    """A100-hours of a run: images seen x 3 forward passes of the encoder, at the sustained rate above.
+
+    Detection and segmentation count twice for their heads, at the shorter side's square.
+    """
+    config, heads = stage.config, 1 if hasattr(stage.config, "epochs") else 2
+    seen = num_images * config.epochs if heads == 1 else config.iterations * config.batch_size
+    flops, is_cnn = forward_flops(config.model, min(config.image_size, 512))
+    area = (config.image_size / min(config.image_size, 512)) ** 2
+    return float(seen * BACKWARD_FACTOR * heads * area * flops / SUSTAINED[is_cnn] / 3600)
 
 
+@functools.cache
 def forward_flops(model: str, image_size: int) -> tuple[float, bool]:
     """(floating-point operations of one image's forward pass, whether the encoder is convolutional)."""
     encoder = build_backbone(model, image_size=image_size).eval()
@@ -31,19 +39,16 @@ def forward_flops(model: str, image_size: int) -> tuple[float, bool]:
 
 def describe(stages: list[Stage], num_devices: int, num_images: int) -> str:
     """What will run, the effective batch of each run, and its estimated cost."""
-    known: dict[tuple[str, int], float] = {}
     lines, total = [], 0.0
     for stage in stages:
         config = stage.config
-        key = (config.model, config.image_size)
-        if key not in known:
-            known[key] = gpu_hours(stage, num_images) / config.epochs
-        hours = known[key] * config.epochs
+        hours = gpu_hours(stage, num_images)
         total += hours
         pieces = config.accumulation or 1
         share = config.batch_size // (num_devices * pieces)
+        length = f"{config.epochs} epochs" if hasattr(config, "epochs") else f"{config.iterations} iterations"
         lines.append(
-            f"  {stage.name}: {stage.recipe}, {config.epochs} epochs at {config.image_size} px, "
+            f"  {stage.name}: {stage.recipe}, {length} at {config.image_size} px, "
             f"batch {config.batch_size} = {num_devices} devices x {share} images x {pieces} accumulation steps, "
             f"peak learning rate {config.learning_rate:g}, about {_rounded(hours)} GPU-hours"
         )

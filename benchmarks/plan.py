@@ -1,20 +1,30 @@
 """What a benchmark runs: a graph of run folders, from pre-training to every task, for each method and seed."""
 
 import dataclasses
+import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import classification.recipes
+import detection.recipes
 import pretrain.recipes
+import segmentation.recipes
 from backbones import find_architecture
 from engine import config
 from engine.errors import ConfigError
 from engine.run import prepare
 
+log = logging.getLogger("mim")
 METHODS = ("scratch", "simmim", "a2mim")
-TASKS = ("classification",)
+TASKS = ("classification", "detection", "segmentation")
+RECIPES: dict[str, dict[str, Any]] = {
+    "classification": dict(classification.recipes.RECIPES),
+    "detection": dict(detection.recipes.RECIPES),
+    "segmentation": dict(segmentation.recipes.RECIPES),
+}
 Profile = Literal["demo", "paper"]
 
 
@@ -40,28 +50,52 @@ class Request:
     Args:
         model: a published name or any timm model.
         methods: of METHODS, in table order.
-        tasks: of TASKS; what each pre-trained model is fine-tuned for.
+        data: the data set of each task; those named are what each pre-trained model is fine-tuned for. Pre-training
+            uses classification's.
         profile: "demo" for minutes on two CPU cores, "paper" for the published recipes.
         seeds: fine-tuning runs per method, seeds 0 to seeds - 1.
         pretrain_seeds: pre-training runs per method; fine-tuning seed i starts from number i modulo this.
         runs_dir: folder of run folders.
-        imagenet: folder with train/ and val/.
         finetune: classification recipe instead of the model family's own.
+        framework: detection framework instead of the recipe's.
         num_devices: processes that train together, for the accumulation that keeps the published batch.
         num_workers: loader processes of each, or the recipe's.
     """
 
     model: str
     methods: tuple[str, ...] = METHODS
-    tasks: tuple[str, ...] = TASKS
     profile: Profile = "demo"
     seeds: int = 1
     pretrain_seeds: int = 1
     runs_dir: Path = field(default_factory=lambda: Path("runs"))
-    imagenet: Path
+    data: dict[str, Path]
     finetune: str | None = None
+    framework: Literal["detectron2", "torchvision"] | None = None
     num_devices: int = 1
     num_workers: int | None = None
+
+
+def data_sets(
+    profile: Profile, demo: Path, *, imagenet: Path | None = None, coco: Path | None = None, ade20k: Path | None = None
+) -> dict[str, Path]:
+    """The data set of each task: those given, or for the demo, if none is given, the generated scenes' three.
+
+    Without the segmentation extra the demo leaves segmentation out, and says so.
+
+    Raises:
+        ConfigError: the paper profile, or a demo with COCO or ADE20K, without an image folder.
+    """
+    given = {"classification": imagenet, "detection": coco, "segmentation": ade20k}
+    found = {task: path for task, path in given.items() if path is not None}
+    if imagenet is not None:
+        return found
+    if profile == "paper" or found:
+        raise ConfigError("--imagenet DIR is needed too: a folder with train/ and val/ class folders")
+    names = {"classification": "imagenet", "detection": "coco", "segmentation": "ADEChallengeData2016"}
+    if importlib.util.find_spec("mmseg") is None:
+        log.warning("segmentation is left out: its extra is not installed (pip install -e '.[segmentation]')")
+        del names["segmentation"]
+    return {task: demo / name for task, name in names.items()}
 
 
 def make_stages(request: Request) -> list[Stage]:
@@ -72,19 +106,21 @@ def make_stages(request: Request) -> list[Stage]:
         BackboneError: the model does not exist.
     """
     find_architecture(request.model)
-    unknown = [name for name in (*request.methods, *request.tasks) if name not in METHODS + TASKS]
-    if unknown or request.seeds < 1 or not 1 <= request.pretrain_seeds <= request.seeds:
-        raise ConfigError(
-            f"methods {' '.join(request.methods)}, tasks {' '.join(request.tasks)}, seeds {request.seeds}, pretrain "
-            f"seeds {request.pretrain_seeds}: methods are {', '.join(METHODS)}, tasks are {', '.join(TASKS)}, seeds at "
-            "least 1, pretrain seeds between 1 and seeds"
+    problems = [f"no method {name!r}: {', '.join(METHODS)}" for name in request.methods if name not in METHODS]
+    problems += [f"no task {name!r}: {', '.join(TASKS)}" for name in request.data if name not in TASKS]
+    problems += [] if "classification" in request.data else ["no image folder for pre-training and classification"]
+    if not 1 <= request.pretrain_seeds <= request.seeds:
+        problems.append(
+            f"seeds {request.seeds}, pretrain seeds {request.pretrain_seeds}: must be 1 <= pretrain <= seeds"
         )
+    if problems:
+        raise ConfigError("; ".join(problems))
     stages = []
     for method in dict.fromkeys(request.methods):
         if method != "scratch":
             stages += [_pretraining(request, method, seed) for seed in range(request.pretrain_seeds)]
-        if "classification" in request.tasks:
-            stages += [_finetuning(request, method, seed) for seed in range(request.seeds)]
+        for task in request.data:
+            stages += [_finetuning(request, method, task, seed) for seed in range(request.seeds)]
     for stage in stages:
         config.check(stage.config)
     return stages
@@ -111,36 +147,40 @@ def _pretraining(request: Request, method: str, seed: int) -> Stage:
         recipe = pretrain_recipe(request.model, method)
         recipes = pretrain.recipes.RECIPES
         base = recipes[recipe]() if recipe != "any" else recipes[recipe](model=request.model, method=method)
-    finished = _fit(base, request, seed)
-    return Stage(_name(request, method, "pretrain", seed), "pretrain", recipe, finished)
+    fitted = _fit(base, request, "pretrain", seed)
+    return Stage(_name(request, method, "pretrain", seed), "pretrain", recipe, fitted)
 
 
-def _finetuning(request: Request, method: str, seed: int) -> Stage:
-    recipe = request.finetune or ("demo" if request.profile == "demo" else finetune_recipe(request.model))
-    if recipe not in classification.recipes.RECIPES:
-        raise ConfigError(f"no classification recipe {recipe!r}: {', '.join(classification.recipes.RECIPES)}")
-    base = classification.recipes.RECIPES[recipe](model=request.model)
+def _finetuning(request: Request, method: str, task: str, seed: int) -> Stage:
+    recipe = "demo" if request.profile == "demo" else published_recipe(request.model, task)
+    chosen = request.finetune if task == "classification" else None
+    recipe = chosen or recipe
+    if recipe not in RECIPES[task]:
+        raise ConfigError(f"no {task} recipe {recipe!r}: {', '.join(RECIPES[task])}")
+    base = RECIPES[task][recipe](model=request.model)
+    if task == "detection" and request.framework is not None:
+        base = dataclasses.replace(base, framework=request.framework)
     parent = _name(request, method, "pretrain", seed % request.pretrain_seeds)
     init = "none" if method == "scratch" else str(request.runs_dir / parent)
-    suffix = f"-{request.finetune}" if request.finetune else ""
     return Stage(
-        _name(request, method, f"classification{suffix}", seed),
-        "classification",
+        _name(request, method, f"{task}-{chosen}" if chosen else task, seed),
+        task,
         recipe,
-        dataclasses.replace(_fit(base, request, seed), init=init),
+        dataclasses.replace(_fit(base, request, task, seed), init=init),
         needs=() if method == "scratch" else (parent,),
     )
 
 
-def _fit(base: Any, request: Request, seed: int) -> Any:
+def _fit(base: Any, request: Request, task: str, seed: int) -> Any:
     """Data, seed, and as much accumulation as keeps the published images per device at most."""
-    data = dataclasses.replace(base.data, root=str(request.imagenet))
+    root = request.data["classification" if task == "pretrain" else task]
+    data = dataclasses.replace(base.data, root=str(root))
     if request.num_workers is not None:
         data = dataclasses.replace(data, num_workers=request.num_workers)
     fitted = dataclasses.replace(base, data=data, seed=seed)
     if request.profile == "demo":
         return fitted
-    per_device = images_per_device(request.model)
+    per_device = images_per_device(request.model, task)
     return dataclasses.replace(fitted, accumulation=_accumulation(base.batch_size, request.num_devices, per_device))
 
 
@@ -152,8 +192,11 @@ def _accumulation(batch_size: int, num_devices: int, per_device: int) -> int:
     return next(pieces for pieces in range(1, share + 1) if share % pieces == 0 and share // pieces <= per_device)
 
 
-def images_per_device(model: str) -> int:
-    """Images a device holds at once in the published runs (256 for ResNets, ConvNeXt and ViT-S, 128 for ViT-B/L)."""
+def images_per_device(model: str, task: str) -> int:
+    """Images a device holds at once in the published runs: 2 in detection, 4 in segmentation, else 256, or 128 for
+    ViT-B and ViT-L."""
+    if task in ("detection", "segmentation"):
+        return 2 if task == "detection" else 4
     return 128 if model in ("vit_b", "vit_l", "swin_b") else 256
 
 
@@ -163,7 +206,11 @@ def pretrain_recipe(model: str, method: str) -> str:
     return next((name for name in names if name in pretrain.recipes.RECIPES), "any")
 
 
-def finetune_recipe(model: str) -> str:
-    """The classification recipe of a model's published table."""
+def published_recipe(model: str, task: str) -> str:
+    """The recipe of a model's published table."""
+    if task == "detection":
+        return detection.recipes.recipe_for(model)
+    if task == "segmentation":
+        return segmentation.recipes.recipe_for(model)
     families = {"vit": "vit-ft", "deit": "deit-ft", "swin": "swin-ft", "convnext": "convnext-ft"}
     return next((recipe for start, recipe in families.items() if model.startswith(start)), "rsb-a2")

@@ -28,7 +28,15 @@ from engine.index import ImageIndex, check_unchanged
 
 log = logging.getLogger("mim")
 # What may change between a start and a resume; everything else would make it another run.
-FREE_TO_CHANGE = {"data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs", "epochs", "iterations"}
+FREE_TO_CHANGE = {
+    "data.num_workers",
+    "data.unreadable",
+    "checkpoint_every",
+    "log_every",
+    "visualize_every_epochs",
+    "epochs",
+    "iterations",
+}
 # A folder with no more than this never trained: it was prepared, or refused for its data, and may start afresh.
 BEFORE_THE_FIRST_STEP = {
     "config.json", "environment.json", "error.json", "run.lock", "output.log", "data.json", "slurm.jsonl"

@@ -29,7 +29,7 @@ def scenes(tmp_path_factory) -> Path:
 
 def tiny_stages(runs_dir: Path, scenes: Path, methods: tuple[str, ...] = ("scratch", "a2mim")) -> list[Stage]:
     """The real graph with the real demo recipes, cut down to a few steps of a tiny network."""
-    request = Request(model=TINY, methods=methods, runs_dir=runs_dir, imagenet=scenes, num_workers=0)
+    request = Request(model=TINY, methods=methods, runs_dir=runs_dir, data={"classification": scenes}, num_workers=0)
     return [dataclasses.replace(stage, config=_cut(stage)) for stage in make_stages(request)]
 
 
@@ -43,7 +43,7 @@ def _cut(stage: Stage):
 
 
 def test_the_graph_fine_tunes_each_method_from_its_own_pre_training(tmp_path, scenes):
-    request = Request(model="r50", runs_dir=tmp_path, imagenet=scenes, seeds=3, pretrain_seeds=2)
+    request = Request(model="r50", runs_dir=tmp_path, data={"classification": scenes}, seeds=3, pretrain_seeds=2)
     stages = {stage.name: stage for stage in make_stages(request)}
     assert len(stages) == 2 * 2 + 3 * 3
     tuned = stages["demo-r50-a2mim-classification-s2"]
