@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.sampler import LoaderOptions, SampleKey, make_batches
 from segmentation.data import Pairs, same_size_batches
+from segmentation.mmseg_adapter import mmseg_scope
 
 
 class CountingMetric(IoUMetric):  # type: ignore[misc]
@@ -121,6 +122,7 @@ def evaluate(
     for _ in range(math.ceil(len(plan) / world_size)):
         check_stop()
         for batch in next(batches, []):
-            samples = model.test_step(batch)
+            with mmseg_scope():
+                samples = model.test_step(batch)
             metric.process({}, [sample.to_dict() for sample in samples])
     return Scores.of_counts(distributed.sum_over_ranks(metric.counts().to(device)))

@@ -93,11 +93,15 @@ def _rate_scales(net: nn.Module, options: OptimizerConfig) -> dict[str, float]:
         return {}
     if options.stage_layers:
         return {name: options.layer_decay ** _stage_exponent(name, options.stage_layers) for name in _names(net)}
-    # timm numbers the layers: for a ViT 0 is the patch and position embedding, then the blocks, then the final norm,
-    # where the heads stand too.
+    # timm numbers the layers (for a ViT: patch and position embedding, then the blocks) and gives the last one the full
+    # rate; here the heads have it, one layer further on.
     groups = param_groups_layer_decay(net, layer_decay=options.layer_decay)
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    return {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
+    return {
+        names[id(parameter)]: options.layer_decay * group["lr_scale"]
+        for group in groups
+        for parameter in group["params"]
+    }
 
 
 def _stage_exponent(name: str, num_layers: int) -> int:

@@ -1,0 +1,198 @@
+"""Faulty data is found before training (F24); samples are functions of (seed, epoch, index)."""
+
+import random
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.errors import DataError
+from engine.images import count_unreadable
+from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from segmentation.check import SPLITS, ade_root, check_pairs, find_pairs
+from segmentation.data import _pairs, collate_training, same_size_batches
+from segmentation.mmseg_adapter import evaluation_pipeline, training_pipeline
+from segmentation.train import train
+from tests.helpers import run_module
+from tests.segmentation.folders import make_ade, tiny_config, write_pair
+
+pytestmark = pytest.mark.mmseg
+
+
+@pytest.fixture
+def own(root, tmp_path):
+    return shutil.copytree(root, tmp_path / "data")
+
+
+def image(root, number, split="training"):
+    return root / "images" / split / f"ADE_{split}_{number:08d}.jpg"
+
+
+def label_map(root, number, split="training"):
+    return root / "annotations" / split / f"ADE_{split}_{number:08d}.png"
+
+
+def refusal(root, tmp_path, **changes):
+    with pytest.raises(DataError) as caught:
+        train(tiny_config(root, **changes), tmp_path / "run")
+    assert caught.value.exit_code == 3
+    return str(caught.value)
+
+
+def test_every_kind_of_fault_is_named_with_its_path_before_training(own, tmp_path):
+    label_map(own, 0).unlink()
+    image(own, 1).unlink()
+    Image.new("L", (10, 10)).save(label_map(own, 2))
+    labels = np.array(Image.open(label_map(own, 3)))
+    labels[5, 5] = 151
+    Image.fromarray(labels).save(label_map(own, 3))
+    image(own, 4).write_bytes(image(own, 4).read_bytes()[:-300])
+    label_map(own, 5).write_bytes(b"")
+    Image.new("RGB", Image.open(image(own, 6)).size).save(label_map(own, 6))
+    text = refusal(own, tmp_path)
+    for path, reason in (
+        (image(own, 0), "has no label map in"),
+        (label_map(own, 1), "has no image in"),
+        (label_map(own, 2), "10x10 pixels, but its image has 56x72"),
+        (label_map(own, 3), "holds the label 151; 0 is unlabelled, the classes are 1 to 150"),
+        (image(own, 4), "damaged JPEG"),
+        (label_map(own, 5), "not a whole PNG"),
+        (label_map(own, 6), "one channel of 8 bits, this one is RGB"),
+    ):
+        assert any(line.strip().startswith(str(path)) and reason in line for line in text.splitlines()), (path, text)
+    assert "7 faulty files" in text
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_the_check_command_lists_the_faults_and_leaves_with_3(own):
+    label_map(own, 3, "validation").unlink()
+    done = run_module("segmentation.check", own)
+    assert done.returncode == 3
+    assert f"{image(own, 3, 'validation')}: has no label map" in done.stdout
+    assert "training: 16 images, 0 faulty files" in done.stdout
+    assert "1 faulty files" in done.stderr
+
+
+def test_a_validation_fault_stops_the_run_even_where_training_ones_may_be_left_out(own, tmp_path):
+    image(own, 1, "validation").write_bytes(b"<html>")
+    config = tiny_config(own)
+    text = refusal(own, tmp_path, data=replace(config.data, unreadable="skip"))
+    assert str(image(own, 1, "validation")) in text
+
+
+def test_unreadable_training_pairs_are_left_out_on_request_and_counted(tmp_path):
+    root = make_ade(tmp_path / "data", num_train=1000, num_val=2, divisor=4)
+    image(root, 7).write_bytes(b"")
+    config = tiny_config(root, iterations=2, schedule=replace(tiny_config(root).schedule, warmup_iterations=1))
+    config = replace(config, data=replace(config.data, unreadable="skip"))
+    train(config, tmp_path / "run")
+    assert count_unreadable(tmp_path / "run") == 1
+    import json
+
+    assert json.loads((tmp_path / "run" / "finished.json").read_text())["num_train"] == 999
+    label_map(root, 8).write_bytes(b"")
+    with pytest.raises(DataError, match="2 faulty files"):  # 0.2 % of the training set
+        train(config, tmp_path / "other")
+
+
+def test_a_label_map_of_unlabelled_pixels_only_is_no_fault(own, tmp_path):
+    for number in range(16):
+        Image.fromarray(np.zeros_like(np.array(Image.open(label_map(own, number))))).save(label_map(own, number))
+    config = tiny_config(own, iterations=1, schedule=replace(tiny_config(own).schedule, warmup_iterations=0))
+    train(config, tmp_path / "run")
+    line = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]
+    assert '"loss": 0.0' in line
+
+
+def test_a_folder_that_is_no_ade20k_is_refused(tmp_path, root):
+    assert ade_root(str(root)) == root
+    assert ade_root(str(root.parent)) == root  # the folder that holds ADEChallengeData2016
+    with pytest.raises(DataError, match="holds no images/ and annotations/"):
+        ade_root(str(tmp_path))
+
+
+def test_a_label_map_deleted_after_the_check_stops_the_run_with_its_path(own):
+    config = tiny_config(own)
+    pairs = _pairs(config, own, "training", training_pipeline(config))
+    label_map(own, 2).unlink()
+    with pytest.raises(DataError, match=str(label_map(own, 2))):
+        pairs[SampleKey(0, 2)]
+    image(own, 3).write_bytes(image(own, 3).read_bytes()[:500])
+    with pytest.raises(DataError, match=str(image(own, 3))):
+        pairs[SampleKey(0, 3)]
+
+
+def training_set(root, seed=0):
+    config = tiny_config(root, seed=seed)
+    return _pairs(config, root, "training", training_pipeline(config))
+
+
+def test_a_sample_depends_on_its_key_and_the_seed_alone(root):
+    pairs = training_set(root)
+    np.random.seed(1)
+    random.seed(1)
+    first = collate_training([pairs[SampleKey(3, 5)]])
+    drawn = np.random.random(), random.random()
+    np.random.seed(1)
+    random.seed(1)
+    assert drawn == (np.random.random(), random.random()), "reading a sample moved the global generators"
+    again = collate_training([pairs[SampleKey(3, 5)]])
+    assert torch.equal(first["image"][0], again["image"][0])
+    assert torch.equal(first["label"][0], again["label"][0])
+    for other in (pairs[SampleKey(4, 5)], training_set(root, seed=1)[SampleKey(3, 5)]):
+        assert not torch.equal(first["image"][0], collate_training([other])["image"][0])
+
+
+def test_workers_read_what_the_training_process_would_read(root):
+    pairs, plan = training_set(root), SamplePlan(16, 4, seed=0)
+    batches = [
+        list(make_batches(pairs, plan.batch, range(5), LoaderOptions(num_workers=n, collate=collate_training)))
+        for n in (0, 2)
+    ]
+    for (one,), (other,) in zip(*batches, strict=True):
+        for name in ("image", "label"):
+            assert all(torch.equal(a, b) for a, b in zip(one[name], other[name], strict=True))
+
+
+def test_labels_lose_the_zero_and_the_image_keeps_its_colours(root):
+    config = tiny_config(root, image_size=72)
+    pairs = _pairs(config, root, "validation", evaluation_pipeline(config))
+    packed = pairs[SampleKey(0, 0)]
+    stored = np.array(Image.open(label_map(root, 0, "validation"))).astype(int)
+    labels = packed["data_samples"].gt_sem_seg.data[0].numpy()
+    assert (labels[stored == 0] == 255).all()
+    assert (labels[stored > 0] == stored[stored > 0] - 1).all()
+    # 56 x 72 is brought to 72 on its short side: 72 x 93, and MMSegmentation's channels are BGR
+    assert packed["inputs"].shape == (3, 93, 72)
+    rgb = np.array(Image.open(image(root, 0, "validation")).convert("RGB"))
+    assert np.abs(packed["inputs"].flip(0).float().mean(dim=(1, 2)).numpy() - rgb.mean(axis=(0, 1))).max() < 2
+
+
+def test_pairs_are_checked_once_on_every_rank_together_and_found_complete(root):
+    for split, count in zip(SPLITS, (16, 5), strict=True):
+        images, maps = find_pairs(root, split)
+        assert (len(images), len(maps)) == (count, count)
+        assert check_pairs(images, maps, num_threads=2) == []
+
+
+def test_batches_of_one_size_hold_every_image_once(root):
+    config = tiny_config(root)
+    pairs = _pairs(config, root, "validation", evaluation_pipeline(config))
+    assert same_size_batches(pairs, 1) == [[0], [1], [2], [3], [4]]
+    assert same_size_batches(pairs, 2) == [[0, 2], [4], [1, 3]]
+
+
+def test_a_data_set_that_changed_since_the_start_is_refused(own, tmp_path, monkeypatch):
+    from tests.segmentation.test_train import stop_in_evaluation
+
+    stop_in_evaluation(monkeypatch, 1)
+    from engine.errors import StopRequested
+
+    with pytest.raises(StopRequested):
+        train(tiny_config(own), tmp_path / "run")
+    write_pair(own, "training", 99)
+    with pytest.raises(DataError, match="17 files, the run started with 16"):
+        train(tiny_config(own), tmp_path / "run", resume=True)

@@ -1,0 +1,88 @@
+"""A dumped configuration is run by MMSegmentation's own tools."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import mmseg
+import pytest
+from mmengine.config import Config
+
+from backbones import build_backbone, save_backbone
+from segmentation.dump import dump_config
+from segmentation.mmseg_adapter import build_segmentor
+from segmentation.optimizer import SuiteOptimizerConstructor, parameter_groups
+from segmentation.recipes import RECIPES
+from tests.helpers import ROOT, environment, run_module
+from tests.segmentation.folders import tiny_config
+from tests.segmentation.test_adapter import small
+
+pytestmark = pytest.mark.mmseg
+TRAIN = Path(mmseg.__file__).parent / ".mim" / "tools" / "train.py"
+
+
+def test_mmsegmentations_train_tool_runs_a_dumped_configuration(root, tmp_path):
+    save_backbone(tmp_path / "encoder.safetensors", build_backbone("test_resnet", image_size=48), {})
+    config = tiny_config(root, iterations=2, evaluate_every=2, checkpoint_every=2, precision="float32")
+    config = replace(
+        config,
+        init=str(tmp_path / "encoder.safetensors"),
+        schedule=replace(config.schedule, warmup_iterations=1),
+    )
+    dump_config(config, tmp_path / "dumped.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", TRAIN, tmp_path / "dumped.py", "--work-dir", tmp_path / "work"],
+        env=environment(CUDA_VISIBLE_DEVICES=""),
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (log,) = (tmp_path / "work").glob("*/vis_data/scalars.json")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any("mIoU" in row for row in rows), rows
+    assert (tmp_path / "work" / "iter_2.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model"), [("upernet-160k", "convnext_s"), ("upernet-160k", "vit_b"), ("fcn-160k", "r50")]
+)
+def test_the_command_dumps_a_recipe(recipe, model, tmp_path):
+    done = run_module(
+        *("segmentation", recipe, "--model", model, "--dump-config", tmp_path / "out.py"),
+        *("--data.root", "/data/ADEChallengeData2016", "--init", "none"),
+    )
+    assert done.returncode == 0, done.stderr
+    config = Config.fromfile(tmp_path / "out.py", import_custom_modules=False)
+    assert config.train_cfg.max_iters == 160_000
+    assert config.model.decode_head.num_classes == config.model.auxiliary_head.num_classes == 150
+    assert config.train_dataloader.dataset.data_root == "/data/ADEChallengeData2016"
+    assert config.optim_wrapper.optimizer.lr == RECIPES[recipe](model).learning_rate
+    assert not (ROOT / "out").exists()
+
+
+def test_a_dump_without_a_file_name_is_refused():
+    done = run_module("segmentation", "demo", "--dump-config")
+    assert done.returncode == 2
+    assert "needs the name of a Python file" in done.stderr
+
+
+def test_the_runner_gets_the_same_parameter_groups(tmp_path):
+    config = small("test_vit")
+    config = replace(config, optimizer=replace(config.optimizer, layer_decay=0.7))
+    dump_config(replace(config, data=replace(config.data, root="/data")), tmp_path / "out.py")
+    dumped = Config.fromfile(tmp_path / "out.py", import_custom_modules=False).optim_wrapper
+    segmentor = build_segmentor(config)
+    constructor = SuiteOptimizerConstructor(
+        {k: v for k, v in dumped.items() if k not in ("constructor", "paramwise_cfg", "type", "dtype")},
+        dumped.paramwise_cfg,
+    )
+    theirs = constructor(segmentor).optimizer.param_groups
+    ours = parameter_groups(segmentor, config.optimizer, config.learning_rate)
+    assert [(g["names"], g["lr"], g["weight_decay"]) for g in theirs] == [
+        (g["names"], g["lr"], g["weight_decay"]) for g in ours
+    ]
