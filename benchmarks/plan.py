@@ -153,6 +153,8 @@ def _pretraining(request: Request, method: str, seed: int) -> Stage:
 
 def _finetuning(request: Request, method: str, task: str, seed: int) -> Stage:
     recipe = "demo" if request.profile == "demo" else published_recipe(request.model, task)
+    if task == "detection" and request.framework == "torchvision":
+        recipe = recipe.replace("-c4-", "-fpn-")  # torchvision has no C4 detector
     chosen = request.finetune if task == "classification" else None
     recipe = chosen or recipe
     if recipe not in RECIPES[task]:
