@@ -1,0 +1,211 @@
+"""Launching and retrying: which runs to start, given what has become of each, and starting them."""
+
+import contextlib
+import fcntl
+import graphlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.config import check, from_dict, read_config_file
+from engine.errors import ConfigError
+from slurm import record, scheduler
+from slurm.arrays import Run
+from slurm.local import run_local
+from slurm.resources import Resources
+from slurm.submit import submit
+from slurm.survey import LIVE, RunState, survey
+
+
+@dataclass
+class Choice:
+    """What to do with each run of a launch, by name."""
+
+    start: list[Run] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+    finished: int = 0
+    live: int = 0
+
+    def describe(self) -> str:
+        """In one sentence."""
+        parts = [f"{len(self.start)} to start", f"{self.finished} finished", f"{self.live} in the queue or running"]
+        parts += [f"{len(self.failed)} failed before"] * bool(self.failed)
+        parts += [f"{len(self.blocked)} wait for a failed one"] * bool(self.blocked)
+        return ", ".join(parts)
+
+
+def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str]) -> Choice:
+    """Start the runs in a wanted state, and the cancelled children of those.
+
+    Args:
+        runs: parents before children.
+        states: of them, and of everything they need.
+        wanted: states to start from.
+    """
+    choice, starting = Choice(), set[str]()
+    for run in runs:
+        state = states[run.name].state
+        if state == "finished" or state in LIVE:
+            choice.finished += state == "finished"
+            choice.live += state != "finished"
+        elif state in wanted or (state == "cancelled" and starting & set(run.needs)):
+            if all(need in starting or _will_finish(states.get(need)) for need in run.needs):
+                choice.start.append(run)
+                starting.add(run.name)
+            else:
+                choice.blocked.append(run.name)
+        elif state == "failed":
+            choice.failed.append(run.name)
+    return choice
+
+
+def _will_finish(parent: RunState | None) -> bool:
+    return parent is not None and (parent.state == "finished" or parent.state in LIVE)
+
+
+def look(runs: Sequence[Run]) -> dict[str, RunState]:
+    """How each run stands, by name; folders that do not exist yet are "new"."""
+    return _survey_by_name([record.read(run.folder) for run in runs])
+
+
+def _survey_by_name(records: Sequence[record.Record]) -> dict[str, RunState]:
+    return {state.name: state for state in survey(records)}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where runs go: their folders' parent, the name their jobs begin with, and whether this machine runs them."""
+
+    runs_dir: Path
+    label: str
+    local: bool = False
+
+
+def start(runs: Sequence[Run], states: dict[str, RunState], resources: Resources, target: Target) -> int:
+    """Start runs; returns the exit code: of submission, or with --local of the runs themselves.
+
+    Args:
+        runs: prepared, parents before children.
+        states: of what they may wait for.
+        resources: of each job.
+        target: where.
+
+    Raises:
+        ConfigError: Slurm refuses.
+    """
+    if not runs:
+        return 0
+    if target.local:
+        return run_local(runs, resources, runs_dir=target.runs_dir, label=target.label)
+    began = time.perf_counter()
+    arrays = submit(runs, resources, runs_dir=target.runs_dir, label=target.label, queued=queued_jobs(states))
+    seconds = time.perf_counter() - began
+    print(f"{len(runs)} runs submitted as {arrays} jobs and arrays in {seconds:.1f} s")
+    print(f"watch them: python -m slurm status --watch --runs-dir {target.runs_dir}", flush=True)
+    return 0
+
+
+def queued_jobs(states: dict[str, RunState]) -> dict[str, str]:
+    """Slurm's numbers of the runs in its queue, by name."""
+    live = {name: state.record.job for name, state in states.items() if state.state in LIVE}
+    return {name: job for name, job in live.items() if job and not job.startswith("local-")}
+
+
+def require_slurm(local: bool) -> None:
+    """Insist on a place to run.
+
+    Raises:
+        ConfigError: there is no Slurm, and --local was not given.
+    """
+    if not local and not scheduler.available():
+        raise ConfigError("no Slurm here (no sbatch and srun on PATH); add --local to run the jobs one after another")
+
+
+def check_batches(configs: dict[str, Any], resources: Resources, *, local: bool = False) -> None:
+    """Refuse resources that make no sense, and runs that could not train with their global batch on so many processes.
+
+    Raises:
+        ConfigError: listing the runs.
+    """
+    check(resources)
+    if local and resources.nodes > 1:
+        raise ConfigError(f"--nodes {resources.nodes} with --local: this is one machine")
+    wrong = []
+    for name, config in configs.items():
+        parts = resources.num_tasks * (getattr(config, "accumulation", None) or 1)
+        if config.batch_size % parts:
+            wrong.append(f"{name}: batch_size {config.batch_size} is no multiple of {parts}")
+    if wrong:
+        raise ConfigError(
+            f"{len(wrong)} runs cannot keep their batch on {resources.nodes} nodes x {max(resources.gpus_per_node, 1)} "
+            f"GPUs x accumulation, the first being {wrong[0]}: use another number of GPUs or of accumulation steps"
+        )
+
+
+@contextlib.contextmanager
+def one_at_a_time(runs_dir: Path) -> Iterator[None]:
+    """Two launches into one folder wait for each other, so that none submits what the other just did."""
+    folder = runs_dir / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "launch.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def list_in_sweep(runs: Sequence[Run], sweep: str) -> None:
+    """Write into each run folder which sweep it belongs to and what it starts from, once."""
+    for run in runs:
+        if sweep not in record.read(run.folder).sweeps:
+            record.append(run.folder, "listed", sweep=sweep, needs=run.needs)
+
+
+def recorded_run(each: record.Record) -> Run:
+    """The run of a folder that was prepared before.
+
+    Raises:
+        ConfigError: its config.json cannot be read.
+    """
+    stored = read_config_file(each.folder / "config.json")
+    workers = stored["config"].get("data", {}).get("num_workers", 0)
+    return Run(each.folder, stored["package"], needs=each.needs, num_workers=workers)
+
+
+def retry(runs_dir: Path, names: tuple[str, ...]) -> int:
+    """Start failed runs again, with their cancelled children, as they were started before; returns the exit code.
+
+    Raises:
+        ConfigError: a name does not exist, or Slurm refuses.
+    """
+    runs_dir = runs_dir.absolute()
+    with one_at_a_time(runs_dir):
+        by_name = {each.name: each for each in record.find(runs_dir, names)}
+        order = graphlib.TopologicalSorter({name: each.needs for name, each in by_name.items()}).static_order()
+        runs = [recorded_run(by_name[name]) for name in order if name in by_name]
+        states = _survey_by_name(record.find(runs_dir))
+        choice = choose(runs, states, {"failed"})
+        print(choice.describe(), flush=True)
+        code = 0
+        for (resources, directory, local), group in _alike(choice.start, by_name).items():
+            require_slurm(local)
+            with contextlib.chdir(directory):  # for relative paths in the configurations
+                code = max(code, start(group, states, resources, Target(runs_dir, "retry", local)))
+            states = _survey_by_name(record.find(runs_dir))
+        return code
+
+
+def _alike(runs: Sequence[Run], records: dict[str, record.Record]) -> dict[tuple[Resources, str, bool], list[Run]]:
+    """Runs by what they were submitted with; a child that never was goes with its parent."""
+    groups: dict[tuple[Resources, str, bool], list[Run]] = {}
+    keys: dict[str, tuple[Resources, str, bool]] = {}
+    for run in runs:
+        before = records[run.name].submitted
+        if before is None:
+            keys[run.name] = next(keys[need] for need in run.needs if need in keys)
+        else:
+            resources = from_dict(Resources, before["resources"])
+            keys[run.name] = (resources, before["directory"], before["job"].startswith("local-"))
+        groups.setdefault(keys[run.name], []).append(run)
+    return groups

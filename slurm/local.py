@@ -1,0 +1,154 @@
+"""The same job objects on this machine, through submitit's local executor, which knows no dependencies and no limit on
+how many run at once: both are kept here."""
+
+import logging
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import submitit
+
+from benchmarks.progress import is_finished
+from engine.errors import STOPPED_EXIT_CODE
+from slurm import record
+from slurm.arrays import Run
+from slurm.job import RunJob
+from slurm.resources import Resources
+from slurm.submit import PATIENT_PYTHON, ROOT, note_submission
+
+log = logging.getLogger("mim")
+POLL_S = 0.2
+MOST_STARTS = 1000  # of a run that is interrupted again and again
+
+
+def run_local(runs: Sequence[Run], resources: Resources, *, runs_dir: Path, label: str) -> int:
+    """Run all to the end, each after those it needs, `array_parallelism` at a time.
+
+    Args:
+        runs: prepared folders, parents before children; needs that are not among them are finished.
+        resources: of which GPUs, time and parallelism mean something here.
+        runs_dir: pickles and logs go to a new folder in its slurm/.
+        label: start of that folder's name.
+
+    Returns:
+        0 if all finished, 1 if some failed, 75 if stopped by a signal with their state saved.
+    """
+    folder = runs_dir.absolute() / "slurm" / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    sweep = _Sweep(list(runs), resources, folder)
+    with _here(), sweep.stopping_on_signals():
+        while sweep.waiting or sweep.active:
+            sweep.collect()
+            sweep.start_ready()
+            time.sleep(POLL_S)
+    if "stopped" in sweep.states.values():
+        return STOPPED_EXIT_CODE
+    return 0 if set(sweep.states.values()) <= {"finished"} else 1
+
+
+@dataclass
+class _Sweep:
+    waiting: list[Run]
+    resources: Resources
+    folder: Path
+    active: dict[str, tuple[Run, submitit.Job[Any]]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
+    stopping: bool = False
+
+    def collect(self) -> None:
+        """Take note of the jobs that have ended; one that was interrupted starts again."""
+        for name, (run, job) in list(self.active.items()):
+            if not job.done():
+                continue
+            del self.active[name]
+            events = record.read(run.folder)
+            if is_finished(run.folder):
+                self._say(name, "finished")
+            elif events.last("failed"):
+                self._say(name, "failed", events.last("failed")["reason"])  # type: ignore[index]
+            elif events.last("stopped") or self.stopping:
+                self._say(name, "stopped")
+            elif events.last(*record.INTERRUPTIONS) and self.starts[name] < MOST_STARTS:
+                self.waiting.insert(0, run)  # submitit's controller starts a job again six times only
+            else:
+                self._say(name, "failed", f"ended without a word; see {events.log}")
+
+    def start_ready(self) -> None:
+        """Start what needs nothing unfinished, as far as there is room."""
+        for run in list(self.waiting):
+            ends = [self.states.get(need) for need in run.needs]
+            if self.stopping or any(end in ("failed", "blocked", "stopped") for end in ends):
+                self.waiting.remove(run)
+                self._say(run.name, "stopped" if self.stopping else "blocked")
+            elif len(self.active) < (self.resources.array_parallelism or 1) and self._ready(run):
+                self.waiting.remove(run)
+                self.starts[run.name] = self.starts.get(run.name, 0) + 1
+                self.active[run.name] = (run, self._submit(run))
+                self._say(run.name, "running")
+
+    def _ready(self, run: Run) -> bool:
+        unfinished = {other.name for other in self.waiting} | self.active.keys()
+        return not unfinished & set(run.needs)
+
+    def _submit(self, run: Run) -> submitit.Job[Any]:
+        executor = submitit.LocalExecutor(
+            self.folder, max_num_timeout=self.resources.max_timeouts, python=PATIENT_PYTHON
+        )
+        executor.update_parameters(
+            timeout_min=self.resources.minutes,
+            signal_delay_s=self.resources.save_seconds,
+            tasks_per_node=self.resources.num_tasks,
+            gpus_per_node=self.resources.gpus_per_node,
+            stderr_to_stdout=True,
+        )
+        # A Ctrl-C reaches the whole group of the terminal. submitit's controller would kill its tasks on it; it
+        # inherits that the signal is ignored, while the run has a handler of its own and saves.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            job = executor.submit(RunJob(run.folder))
+        finally:
+            signal.signal(signal.SIGINT, previous)
+        note_submission(run, f"local-{job.job_id}", self.resources, logs=self.folder, host=platform.node())
+        return job
+
+    def _say(self, name: str, state: str, reason: str = "") -> None:
+        self.states[name] = state
+        print(f"{time.strftime('%H:%M:%S')}  {name}: {state}" + f" ({reason})" * bool(reason), flush=True)
+
+    @contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """On a stop signal start nothing more, and have what runs save and leave."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.stopping = True
+            for _, job in self.active.values():
+                os.kill(int(job.job_id), signal.SIGTERM)  # submitit's controller, which passes it on
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """Let the jobs find this suite, wherever they were launched."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{ROOT}:{before}" if before else str(ROOT)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
