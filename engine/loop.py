@@ -9,14 +9,14 @@ resumed ends with the same bytes as one that never stopped.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine import diagnosis
-from engine.distributed import max_over_ranks, world_size
+from engine.distributed import gather_objects, max_over_ranks, world_size
 from engine.errors import DataError, StopRequested
 from engine.progress import Monitor, Stopwatch
 from engine.run import Run
@@ -65,17 +65,12 @@ def train(
         watch, stream = Stopwatch(), batches(state.step)
         while True:
             if evaluate is not None and settings.evaluation_due(state.step):
-                with _kept(state):
-                    metrics = _evaluate(evaluate, state, stop, monitor)
+                metrics = _evaluate(evaluate, state, stop, monitor)
                 watch = Stopwatch()
             if state.step == settings.total_steps:
                 return metrics
-            if _any_rank(stop.asked, run.device):
-                _stop(state, stop)
-
             waiting = time.perf_counter()
-            with _kept(state):
-                micro_batches = next(stream)
+            micro_batches = _fetch(stream, state, stop)
             watch.data_wait += time.perf_counter() - waiting
             rate, gradient_norm, stopping = _step(state, loss, micro_batches, stop)
             watch.images += settings.batch_size
@@ -89,16 +84,25 @@ def train(
                 _stop(state, stop)
 
 
-@contextmanager
-def _kept(state: TrainingState) -> Iterator[None]:
-    """If the data cannot be read, keep what was learnt until now: the run can be continued once they can. Of several
-    ranks only one may have met the file, and saving takes all of them; there the last checkpoint has to do."""
+def _fetch(stream: Iterator[list[Batch]], state: TrainingState, stop: StopFlag) -> list[Batch]:
+    """The next step's micro-batches. If any rank was asked to stop, or cannot read its data, all of them save what was
+    learnt until now and leave: the run can be continued once the cause is gone."""
+    micro_batches: list[Batch] = []
+    problem: DataError | None = None
     try:
-        yield
-    except DataError:
-        if world_size() == 1:
-            state.save(must=False)
-        raise
+        micro_batches = next(stream)
+    except DataError as error:
+        problem = error
+    stopping, unreadable = float(stop.asked), float(problem is not None)
+    if world_size() > 1:
+        stopping, unreadable = max_over_ranks(torch.tensor([stopping, unreadable], device=state.run.device)).tolist()
+    if unreadable:
+        problems = [other for other in gather_objects(problem) if other is not None]
+        state.save(must=False)
+        raise problems[0]
+    if stopping:
+        _stop(state, stop)
+    return micro_batches
 
 
 def _step(
@@ -156,8 +160,13 @@ def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor:
     average = state.evaluation_model()
     was_training = average.training
     average.eval()
-    with torch.no_grad(), state.autocast():
-        metrics = evaluate(average, state.step, check_stop)
+    try:
+        with torch.no_grad(), state.autocast():
+            metrics = evaluate(average, state.step, check_stop)
+    except DataError:
+        if world_size() == 1:  # saving takes all ranks, and only this one may have met the file
+            state.save(must=False)
+        raise
     average.train(was_training)
     if metrics:
         state.run.log("val", state.step, state.step / state.settings.steps_per_epoch, metrics)

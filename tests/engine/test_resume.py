@@ -1,5 +1,6 @@
 """Promise 1: a run killed at any instant and resumed ends with the same bytes as one that never stopped."""
 
+import json
 import os
 import signal
 import subprocess
@@ -111,6 +112,20 @@ def test_a_signal_to_every_process_of_the_task_is_survived_by_the_loader_workers
     resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume")
     assert resumed.wait(60) == 0, resumed.stderr.read()
     assert_same_bytes(tmp_path / "run", undisturbed(*options))
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 0)])
+def test_unreadable_data_on_any_rank_saves_the_state_of_all_and_can_be_continued(tmp_path, undisturbed, ranks, workers):
+    options = ("--data.num-workers", str(workers))
+    broken = start("tiny", "--run-dir", tmp_path / "run", *options, ranks=ranks, TINY_BAD_SAMPLE="40")
+    assert broken.wait(60) != 0
+    error = json.loads((tmp_path / "run/error.json").read_text())
+    assert (error["exit_code"], error["message"]) == (3, "sample 40: cannot be read")
+    stopped_at = int((tmp_path / "run/checkpoints/LATEST").read_text())
+    assert 6 <= stopped_at < 12, "the sample is used in the second epoch, steps 7 to 12"
+    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume", ranks=ranks)
+    assert resumed.wait(60) == 0, resumed.stderr.read()
+    assert_same_bytes(tmp_path / "run", undisturbed(*options, ranks=ranks))
 
 
 def test_a_second_interrupt_leaves_at_once(tmp_path):

@@ -12,6 +12,7 @@ from torch import nn
 
 from engine import cli
 from engine.distributed import rank, world_size
+from engine.errors import DataError
 from engine.loop import train as run_loop
 from engine.optim import Schedule, parameter_groups
 from engine.run import open_run
@@ -61,6 +62,8 @@ class TinyDataset(torch.utils.data.Dataset):
         self.seed = seed
 
     def __getitem__(self, key: SampleKey):
+        if os.environ.get("TINY_BAD_SAMPLE") == str(key.index) and key.epoch == 1:
+            raise DataError(f"sample {key.index}: cannot be read")
         rng = generator(self.seed, key)
         label = key.index % 4
         image = rng.normal(size=(3, 8, 8)).astype("float32") + label
@@ -80,10 +83,10 @@ def build() -> nn.Module:
     )
 
 
-def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, accept_divergence=False):
+def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, accept_divergence=False, package="tiny"):
     torch.set_num_threads(1)
     with open_run(
-        run_dir, config, package="tiny", recipe=recipe, resume=resume, accept_divergence=accept_divergence
+        run_dir, config, package=package, recipe=recipe, resume=resume, accept_divergence=accept_divergence
     ) as run:
         if run.finished() is not None:
             return run.finished()
