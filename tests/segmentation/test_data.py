@@ -13,10 +13,10 @@ from engine.errors import DataError
 from engine.images import count_unreadable
 from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
 from segmentation.check import SPLITS, ade_root, check_pairs, find_pairs
+from segmentation.check import main as check_main
 from segmentation.data import _pairs, collate_training, same_size_batches
 from segmentation.mmseg_adapter import evaluation_pipeline, training_pipeline
 from segmentation.train import train
-from tests.helpers import run_module
 from tests.segmentation.folders import make_ade, tiny_config, write_pair
 
 pytestmark = pytest.mark.mmseg
@@ -67,13 +67,15 @@ def test_every_kind_of_fault_is_named_with_its_path_before_training(own, tmp_pat
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_the_check_command_lists_the_faults_and_leaves_with_3(own):
+def test_the_check_command_lists_the_faults_and_leaves_with_3(own, capsys):
     label_map(own, 3, "validation").unlink()
-    done = run_module("segmentation.check", own)
-    assert done.returncode == 3
-    assert f"{image(own, 3, 'validation')}: has no label map" in done.stdout
-    assert "training: 16 images, 0 faulty files" in done.stdout
-    assert "1 faulty files" in done.stderr
+    with pytest.raises(SystemExit) as left:
+        check_main([str(own)])
+    assert left.value.code == 3
+    shown = capsys.readouterr()
+    assert f"{image(own, 3, 'validation')}: has no label map" in shown.out
+    assert "training: 16 images, 0 faulty files" in shown.out
+    assert "1 faulty files" in shown.err
 
 
 def test_a_validation_fault_stops_the_run_even_where_training_ones_may_be_left_out(own, tmp_path):

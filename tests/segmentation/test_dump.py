@@ -11,11 +11,12 @@ import pytest
 from mmengine.config import Config
 
 from backbones import build_backbone, save_backbone
+from segmentation.__main__ import main
 from segmentation.dump import dump_config
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import SuiteOptimizerConstructor, parameter_groups
 from segmentation.recipes import RECIPES
-from tests.helpers import ROOT, environment, run_module
+from tests.helpers import ROOT, environment
 from tests.segmentation.folders import tiny_config
 from tests.segmentation.test_adapter import small
 
@@ -51,12 +52,12 @@ def test_mmsegmentations_train_tool_runs_a_dumped_configuration(root, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "model"), [("upernet-160k", "convnext_s"), ("upernet-160k", "vit_b"), ("fcn-160k", "r50")]
 )
-def test_the_command_dumps_a_recipe(recipe, model, tmp_path):
-    done = run_module(
-        *("segmentation", recipe, "--model", model, "--dump-config", tmp_path / "out.py"),
-        *("--data.root", "/data/ADEChallengeData2016", "--init", "none"),
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_command_dumps_a_recipe(recipe, model, tmp_path, capsys):
+    arguments = [recipe, "--model", model, "--dump-config", str(tmp_path / "out.py")]
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--data.root", "/data/ADEChallengeData2016", "--init", "none"])
+    assert left.value.code == 0
+    assert str(tmp_path / "out.py") in capsys.readouterr().out
     config = Config.fromfile(tmp_path / "out.py", import_custom_modules=False)
     assert config.train_cfg.max_iters == 160_000
     assert config.model.decode_head.num_classes == config.model.auxiliary_head.num_classes == 150
@@ -65,10 +66,11 @@ def test_the_command_dumps_a_recipe(recipe, model, tmp_path):
     assert not (ROOT / "out").exists()
 
 
-def test_a_dump_without_a_file_name_is_refused():
-    done = run_module("segmentation", "demo", "--dump-config")
-    assert done.returncode == 2
-    assert "needs the name of a Python file" in done.stderr
+def test_a_dump_without_a_file_name_is_refused(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["demo", "--dump-config"])
+    assert left.value.code == 2
+    assert "needs the name of a Python file" in capsys.readouterr().err
 
 
 def test_the_runner_gets_the_same_parameter_groups(tmp_path):
