@@ -16,6 +16,12 @@ METHOD_ORDER = ("scratch", "simmim", "a2mim")  # others follow by name
 EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
 START = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant"]
 VALUES = ["mean", "std", "n", "difference", "hours", "pretrain_hours", "images_per_second", "unreadable"]
+# Shown to people; the CSV holds every metric. A task without any of its own here is shown with all.
+HEADLINES = {
+    "classification": ("top1_best_last10", "top1_last", "top5_last"),
+    "detection": ("box_AP", "box_AP50", "mask_AP", "mask_AP50"),
+    "segmentation": ("mIoU", "mIoU_best", "mIoU_ms"),
+}
 LEGEND = "Mean ± sample standard deviation over n runs (difference to scratch); hours and images/s are means per run."
 
 
@@ -58,14 +64,16 @@ def benchmark_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The table as people read it: a title for each experiment, one line per method, one column per metric."""
+    """The table as people read it: a title for each experiment, one line per method, one column per headline metric."""
     several = table[["task", "model", "recipe", "variant"]].drop_duplicates()
     by_data = len(table[EXPERIMENT].drop_duplicates()) > len(several)
     found = []
     for values, part in table.groupby(EXPERIMENT, dropna=False, sort=False):
         task, model, recipe, variant, data = values
         title = f"{task}: {model}, {recipe}" + f", {variant}" * bool(variant) + f", data {data}" * by_data
-        lines = [_line(group) for _, group in part.groupby(START, dropna=False, sort=False)]
+        headlines = part[part["metric"].isin(HEADLINES.get(str(task), ()))]
+        shown = headlines if len(headlines) else part
+        lines = [_line(group) for _, group in shown.groupby(START, dropna=False, sort=False)]
         found.append((title, pd.DataFrame(lines).fillna("")))
     return found
 

@@ -72,7 +72,9 @@ def test_a_run_after_a_classification_run_says_so(tmp_path):
 
 def test_real_runs_of_a_benchmark_are_collected(tmp_path):
     scenes = make_folder(tmp_path / "scenes")
-    request = Request(model="test_resnet", methods=("scratch", "simmim"), runs_dir=tmp_path, imagenet=scenes)
+    request = Request(
+        model="test_resnet", methods=("scratch", "simmim"), runs_dir=tmp_path, data={"classification": scenes}
+    )
     for stage in make_stages(request):
         small = dataclasses.replace(
             stage.config,

@@ -91,6 +91,16 @@ def test_people_read_one_line_per_method(table):
     assert lines["n"].to_dict() == {"scratch": "3", "simmim 100 epochs": "1", "a2mim 300 epochs": "2"}
 
 
+def test_people_read_the_headline_metrics_and_the_csv_has_all(tmp_path):
+    tuned(tmp_path / "a", task="segmentation", metrics={"mIoU": 30.0, "mAcc": 40.0})
+    with_names = collect([tmp_path])[0].replace({"metric": {"mIoU_last": "mIoU", "mAcc_last": "mAcc"}})
+    table = benchmark_table(with_names)
+    assert table["metric"].tolist() == ["mIoU", "mAcc"]
+    (_, lines), *_ = readable(table)
+    assert "mIoU" in lines
+    assert "mAcc" not in lines
+
+
 def test_written_numbers_are_exact_and_writing_again_gives_the_same_bytes(runs, table, tmp_path):
     _, rejected = collect([runs])
     paths = write_table(table, tmp_path / "new" / "demo-net.v1", rejected)
