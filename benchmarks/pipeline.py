@@ -1,7 +1,8 @@
-"""Run a graph of runs one after another: skip what is finished, continue what was interrupted, stop cleanly."""
+"""Run a graph of runs: skip what is finished, continue what was interrupted, stop cleanly."""
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -39,34 +40,40 @@ class Outcome:
         return 0 if set(self.states.values()) <= {"finished"} else 1
 
 
-def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1) -> Outcome:
-    """Run every stage whose needs are finished, in order.
+def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1, parallel: int = 1) -> Outcome:
+    """Run every stage whose needs are finished.
 
     Args:
         stages: in an order that respects their needs.
         runs_dir: folder of run folders.
         num_devices: processes per run; more than one go through torchrun.
+        parallel: how many runs at once; with several, each keeps to its share of the processor cores.
 
     Raises:
         ConfigError: a run folder holds another configuration.
     """
     lay_out(stages, runs_dir)
     outcome = Outcome({stage.name: "finished" if is_finished(stage, runs_dir) else "pending" for stage in stages})
-    child = _Child()
-    with child.forwarding_signals(), _view(stages, runs_dir, outcome) as show:
-        for stage in stages:
-            if outcome.states[stage.name] == "finished":
-                continue
-            if child.stopping:
-                outcome.states[stage.name] = "stopped"
-            elif any(outcome.states[need] != "finished" for need in stage.needs):
-                outcome.states[stage.name] = "blocked"
-            else:
-                outcome.states[stage.name] = "running"
-                code = child.run(_command(stage, runs_dir, num_devices), stage.folder(runs_dir), show)
-                outcome.states[stage.name] = _state_after(stage, runs_dir, code)
+    states, children = outcome.states, _Children(parallel)
+    with children.forwarding_signals(), _view(stages, runs_dir, outcome) as show:
+        while True:
+            for stage in stages:
+                if states[stage.name] != "pending":
+                    continue
+                needed = {states[need] for need in stage.needs}
+                if children.stopping:
+                    states[stage.name] = "stopped"
+                elif needed & {"failed", "blocked"}:
+                    states[stage.name] = "blocked"
+                elif needed <= {"finished"} and children.have_room():
+                    states[stage.name] = "running"
+                    children.start(stage.name, _command(stage, runs_dir, num_devices), stage.folder(runs_dir))
             show()
-    return outcome
+            if not children.running:
+                return outcome
+            time.sleep(0.3)
+            for name, code in children.ended():
+                states[name] = _state_after(runs_dir / name, code, stopping=children.stopping)
 
 
 def is_finished(stage: Stage, runs_dir: Path) -> bool:
@@ -82,10 +89,14 @@ def failure(stage: Stage, runs_dir: Path) -> str:
         return f"no reason recorded; see {stage.folder(runs_dir) / 'output.log'}"
 
 
-def _state_after(stage: Stage, runs_dir: Path, code: int) -> str:
-    if code == 0 and is_finished(stage, runs_dir):
+def _state_after(folder: Path, code: int, *, stopping: bool) -> str:
+    if code == 0 and progress.is_finished(folder):
         return "finished"
-    return "stopped" if code == STOPPED_EXIT_CODE else "failed"
+    try:  # torchrun has exit codes of its own; the run's is in its folder
+        recorded = json.loads((folder / "error.json").read_text())["exit_code"]
+    except (OSError, ValueError, KeyError):
+        recorded = code
+    return "stopped" if stopping or STOPPED_EXIT_CODE in (code, recorded) else "failed"
 
 
 def _command(stage: Stage, runs_dir: Path, num_devices: int) -> list[str]:
@@ -96,12 +107,13 @@ def _command(stage: Stage, runs_dir: Path, num_devices: int) -> list[str]:
     return [*launcher, "-m", stage.package, str(folder / "config.json"), "--run-dir", str(folder), "--resume"]
 
 
-class _Child:
-    """The process of the current stage; stop signals are passed on to it, and it saves before it leaves."""
+class _Children:
+    """The processes of the running stages; stop signals are passed on to them, and they save before they leave."""
 
-    def __init__(self) -> None:
+    def __init__(self, parallel: int) -> None:
         self.stopping = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._parallel = parallel
 
     @contextmanager
     def forwarding_signals(self) -> Iterator[None]:
@@ -113,27 +125,37 @@ class _Child:
                 signal.signal(number, handler)
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
-        if self.stopping and number == signal.SIGINT and self._process is not None:
-            self._process.kill()  # a second Ctrl-C does not wait for the save
-            return
+        again = self.stopping and number == signal.SIGINT
         self.stopping = True
-        if self._process is not None:
-            self._process.terminate()
+        for process in list(self.running.values()):
+            process.kill() if again else process.terminate()  # a second Ctrl-C does not wait for the save
 
-    def run(self, command: list[str], folder: Path, show: Any) -> int:
-        """Run to the end; the output goes to the run folder. Returns the exit code."""
+    def have_room(self) -> bool:
+        return len(self.running) < self._parallel
+
+    def start(self, name: str, command: list[str], folder: Path) -> None:
+        """Start a stage; its output goes to its run folder."""
+        environment = dict(os.environ)
+        if self._parallel > 1:
+            threads = max((os.cpu_count() or 1) // self._parallel, 1)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
         # A session of its own: a Ctrl-C on the terminal reaches it once, through us.
         with (folder / "output.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            self.running[name] = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=environment,
             )
-            if self.stopping:
-                self._process.terminate()
-            while self._process.poll() is None:
-                show()
-                time.sleep(0.5)
-        code, self._process = self._process.returncode, None
-        return code
+
+    def ended(self) -> Iterator[tuple[str, int]]:
+        """The stages that ended since the last call, with their exit codes."""
+        for name, process in list(self.running.items()):
+            if (code := process.poll()) is not None:
+                del self.running[name]
+                yield name, code
 
 
 @contextmanager

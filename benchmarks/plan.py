@@ -115,12 +115,20 @@ def make_stages(request: Request) -> list[Stage]:
         )
     if problems:
         raise ConfigError("; ".join(problems))
-    stages = []
-    for method in dict.fromkeys(request.methods):
-        if method != "scratch":
-            stages += [_pretraining(request, method, seed) for seed in range(request.pretrain_seeds)]
-        for task in request.data:
-            stages += [_finetuning(request, method, task, seed) for seed in range(request.seeds)]
+    methods = list(dict.fromkeys(request.methods))
+    # Pre-training first: everything else waits for it, while the controls can run at any time.
+    stages = [
+        _pretraining(request, method, seed)
+        for method in methods
+        if method != "scratch"
+        for seed in range(request.pretrain_seeds)
+    ]
+    stages += [
+        _finetuning(request, method, task, seed)
+        for method in methods
+        for task in request.data
+        for seed in range(request.seeds)
+    ]
     for stage in stages:
         config.check(stage.config)
     return stages

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -82,10 +83,22 @@ def test_a_failed_run_blocks_only_its_own_children(tmp_path, scenes):
     ]
     outcome = run_stages(broken, tmp_path)
     assert outcome.exit_code == 1
-    assert [outcome.states[stage.name] for stage in broken] == ["finished", "failed", "blocked"]
-    error = json.loads((broken[1].folder(tmp_path) / "error.json").read_text())
+    assert [outcome.states[stage.name] for stage in broken] == ["failed", "finished", "blocked"]
+    error = json.loads((broken[0].folder(tmp_path) / "error.json").read_text())
     assert "/nowhere" in error["message"]
-    assert not is_finished(broken[1], tmp_path)
+    assert not is_finished(broken[0], tmp_path)
+
+
+def test_independent_runs_share_the_machine_and_a_child_waits_for_its_parent(tmp_path, scenes, capfd, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    stages = tiny_stages(tmp_path, scenes)
+    assert run_stages(stages, tmp_path, parallel=2).exit_code == 0
+    said = [line.split("  ")[1] for line in capfd.readouterr().out.splitlines()]
+    parent, scratch, child = (stage.name for stage in stages)
+    assert said[:2] == [f"{parent}: running", f"{scratch}: running"]
+    assert said.index(f"{child}: running") > said.index(f"{parent}: finished")
+    threads = {json.loads((stage.folder(tmp_path) / "environment.json").read_text())["num_threads"] for stage in stages}
+    assert threads == {max((os.cpu_count() or 1) // 2, 1)}
 
 
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path, scenes):
