@@ -4,7 +4,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def submit(
         name = f"{label}-{array.package}"
         executor = _executor(logs / f"{k:02d}-{array.package}", resources, array, name, array.dependency(numbers))
         try:
-            with clean_env():  # inside another job, its SLURM_ variables would become this one's
+            with _outside_of_jobs():
                 jobs = executor.submit_array([RunJob(run.folder) for run in array.runs])
         except (FailedSubmissionError, FailedJobError, OSError) as error:
             done = sum(len(earlier.runs) for earlier in arrays[:k])
@@ -105,6 +106,16 @@ def _executor(
         additional_parameters=more,
     )
     return executor
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide the SLURM_ variables of a job that we may run in, which would become the new job's; not where Slurm is."""
+    configuration = os.environ.get("SLURM_CONF")
+    with clean_env():
+        if configuration is not None:
+            os.environ["SLURM_CONF"] = configuration
+        yield
 
 
 def _forget_dead_owner(folder: Path) -> None:

@@ -35,7 +35,7 @@ SlurmctldPort={ports[0]}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmctldParameters=preempt_send_user_signal
 AuthType=auth/munge
-AuthInfo=socket={root}/munge.socket,cred_expire=4
+AuthInfo=socket={root}/munge.socket,cred_expire=5
 CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}

@@ -1,0 +1,3 @@
+from tests.engine.tiny_task import tiny
+
+RECIPES = {"tiny": lambda: tiny()}
