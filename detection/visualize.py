@@ -32,7 +32,8 @@ from engine.images import ImageArray, read_image
 from engine.state import PRECISIONS
 
 SCORE_SHOWN = 0.5
-"""Detections below this score are not drawn."""
+"""Detections below this score are not drawn, except for an image's surest three."""
+_ALWAYS_SHOWN = 3
 _SMALLEST_WIDTH_PX = 480  # of a drawing: smaller images are enlarged, so that names can be read
 _MASK_OPACITY = 0.45
 
@@ -111,7 +112,9 @@ def save_panels(
 
 def _shown(results: Any) -> list[Result]:
     """What is drawn of an image's detections, the surest last."""
-    return sorted((r for r in results if r["score"] >= SCORE_SHOWN), key=lambda result: float(result["score"]))
+    by_score = sorted(results, key=lambda result: float(result["score"]), reverse=True)
+    shown = [result for place, result in enumerate(by_score) if place < _ALWAYS_SHOWN or result["score"] >= SCORE_SHOWN]
+    return shown[::-1]
 
 
 @dataclasses.dataclass(frozen=True)
