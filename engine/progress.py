@@ -82,7 +82,8 @@ class Monitor:
             return
         note = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._bar and split == "train":
-            self._bar.update(self._bar.task_ids[0], note=note)
+            short = f"loss {values['loss']:.4g}  {values['images_per_second']:.0f} images/s"
+            self._bar.update(self._bar.task_ids[0], note=f"{short}  data wait {values['data_wait']:.0%}")
         elif self._bar:
             self._bar.console.print(f"step {step}/{self._total} {split}: {note}", highlight=False)
         else:
