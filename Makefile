@@ -9,6 +9,7 @@ IMAGENET ?=
 COCO    ?=
 ADE20K  ?=
 PYTHON  ?= python3.11
+PYTEST  ?= -n 2 --dist loadfile
 PIP     ?= -q --disable-pip-version-check
 BIN     := .venv/bin
 STAMP   := .venv/.complete
@@ -47,10 +48,10 @@ tables: $(STAMP) ## write every table from RUNS
 	@$(BIN)/python -m results tables $(RUNS)
 
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
 check: $(STAMP) ## what CI runs: format, lint, types, tests
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
 clean: ## remove the environment and caches (never runs or data)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
