@@ -104,12 +104,12 @@ def _hand_over(folder: Path, place: Place, reason: str) -> NoReturn:
     """The state is saved: have the job queued again, unless that is not wanted or already done."""
     if place.rank != 0:
         if place.in_slurm:  # a rank that leaves would end the first one in the middle of its requeue (kill-on-bad-exit)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which Slurm ends the others when it has requeued
             time.sleep(WAIT_FOR_THE_END_S)
         sys.exit(STOPPED_EXIT_CODE)
-    state = _state_of_job() if place.in_slurm else ("RUNNING" if "SIGUSR2" in reason else "CANCELLED")
-    if state != "RUNNING":
-        event = "requeued" if state in ("PENDING", "REQUEUED") else "stopped"
-        record.append(folder, event, job=place.job, signal=reason)
+    fate = _fate_of_job() if place.in_slurm else "running" if "SIGUSR2" in reason else "stopped"
+    if fate != "running":
+        record.append(folder, fate, job=place.job, signal=reason)
         sys.exit(STOPPED_EXIT_CODE)
     case = "timed out" if place.requeue.__self__.has_timed_out() else "preempted"
     record.append(folder, case, job=place.job, signal=reason)
@@ -131,13 +131,17 @@ def _give_up(folder: Path, place: Place, error: Exception) -> NoReturn:
     sys.exit(STOPPED_EXIT_CODE)
 
 
-def _state_of_job() -> str:
-    """What Slurm takes this job for. After scancel it is CANCELLED, and `scontrol requeue` would bring it back to life;
-    preempted without a grace time, or requeued by hand, it is PENDING already."""
+def _fate_of_job() -> str:
+    """What Slurm takes this job for: "running", "requeued" or "stopped". After scancel, `scontrol requeue` would bring
+    it back to life; preempted without a grace time, or requeued by hand, it is queued again already."""
     command = ["scontrol", "--oneliner", "show", "job", os.environ["SLURM_JOB_ID"]]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return "RUNNING"  # the requeue then says what is wrong
-    states = [word.removeprefix("JobState=") for word in shown.split() if word.startswith("JobState=")]
-    return states[0].split(",")[0] if states else "RUNNING"
+        return "running"  # the requeue then says what is wrong
+    values = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+    if values.get("JobState") == "RUNNING":
+        return "running"
+    # While its processes end, a job is COMPLETING in either case; the number of its starts tells them apart.
+    again = int(values.get("Restarts", 0)) > int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    return "requeued" if again else "stopped"

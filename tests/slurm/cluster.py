@@ -1,8 +1,8 @@
-"""A real Slurm on one machine for the tests: munged, slurmctld and two slurmd, without systemd, cgroups or /etc.
+"""A real Slurm on one machine for the tests: munged, slurmctld and four slurmd, without systemd, cgroups or /etc.
 
 `python -m tests.slurm.cluster start` leaves one running (`source ROOT/environment` reaches it), `... stop` ends it.
-Everything lives in one folder and listens on loopback. Two nodes of 4 CPUs and 2 fake GPUs each; partition `low` is
-preempted by `high`; jobs sent to `closed` stay pending.
+Everything lives in one folder and listens on loopback. Four nodes of 8 CPUs and 2 fake GPUs each. Partition `low` has
+two of them and is preempted by `high`; `apart` has the others; jobs sent to `closed` stay pending.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from pathlib import Path
 DAEMONS = ("munged", "slurmctld", "slurmd")
 TOOLS = ("sbatch", "srun", "scontrol", "squeue", "scancel")
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge"
-# Spellings of 127.0.0.1 and 127.0.0.2 that need no /etc/hosts: ranks find their master.
-NODES = ("0x7f000001", "0x7f000002")
+# Spellings of 127.0.0.1 to 127.0.0.4 that need no /etc/hosts: ranks find their master.
+NODES = ("0x7f000001", "0x7f000002", "0x7f000003", "0x7f000004")
 DEFAULT_ROOT = Path(tempfile.gettempdir()) / "slurm-for-tests"
 SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
@@ -71,11 +71,13 @@ KillWait=10
 InactiveLimit=0
 ReturnToService=2
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=8000 Gres=gpu:2\n"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=8000 Gres=gpu:2\n"
 PARTITIONS = """\
-PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
-PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=closed Nodes=ALL MaxTime=INFINITE State=DOWN
+PartitionName=DEFAULT MaxTime=INFINITE State=UP PreemptMode=OFF Nodes=0x7f000001,0x7f000002
+PartitionName=low Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=high PriorityTier=10
+PartitionName=apart Nodes=0x7f000003,0x7f000004
+PartitionName=closed State=DOWN
 """
 
 
@@ -100,7 +102,7 @@ class Cluster:
         return {"SLURM_CONF": str(self.root / "slurm.conf"), "PATH": f"{shims}:{SEARCH}", "GLOO_SOCKET_IFNAME": "lo"}
 
     def start(self) -> "Cluster":
-        """Write the configuration, start the daemons and wait until both nodes are idle."""
+        """Write the configuration, start the daemons and wait until all nodes are idle."""
         if self.root.exists():
             self.stop()  # what a killed test session left
         for name in ("bin", "state", "dev", *(f"spool-{node}" for node in NODES)):
@@ -114,7 +116,7 @@ class Cluster:
         self._spawn("slurmctld", "-D", "-c", "-i")
         for node in NODES:
             self._spawn("slurmd", "-D", "-N", node, name=f"slurmd-{node}")
-        self._wait("two idle nodes", 60, self._is_up)
+        self._wait("idle nodes", 60, self._is_up)
         exports = "".join(f"export {name}={value}\n" for name, value in self.environment.items())
         (self.root / "environment").write_text(exports)
         return self
@@ -172,7 +174,7 @@ class Cluster:
         return (self.root / "slurm.conf").is_file() and self._run(*command).returncode == 0
 
     def _is_up(self) -> bool:
-        idle = self._run("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N")
+        idle = self._run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N")
         return len(set(idle.stdout.split())) == len(NODES)
 
     def _wait(self, what: str, seconds: float, ready: "object", *, must: bool = True) -> None:

@@ -1,0 +1,162 @@
+"""Runs under a real Slurm: interrupted in every way it has, they end with the bytes of an undisturbed run."""
+
+import os
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from engine import lock
+from slurm import record
+from slurm.__main__ import main
+from slurm.resources import Resources
+from tests.helpers import assert_same_bytes
+from tests.slurm.runs import events, job, last_step, state, submit_tiny, tiny_run, wait_for, wait_for_end
+
+pytestmark = pytest.mark.slurm
+
+TWO_RANKS = Resources(gpus_per_node=2, time=1.0)
+TWO_NODES = Resources(gpus_per_node=1, nodes=2, partition="apart", time=1.0)
+# Slurm looks at its clock every 30 s and sends the signal up to 30 s early: 20 to 50 s after the start.
+ONE_MINUTE = Resources(gpus_per_node=0, partition="apart", time=1 / 60, save_seconds=10)
+
+
+def command(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+@pytest.fixture(scope="module")
+def slow_run(slurm, tmp_path_factory):
+    """Under way while the other tests run: Slurm's own time limit needs most of a minute."""
+    run = tiny_run(tmp_path_factory.mktemp("limit") / "slow", steps=13, slow=4.0, log_every=1)
+    submit_tiny([run], ONE_MINUTE)
+    return run
+
+
+@pytest.fixture(scope="module")
+def interrupted(slurm, slow_run, tmp_path_factory):
+    """Five equal runs with loader workers, as one array: one undisturbed, four interrupted."""
+    root = tmp_path_factory.mktemp("interrupted")
+    names = ("undisturbed", "early", "signalled", "by_hand", "killed")
+    runs = SimpleNamespace(**{name: tiny_run(root / name, num_workers=1, slow=0.3, log_every=1) for name in names})
+    submit_tiny([getattr(runs, name) for name in names])
+    wait_for(lambda: "started" in events(runs.early), "start", runs.early)
+    command("scancel", "--signal=USR2", job(runs.early))
+    for run in (runs.signalled, runs.by_hand, runs.killed):
+        wait_for(lambda run=run: last_step(run) >= 5, "five steps", run)
+    command("scancel", "--signal=USR2", job(runs.signalled))
+    command("scontrol", "requeue", job(runs.by_hand))
+    os.kill(lock.owner(runs.killed.folder)["pid"], 9)
+    wait_for(lambda: state(runs.killed).state == "failed", "failure", runs.killed)
+    runs.killed_state = state(runs.killed)
+    command("scontrol", "requeue", job(runs.killed))  # Slurm starts the same pickle again, as after a node's failure
+    wait_for_end(*(getattr(runs, name) for name in names))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("early", ["started", "preempted", "started"]),
+        ("signalled", ["started", "preempted", "started"]),
+        ("by_hand", ["started", "requeued", "started"]),
+        ("killed", ["started", "started"]),
+    ],
+)
+def test_an_interrupted_job_ends_with_the_bytes_of_an_undisturbed_one(interrupted, name, expected):
+    run = getattr(interrupted, name)
+    assert events(run) == expected
+    assert_same_bytes(interrupted.undisturbed.folder, run.folder)
+
+
+def test_the_array_is_one_job_of_slurm(interrupted):
+    assert len({job(run).split("_")[0] for run in vars(interrupted).values() if hasattr(run, "folder")}) == 1
+
+
+def test_a_job_stopped_before_its_first_step_did_none(interrupted):
+    signal = record.read(interrupted.early.folder).last("preempted")["signal"]
+    assert signal == "SIGUSR2" or "after step 0 " in signal
+
+
+def test_a_killed_process_is_a_failure_with_the_end_of_its_log(interrupted):
+    assert interrupted.killed_state.reason == "ended without a word (Slurm: FAILED)"
+
+
+def test_two_ranks_preempted_by_a_higher_partition_end_as_two_nodes_undisturbed(slurm, tmp_path):
+    preempted, undisturbed = (tiny_run(tmp_path / name, slow=0.3, log_every=1) for name in ("preempted", "nodes"))
+    submit_tiny([preempted], TWO_RANKS)
+    submit_tiny([undisturbed], TWO_NODES)
+    wait_for(lambda: last_step(preempted) >= 5, "five steps", preempted)
+    # The whole of both nodes: whatever runs in the lower partition has to go.
+    command("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    wait_for(lambda: "preempted" in events(preempted), "preemption", preempted)
+    wait_for_end(preempted, undisturbed)
+    assert events(preempted) == ["started", "preempted", "started"]
+    assert record.read(preempted.folder).last("started")["tasks"] == 2
+    assert_same_bytes(undisturbed.folder, preempted.folder)
+
+
+@pytest.fixture(scope="module")
+def family(slurm, slow_run, tmp_path_factory):
+    """Two parents, of which one diverges, each with a child."""
+    root = tmp_path_factory.mktemp("family")
+    good, bad = tiny_run(root / "good"), tiny_run(root / "bad", poison_step=2)
+    heir, orphan = tiny_run(root / "heir", needs=("good",)), tiny_run(root / "orphan", needs=("bad",))
+    submit_tiny([bad, good, heir, orphan])
+    wait_for_end(good, heir)
+    wait_for(lambda: state(orphan).state == "cancelled", "orphan cancelled")
+    return root
+
+
+def test_a_failure_and_its_reason_reach_status_and_cancel_only_its_own_children(family, capsys):
+    assert main(["status", "--runs-dir", str(family)]) == 1
+    shown = capsys.readouterr().out
+    assert "2 finished" in shown
+    assert "bad failed: DivergedError: " in shown
+    assert "waits for bad, failed" in shown
+    assert "error: " in shown.split("bad failed")[1], "the end of its log"
+
+
+def test_launching_again_starts_neither_what_is_finished_nor_what_failed(family, capsys):
+    from slurm.launch import choose, recorded_run
+
+    runs = [recorded_run(record.read(family / name)) for name in ("good", "bad", "heir", "orphan")]
+    states = {run.name: state(run) for run in runs}
+    choice = choose(runs, states, {"new", "cancelled", "stopped"})
+    assert (choice.start, choice.finished, choice.failed, choice.blocked) == ([], 2, ["bad"], ["orphan"])
+
+
+def test_retry_starts_a_failed_run_where_it_stood_and_then_its_child(slurm, tmp_path, capsys):
+    parent = tiny_run(tmp_path / "parent", slow=0.3, log_every=1)
+    child = tiny_run(tmp_path / "child", needs=("parent",))
+    submit_tiny([parent, child])
+    wait_for(lambda: (parent.folder / "checkpoints/LATEST").exists() and last_step(parent) >= 5, "five steps", parent)
+    os.kill(lock.owner(parent.folder)["pid"], 9)
+    wait_for(lambda: state(child).state == "cancelled", "child cancelled", parent)
+    assert main(["retry", "--runs-dir", str(tmp_path)]) == 0
+    assert "2 to start" in capsys.readouterr().out
+    wait_for_end(parent, child)
+    resumed = (parent.folder / "environment.json").read_text()
+    assert '"resumes"' in resumed
+
+
+def test_a_cancelled_run_saves_and_can_be_started_again(slurm, tmp_path, capsys):
+    run = tiny_run(tmp_path / "run", slow=0.3, log_every=1)
+    submit_tiny([run])
+    wait_for(lambda: last_step(run) >= 3, "three steps", run)
+    assert main(["cancel", "run", "--runs-dir", str(tmp_path)]) == 0
+    wait_for(lambda: state(run).state == "stopped", "stop", run)
+    assert events(run) == ["started", "stopped"], "not queued again"
+    reached = last_step(run)
+    submit_tiny([run])
+    wait_for_end(run)
+    assert f"continuing {run.folder} at step {reached}" in record.read(run.folder).log.read_text()
+
+
+def test_slurms_time_limit_saves_and_goes_on(slow_run):
+    """Last, for it has been running since the first test."""
+    wait_for_end(slow_run)
+    seen = events(slow_run)
+    assert seen[:3] == ["started", "timed out", "started"]
+    assert len(seen) == 2 * seen.count("timed out") + 1
+    assert main(["status", "--runs-dir", str(slow_run.folder.parent)]) == 0
