@@ -1,0 +1,96 @@
+"""A whole sweep on a real Slurm: the table of `python -m benchmarks run`, and a thousand runs in seconds."""
+
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from benchmarks.demo_data import write_demo_data
+from benchmarks.progress import is_finished
+from results.__main__ import main as results
+from slurm import record, scheduler
+from slurm.__main__ import main
+from tests.helpers import ROOT, environment, run_module
+from tests.slurm.runs import wait_for
+
+pytestmark = pytest.mark.slurm
+
+MODEL = "test_resnet.r160_in1k"  # timm's own smallest ResNet
+METHODS = ("scratch", "simmim", "a2mim")
+MEASURED_TIMES = ["hours", "pretrain_hours", "images_per_second"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes") / "demo"
+    write_demo_data(folder, num_train=400, num_val=20)
+    return folder / "imagenet"
+
+
+def test_a_demo_sweep_with_a_preempted_job_gives_the_table_of_the_benchmark_command(slurm, scenes, tmp_path, capsys):
+    shared = ["--methods", *METHODS, "--imagenet", str(scenes), "--num-workers", "0"]
+    alone = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "run",
+        "--model",
+        MODEL,
+        "--runs-dir",
+        str(tmp_path / "alone"),
+        *shared,
+    ]
+    reference = subprocess.Popen(alone, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    runs_dir = tmp_path / "runs"
+    launch = ["launch", "demo", "--models", MODEL, "--runs-dir", str(runs_dir), "--gpus-per-node", "0", *shared]
+    assert main(launch) == 0
+    first, again = capsys.readouterr().out, main(launch)
+    assert "5 runs submitted as 3 jobs and arrays" in first
+    assert (again, "0 to start, 0 finished, 5 in the queue or running" in capsys.readouterr().out) == (0, True)
+
+    folders = {folder.parent.name: folder.parent for folder in runs_dir.glob(f"*/{record.FILE}")}
+    parents = [folder for name, folder in folders.items() if "pretrain" in name]
+    wait_for(lambda: any((folder / "checkpoints/LATEST").exists() for folder in parents), "a first checkpoint")
+    preemptor = ["sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(preemptor, check=True, capture_output=True)
+    wait_for(lambda: all(is_finished(folder) for folder in folders.values()), "the sweep", seconds=240)
+
+    assert any(record.read(folder).count("preempted") for folder in parents)
+    for folder in folders.values():  # a child began when its own parent had finished
+        for need in record.read(folder).needs:
+            assert (folders[need] / "finished.json").stat().st_mtime <= record.read(folder).events[0]["time"]
+    assert main(["status", "demo", "--runs-dir", str(runs_dir)]) == 0
+    assert "5 runs: 5 finished" in capsys.readouterr().out
+    assert results(["tables", str(runs_dir)]) == 0
+    output = reference.communicate(timeout=240)[0].decode()
+    assert reference.returncode == 0, output
+    ours = pd.read_csv(runs_dir / "table.csv").drop(columns=MEASURED_TIMES)
+    theirs = pd.read_csv(tmp_path / f"alone/demo-{MODEL}.csv").drop(columns=MEASURED_TIMES)
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def test_a_thousand_runs_are_submitted_and_shown_in_seconds(slurm, scenes, tmp_path, capsys):
+    models = ["r50", "r101", "r152", "r200", "convnext_t", "convnext_s", "convnext_b", "vit_s", "vit_b", "vit_l"]
+    launch = ["launch", "paper-table", "--models", *models, "--seeds", "20", "--pretrain-seeds", "20", "--imagenet",
+              str(scenes), "--runs-dir", str(tmp_path), "--partition", "closed", "--cpus-per-task", "2"]  # fmt: skip
+    began = time.perf_counter()
+    assert main(launch) == 0
+    submitting = time.perf_counter() - began
+    assert "1000 runs submitted as 3 jobs and arrays" in capsys.readouterr().out
+    began = time.perf_counter()
+    shown = run_module("slurm", "status", "paper-table", "--runs-dir", str(tmp_path), **slurm.environment)
+    showing = time.perf_counter() - began
+    assert "1000 runs: 1000 pending" in shown.stdout, shown.stderr
+    with capsys.disabled():
+        print(f"\n1000 runs: expanded and submitted in {submitting:.1f} s, shown in {showing:.1f} s")
+    assert submitting < 60
+    assert showing < 5
+    assert main(launch) == 0
+    assert "0 to start, 0 finished, 1000 in the queue or running" in capsys.readouterr().out
+    assert main(["cancel", "paper-table", "--runs-dir", str(tmp_path)]) == 0
+    user = (tmp_path / "slurm").owner()
+    wait_for(lambda: not scheduler.queued(user), "an empty queue")
+    shown = run_module("slurm", "status", "paper-table", "--runs-dir", str(tmp_path), **slurm.environment)
+    assert "1000 runs: 1000 cancelled" in shown.stdout, shown.stdout[-2000:] + shown.stderr
