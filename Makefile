@@ -15,7 +15,7 @@ BIN     := .venv/bin
 STAMP   := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark demo-data verify-data throughput tables test check clean
+.PHONY: help setup benchmark demo-data verify-data throughput tables test test-slurm check clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,12 @@ tables: $(STAMP) ## write every table from RUNS
 
 test: $(STAMP) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
+
+test-slurm: $(STAMP) ## run the Slurm tests on a Slurm of their own; installs Debian's as root
+	@command -v slurmctld >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  slurmctld slurmd slurm-client munge >/dev/null; } || echo "Slurm cannot be installed here: its tests are skipped"
+	@$(BIN)/python -m pytest tests/slurm -m slurm -rs
 
 check: $(STAMP) ## what CI runs: format, lint, types, tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)

@@ -89,16 +89,19 @@ def _cancel(options: Cancel) -> int:
 
 
 def _retry(options: Retry) -> int:
-    from slurm.launch import retry  # with torch, which takes seconds to import; so does the next one
+    from slurm.launch import retry  # with torch, which takes seconds to import, as in what follows
 
     return retry(options.runs_dir, options.names)
 
 
-def _starting(name: str) -> Callable[[list[str]], int]:
-    from slurm import commands
+def _start(name: str, arguments: list[str]) -> int:
+    if name == "launch":
+        from slurm.sweep_command import launch
 
-    command: Callable[[list[str]], int] = {"launch": commands.launch, "run": commands.run}[name]
-    return command
+        return launch(arguments)
+    from slurm.commands import run
+
+    return run(arguments)
 
 
 ASKING: dict[str, tuple[Any, Callable[[Any], int]]] = {
@@ -118,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     try:
         if name in ("launch", "run"):
-            return _starting(name)(rest)
+            return _start(name, rest)
         if name not in ASKING:
             raise ConfigError(f"no command {name!r}: launch, run, {', '.join(ASKING)}")
         options, command = ASKING[name]

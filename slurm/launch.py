@@ -66,6 +66,13 @@ def _will_finish(parent: RunState | None) -> bool:
     return parent is not None and (parent.state == "finished" or parent.state in LIVE)
 
 
+def announce(choice: Choice, label: str, runs_dir: Path) -> None:
+    """Print what was chosen."""
+    print(f"{label}: {choice.describe()}", flush=True)
+    if choice.failed:
+        print(f"start failed ones with --retry, or: python -m slurm retry {label} --runs-dir {runs_dir}")
+
+
 def look(runs: Sequence[Run]) -> dict[str, RunState]:
     """How each run stands, by name; folders that do not exist yet are "new"."""
     return _survey_by_name([record.read(run.folder) for run in runs])
@@ -110,8 +117,8 @@ def start(runs: Sequence[Run], states: dict[str, RunState], resources: Resources
 
 def queued_jobs(states: dict[str, RunState]) -> dict[str, str]:
     """Slurm's numbers of the runs in its queue, by name."""
-    live = {name: state.record.job for name, state in states.items() if state.state in LIVE}
-    return {name: job for name, job in live.items() if job and not job.startswith("local-")}
+    live = {name: state.record for name, state in states.items() if state.state in LIVE}
+    return {name: each.job for name, each in live.items() if each.job and not each.is_local}
 
 
 def require_slurm(local: bool) -> None:
@@ -206,6 +213,6 @@ def _alike(runs: Sequence[Run], records: dict[str, record.Record]) -> dict[tuple
             keys[run.name] = next(keys[need] for need in run.needs if need in keys)
         else:
             resources = from_dict(Resources, before["resources"])
-            keys[run.name] = (resources, before["directory"], before["job"].startswith("local-"))
+            keys[run.name] = (resources, before["directory"], records[run.name].is_local)
         groups.setdefault(keys[run.name], []).append(run)
     return groups

@@ -43,6 +43,11 @@ class Record:
         return self.submitted["job"] if self.submitted else None
 
     @property
+    def is_local(self) -> bool:
+        """Whether the last job was one of --local."""
+        return self.job is not None and self.job.startswith("local-")
+
+    @property
     def log(self) -> Path | None:
         """Output of the first process of the last job, all attempts one after another; None before its submission."""
         if self.submitted is None:

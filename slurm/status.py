@@ -103,7 +103,7 @@ def cancel(runs_dir: Path, names: tuple[str, ...]) -> int:
         ConfigError: a name does not exist, or Slurm refuses.
     """
     live = [state.record for state in survey(record.find(runs_dir, names)) if state.state in LIVE]
-    here = [each for each in live if each.job and each.job.startswith("local-")]
+    here = [each for each in live if each.is_local]
     numbers = [each.job for each in live if each.job and each not in here]
     if numbers:
         scheduler.cancel(numbers)

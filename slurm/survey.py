@@ -52,15 +52,12 @@ def survey(records: Sequence[Record]) -> list[RunState]:
         ConfigError: Slurm is there and does not answer.
     """
     finished = {each.name for each in records if is_finished(each.folder)}
+    in_slurm = [each for each in records if each.name not in finished and each.job and not each.is_local]
     queue: dict[str, scheduler.Job] = {}
-    for user in {_owner(each.folder) for each in records if each.name not in finished and each.job}:
+    for user in {_owner(each.folder) for each in in_slurm}:
         queue |= scheduler.queued(user)
-    gone = [
-        each.job
-        for each in records
-        if each.name not in finished and each.job and each.job not in queue and not each.job.startswith("local-")
-    ]
-    ends = scheduler.ended(job.split("_")[0] for job in gone) if gone else {}
+    gone = [each.job.split("_")[0] for each in in_slurm if each.job and each.job not in queue]
+    ends = scheduler.ended(gone) if gone else {}
     raw = {job.raw for job in queue.values()}
     states: dict[str, RunState] = {}
     for each in records:

@@ -44,7 +44,7 @@ def interrupted(slurm, slow_run, tmp_path_factory):
     command("scancel", "--signal=USR2", job(runs.early))
     for run in (runs.signalled, runs.by_hand, runs.killed):
         wait_for(lambda run=run: last_step(run) >= 5, "five steps", run)
-    command("scancel", "--signal=USR2", job(runs.signalled))
+    command("scancel", "--signal=TERM", job(runs.signalled))  # all that preemption sends on many clusters
     command("scontrol", "requeue", job(runs.by_hand))
     os.kill(lock.owner(runs.killed.folder)["pid"], 9)
     wait_for(lambda: state(runs.killed).state == "failed", "failure", runs.killed)
