@@ -169,7 +169,9 @@ def _metrics_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _check_number(where: str, task: str, name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UnusableRun(f"{where}: {name} is {value}, not a finite number")
-    # Whatever is evaluated after pre-training is a percentage: accuracy, average precision, intersection over union.
+    if name.startswith("num_"):
+        return
+    # Whatever else is evaluated after pre-training is a percentage: accuracy, average precision, intersection over union.
     if task != "pretrain" and "loss" not in name and not 0 <= value <= 100:
         raise UnusableRun(f"{where}: {name} is {value}, outside 0 to 100 percent")
 

@@ -24,7 +24,7 @@ TINY = "test_resnet.r160_in1k"  # timm's own smallest ResNet, 0.5 M parameters
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "demo"
-    write_demo_data(folder, num_train=40, num_val=20, seed=0)
+    write_demo_data(folder, num_train=40, num_val=110, seed=0)
     return folder / "imagenet"
 
 
@@ -129,6 +129,7 @@ def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tm
     )
     assert done.returncode == 0, done.stderr + (run / "output.log").read_text()
     assert "scratch" in done.stdout
+    assert "not in the table" not in done.stdout
     assert (run / "finished.json").exists()
     assert list((tmp_path / "runs").glob(f"demo-{TINY}*.md"))
 
