@@ -9,7 +9,7 @@ IMAGENET ?=
 COCO    ?=
 ADE20K  ?=
 PYTHON  ?= python3.11
-PYTEST  ?= -n 2 --dist loadfile
+PYTEST  ?= -n 2 --dist loadfile -m "not slurm"
 PIP     ?= -q --disable-pip-version-check
 BIN     := .venv/bin
 STAMP   := .venv/.complete
@@ -54,7 +54,7 @@ test-slurm: $(STAMP) ## run the Slurm tests on a Slurm of their own; installs De
 	@command -v slurmctld >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
 	  { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	  slurmctld slurmd slurm-client munge >/dev/null; } || echo "Slurm cannot be installed here: its tests are skipped"
-	@$(BIN)/python -m pytest tests/slurm -m slurm -rs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST) tests/slurm -m slurm -rs
 
 check: $(STAMP) ## what CI runs: format, lint, types, tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
