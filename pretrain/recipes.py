@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 import timm
 
-from backbones import find_architecture
+from backbones import build_backbone, find_architecture
 from engine.errors import ConfigError
 from pretrain.config import (
     DataConfig,
@@ -472,9 +472,9 @@ def demo(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
     enters at stride 32 (A2MIM on ConvNeXt) a cell cannot be smaller than the published 32 pixels: then 128 pixels.
     """
     config = for_model(model, method)
-    family = _family(model)
-    image_size, cell_size = (128, 32) if method == "a2mim" and family == "convnext" else (64, 16)
-    rate = 1e-3 if family in ("vit", "swin", "convnext") else 4e-3
+    stride = build_backbone(model, image_size=128).entry(config.token.stage).stride
+    image_size, cell_size = (64, 16) if stride <= 16 else (128, 32)
+    rate = 1e-3 if _family(model) in ("vit", "swin", "convnext") else 4e-3
     return replace(
         config,
         epochs=4,

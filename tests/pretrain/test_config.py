@@ -10,7 +10,7 @@ from pretrain.build import build_model
 from pretrain.config import LossConfig, MaskConfig, OptimizerConfig, PretrainConfig, ScheduleConfig, TokenConfig
 from pretrain.recipes import RECIPES, demo
 
-GOOD = demo()
+GOOD = replace(demo(), image_size=128, mask=MaskConfig(cell_size=32))
 
 BAD = {
     "mask.mask_ratio is 1.0": {"mask": MaskConfig(mask_ratio=1.0)},
