@@ -270,12 +270,11 @@ class TorchvisionPredictor:
     def _results(self, sample: dict[str, Any], output: dict[str, Tensor]) -> list[Result]:
         size = (sample["height"], sample["width"])
         boxes = resize_boxes(output["boxes"].float(), sample["image"].shape[-2:], size)
-        corners = boxes.cpu()
-        corners[:, 2:] -= corners[:, :2]
+        sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)  # x, y, width, height
         scores, labels = output["scores"].float().tolist(), (output["labels"] - self.first_label).tolist()
         results: list[Result] = [
             {"image_id": sample["image_id"], "label": label, "bbox": box, "score": score}
-            for label, box, score in zip(labels, corners.tolist(), scores, strict=True)
+            for label, box, score in zip(labels, sides.tolist(), scores, strict=True)
         ]
         if "masks" in output and results:
             masks = paste_masks_in_image(output["masks"].float(), boxes, size)[:, 0] >= _MASK_THRESHOLD

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from detection.encoder import C4Encoder, build_encoder
 from detection.framework import load_framework
 from detection.grouping import GroupedPlan
 from detection.optimizer import build_optimizer
+from detection.samples import decode_mask
 from detection.train import start_from
 from engine.errors import ConfigError
 from engine.sampler import SampleKey
@@ -115,6 +117,9 @@ def test_detections_are_in_pixels_of_the_file_and_sorted_into_its_classes(root, 
     val = read_split(root, "val", training=False, masks=True)
     config = replace(config, image_size=60, heads=replace(config.heads, score_threshold=0.0))
     detector = library.build(config, build_encoder(config), 3).eval()
+    heads = detector.roi_heads
+    predictor = heads.mask_predictor.mask_fcn_logits if framework == "torchvision" else heads.mask_head.predictor
+    torch.nn.init.constant_(predictor.bias, 50.0)  # every mask fills its box
     samples = library.samples(val, config, False, None)
     with torch.no_grad():
         results = library.predictor(config, None)(detector, [samples[SampleKey(0, i)] for i in range(2)])
@@ -125,7 +130,11 @@ def test_detections_are_in_pixels_of_the_file_and_sorted_into_its_classes(root, 
         x, y, width, height = result["bbox"]
         assert -1e-3 <= x <= x + width <= 64 + 1e-3
         assert -1e-3 <= y <= y + height <= 48 + 1e-3
-        assert list(result["segmentation"]["size"]) == [48, 64]
+        mask = decode_mask(result["segmentation"], 48, 64)
+        rows, columns = np.nonzero(mask)
+        if width > 3 and height > 3:
+            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert found == pytest.approx([x, y, x + width, y + height], abs=1.6)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -24,11 +24,12 @@ from detection.recipes import RECIPES
 from detection.train import loop_settings, train
 from detection.visualize import load_detector
 from detection.visualize import main as visualize
+from engine.cli import main
 from engine.config import config_hash, to_dict
 from engine.errors import ConfigError, DataError, StopRequested
 from engine.run import prepare
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read, tiny_config, write
-from tests.helpers import ROOT, assert_same_bytes, environment, run_module
+from tests.helpers import ROOT, assert_same_bytes, environment
 
 
 @pytest.fixture(scope="module")
@@ -268,16 +269,19 @@ def test_a_batch_that_does_not_divide_into_accumulation_is_refused(root, tmp_pat
         train(tiny_config(root, accumulation=3), tmp_path / "run")
 
 
-def test_the_command_trains_and_prints_its_metrics(root, tmp_path):
-    outcome = run_module(
-        *("detection", "demo", "--model", "test_resnet", "--run-dir", tmp_path / "run", "--data.root", root),
-        *("--init", "none", "--iterations", "3", "--schedule.warmup-iterations", "1", "--batch-size", "4"),
+def test_the_command_trains_and_prints_its_metrics(root, tmp_path, capsys):
+    arguments = (
+        *("demo", "--model", "test_resnet", "--run-dir", tmp_path / "run", "--data.root", root, "--init", "none"),
+        *("--iterations", "3", "--schedule.warmup-iterations", "1", "--batch-size", "4"),
     )
-    assert outcome.returncode == 0, outcome.stderr
-    metrics = json.loads(outcome.stdout.splitlines()[-1])
+    with pytest.raises(SystemExit) as left:
+        main("detection", RECIPES, train, [str(argument) for argument in arguments])
+    assert left.value.code == 0
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"box_AP", "mask_AP"} <= metrics.keys()
-    assert "peak learning rate" in outcome.stderr
-    assert "crowds 1" in outcome.stderr
+    effective = json.loads((tmp_path / "run" / "environment.json").read_text())["effective"]
+    assert effective["global_batch"] == 4
+    assert effective["steps"] == 6  # of half the recipe's batch: the linear rule
 
 
 def test_a_folder_without_a_finished_run_cannot_be_drawn(tmp_path, capsys):
