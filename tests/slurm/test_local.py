@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from engine import lock
 from slurm import record
 from slurm.__main__ import main
-from slurm.launch import recorded_run
+from slurm.arrays import Run
 from slurm.local import run_local
 from slurm.resources import Resources
 from tests.engine.tiny_task import TinyConfig, TinyData
@@ -22,24 +23,28 @@ from tests.slurm.conftest import clean
 from tests.slurm.runs import CPU, events, last_step, state, tiny_run, wait_for
 from tests.slurm.tiny.train import train
 
-HERE = "import sys; from tests.slurm.test_local import in_background; in_background(*sys.argv[1:])"
-
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
     clean(monkeypatch)
 
 
-def in_background(folder: str, hours: str, max_timeouts: str) -> None:
-    """What a process of its own does in the tests below: run a prepared folder."""
-    run = recorded_run(record.read(Path(folder)))
-    resources = Resources(gpus_per_node=0, time=float(hours), max_timeouts=int(max_timeouts))
-    sys.exit(run_local([run], resources, runs_dir=run.folder.parent, label="tiny"))
+def start(run: Run, *, hours: float = 1.0, max_timeouts: int = 5) -> multiprocessing.Process:
+    """Run a prepared folder from a process of its own, forked because importing torch again takes seconds."""
+    resources = Resources(gpus_per_node=0, time=hours, max_timeouts=max_timeouts)
+
+    def body() -> None:
+        os.setsid()
+        sys.exit(run_local([run], resources, runs_dir=run.folder.parent, label="tiny"))
+
+    process = multiprocessing.get_context("fork").Process(target=body)
+    process.start()
+    return process
 
 
-def start(folder: Path, *, hours: float = 1.0, max_timeouts: int = 5) -> subprocess.Popen:
-    command = [sys.executable, "-c", HERE, str(folder), str(hours), str(max_timeouts)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), start_new_session=True)
+def end(process: multiprocessing.Process, seconds: float = 90) -> int | None:
+    process.join(seconds)
+    return process.exitcode
 
 
 def signal_all(run) -> None:
@@ -67,24 +72,24 @@ def test_children_follow_their_parent_and_only_a_failed_parents_are_left_out(tmp
 
 def test_a_signal_to_every_process_of_a_run_saves_once_and_continues_to_the_same_bytes(tmp_path):
     run, undisturbed = (tiny_run(tmp_path / name, slow=0.2, num_workers=2, log_every=1) for name in ("a", "b"))
-    process = start(run.folder)
+    process = start(run)
     wait_for(lambda: last_step(run) >= 5, "five steps", run)
     signal_all(run)
     train(TinyConfig(slow=0.2, log_every=1, data=TinyData(num_workers=2)), undisturbed.folder, resume=True)
-    assert process.wait(timeout=90) == 0
+    assert end(process) == 0
     assert events(run) == ["started", "preempted", "started"]
     assert_same_bytes(undisturbed.folder, run.folder)
 
 
 def test_a_run_that_times_out_too_often_stops_with_its_state_saved_and_says_how_to_go_on(tmp_path):
     """With a limit of six minutes submitit takes every signal for a time-out, which is why launch refuses it."""
-    run = tiny_run(tmp_path / "run", slow=0.5, log_every=1)
-    process = start(run.folder, hours=0.1, max_timeouts=1)
+    run = tiny_run(tmp_path / "run", slow=0.3, log_every=1)
+    process = start(run, hours=0.1, max_timeouts=1)
     wait_for(lambda: last_step(run) >= 2, "two steps", run)
     signal_all(run)
     wait_for(lambda: events(run).count("started") == 2 and last_step(run) >= 5, "the second start", run)
     signal_all(run)
-    assert process.wait(timeout=60) == 1
+    assert end(process) == 1
     assert events(run) == ["started", "timed out", "started", "timed out", "failed"]
     error = json.loads((run.folder / "error.json").read_text())
     assert error["message"].startswith("timed-out too many times. The state is saved: python -m slurm retry run ")
