@@ -171,7 +171,7 @@ def _check_number(where: str, task: str, name: str, value: Any) -> None:
         raise UnusableRun(f"{where}: {name} is {value}, not a finite number")
     if name.startswith("num_"):
         return
-    # Whatever else is evaluated after pre-training is a percentage: accuracy, average precision, intersection over union.
+    # What else is evaluated after pre-training is a percentage: accuracy, average precision, intersection over union.
     if task != "pretrain" and "loss" not in name and not 0 <= value <= 100:
         raise UnusableRun(f"{where}: {name} is {value}, outside 0 to 100 percent")
 
