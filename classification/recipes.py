@@ -225,14 +225,14 @@ def linear_probe(model: str = "r50") -> ClassificationConfig:
 
 
 def demo(model: str = "r50") -> ClassificationConfig:
-    """Six epochs at 64 pixels, small enough for two CPU cores: shows that everything works, measures nothing.
+    """Four epochs at 64 pixels, small enough for two CPU cores: shows that everything works, measures nothing.
 
     Source: none; light augmentation and AdamW, for the generated scenes of `python -m benchmarks demo-data`.
-    Expected: R50 20 to 30 %, chance being 10 %. Cost: about two minutes for R50 on one CPU core.
+    Expected: R50 20 to 30 %, chance being 10 %. Cost: about two minutes for R50 on one of two busy CPU cores.
     """
     return ClassificationConfig(
         model=model,
-        epochs=6,
+        epochs=4,
         batch_size=16,
         image_size=64,
         checkpoint_every=100,

@@ -156,12 +156,12 @@ def demo(model: str = "r50") -> SegmentationConfig:
     mode: Literal["whole", "slide"] = "slide" if model.startswith(("vit", "deit", "beit")) else "whole"
     return SegmentationConfig(
         model=model,
-        iterations=160,
+        iterations=140,
         batch_size=8,
         image_size=96,
-        checkpoint_every=80,
+        checkpoint_every=200,
         log_every=10,
-        evaluate_every=160,
+        evaluate_every=200,
         data=DataConfig(num_workers=1, evaluation_batch_size=20),
         augment=AugmentConfig(resize_ratio=(0.75, 1.5), photometric=False),
         head=HeadConfig(channels=128, aux_channels=0),
