@@ -99,7 +99,7 @@ def _describe(stages: Sequence[Stage], resources: Resources, how: LaunchHow) -> 
     states = look(runs)
     choice = choose(runs, states, wanted_states(how))
     queued = queued_jobs(states)
-    arrays = plan(choice.start, queued=queued, limit=_array_limit(how))
+    arrays = plan(choice.start, queued=queued, limit=_array_limit())
     for k, array in enumerate(arrays):
         waits = "starts at once"
         if array.follows is not None:
@@ -119,10 +119,11 @@ def _describe(stages: Sequence[Stage], resources: Resources, how: LaunchHow) -> 
     return 0
 
 
-def _array_limit(how: LaunchHow) -> int:
-    if how.local or not scheduler.available():
+def _array_limit() -> int:
+    try:
+        return scheduler.max_array_size()
+    except ConfigError:  # no Slurm here, or one that does not answer: the plan is as good with its default
         return scheduler.DEFAULT_MAX_ARRAY_SIZE
-    return scheduler.max_array_size()
 
 
 def _num_images(stages: Sequence[Stage]) -> int:
