@@ -95,7 +95,8 @@ def storage_errors(folder: Path, need: int = 0) -> Iterator[None]:
     Raises:
         CheckpointError: for any OSError in the block, or beforehand if the space does not suffice.
     """
-    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
     if free < need:
         raise CheckpointError(f"no space: need {need / 1e9:.2f} GB, have {free / 1e9:.2f} GB at {folder}")
     try:

@@ -5,12 +5,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from engine import config
 from engine.errors import ConfigError, DataError
-from engine.run import open_run
+from engine.run import open_run, prepare
 from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, TinyData, train
 from tests.helpers import run_module
@@ -75,6 +76,12 @@ def test_a_folder_whose_run_never_started_may_be_used_again(tmp_path):
     assert not (tmp_path / "run/error.json").exists()
     with pytest.raises(ConfigError, match="is not empty"):
         train(TinyConfig(steps=2), tmp_path / "run")
+
+
+def test_a_run_may_be_prepared_in_folders_that_do_not_exist_yet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare(Path("some/where/run"), TinyConfig(steps=2), package="tiny", recipe="tiny")
+    assert train(TinyConfig(steps=2), Path("some/where/run"), resume=True)
 
 
 def test_a_run_in_use_is_refused_and_a_dead_owner_replaced(tmp_path):
