@@ -34,9 +34,10 @@ def gpu_hours(stage: Stage, num_images: int = IMAGENET_IMAGES) -> float:
 @functools.cache
 def forward_flops(model: str, image_size: int) -> tuple[float, bool]:
     """(floating-point operations of one image's forward pass, whether the encoder is convolutional)."""
-    encoder = build_backbone(model, image_size=image_size).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        encoder(torch.zeros(1, 3, image_size, image_size))
+    with torch.device("meta"), torch.no_grad():  # shapes without numbers: nothing is initialised or computed
+        encoder = build_backbone(model, image_size=image_size).eval()
+        with FlopCounterMode(display=False) as counter:
+            encoder(torch.zeros(1, 3, image_size, image_size))
     return float(counter.get_total_flops()), encoder.is_cnn
 
 

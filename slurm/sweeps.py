@@ -42,7 +42,7 @@ class Sweep:
 def paper_table() -> Sweep:
     """Every model with published pre-training recipes of both methods, one seed: the papers' ImageNet table.
 
-    Cost: about 33 runs, thousands of GPU-hours; --dry-run adds them up for your choice of models.
+    Cost: 50 runs, about 5,600 A100-hours as estimated by --dry-run, which adds them up for your choice of models.
     """
     return Sweep(models=(*cnn().models, "vit_s", "vit_b", "vit_l"))
 
