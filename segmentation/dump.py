@@ -22,7 +22,7 @@ from segmentation.mmseg_adapter import dataset_config, evaluation_pipeline, mode
 _HEAD = '''"""Written by `python -m segmentation --dump-config`. Needs the suite's packages on PYTHONPATH.
 
 batch_size is what one process trains with: divide it by the number of processes. mmengine 0.10.7 cannot resume its own
-checkpoints with torch 2.6 or newer.
+checkpoints with torch 2.6 or newer; its fork onedl-mmengine 0.10.12 can.
 """
 '''
 
