@@ -3,9 +3,9 @@
 Four of its heads import compiled operators at module level, which the pure-Python mmcv-lite lacks. None of ours uses
 them, so while `mmcv.ops` is imported a stand-in takes the place of the compiled module.
 
-The maintained forks (onedl-mmsegmentation 1.4.2, onedl-mmengine 0.10.12, onedl-mmcv 2.3.6 without its compiled part) keep
-these import names and work in their place: runs, evaluation and dumped configurations were tried. The official packages
-are the ones installed and tested throughout, because onedl-mmcv comes as source only and wants a compiler.
+The maintained forks (onedl-mmsegmentation 1.4.2, onedl-mmengine 0.10.12, onedl-mmcv 2.3.6 without its compiled part)
+keep these import names and work in their place: runs, evaluation and dumped configurations were tried. The official
+packages are the ones installed and tested, because onedl-mmcv comes as source only and compiles its operators.
 """
 
 import importlib
