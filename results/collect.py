@@ -13,9 +13,10 @@ from results.runfolder import FinishedRun, UnusableRun, read_run
 
 # Of a row; the documentation of each is collect's.
 COLUMNS = (
-    "task", "model", "recipe", "variant", "data", "method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant",
-    "pretrain_seed", "seed", "metric", "value", "seconds", "pretrain_seconds", "images_per_second",
-    "peak_memory_bytes", "unreadable", "run",
+    "task", "dataset", "data", "model", "parameters", "recipe", "epochs", "variant", "probe", "framework", "method",
+    "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "pretrain_seed", "seed", "metric", "value", "seconds",
+    "pretrain_seconds", "devices", "device", "images_per_second", "peak_memory_bytes", "unreadable", "config_hash",
+    "commit", "run",
 )  # fmt: skip
 
 _ABSENT = "not a setting"  # of the version of the suite that made the run
@@ -41,8 +42,11 @@ def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejecte
     Returns:
         The rows, with COLUMNS: `variant` are the settings in which a run differs from others of the same task, model
         and recipe ("" if in none), as "epochs=2 drop_path=0.1", and `pretrain_variant` likewise for the run it started
-        from; `data` tells data sets apart; `seconds` are of training; `unreadable` counts images skipped, before and
-        in the run. Then the folders that were left out: unfinished, failed, edited or impossible ones, and copies.
+        from; `dataset` is the published data set with as many images, or "N + M images"; `data` tells image sets
+        apart; `parameters` of the network with its classifier, where the run recorded them; `epochs` are iterations
+        in detection and segmentation; `probe` whether the encoder was frozen; `seconds` are of training, on `devices`
+        devices at once; `unreadable` counts images skipped, before and in the run; `commit` is the suite's. Then the
+        folders that were left out: unfinished, failed, edited or impossible ones, and copies.
 
     Raises:
         DataError: a folder does not exist.
@@ -137,12 +141,19 @@ def _varying(members: list[dict[str, Any]]) -> list[str]:
 
 
 def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[str, Any]]:
+    probe = run.config.get("freeze") == "encoder"
+    trained = (run.environment.get("effective") or {}).get("trainable_parameters")
     shared = {
         "task": run.task,
-        "model": run.config.get("model"),
-        "recipe": run.recipe,
-        "variant": variant,
+        "dataset": run.dataset,
         "data": run.data,
+        "model": run.config.get("model"),
+        "parameters": None if probe else trained,
+        "recipe": run.recipe,
+        "epochs": run.config.get("epochs", run.config.get("iterations")),
+        "variant": variant,
+        "probe": probe,
+        "framework": run.framework,
         "method": run.start.method,
         "pretrain_recipe": run.start.recipe,
         "pretrain_epochs": run.start.epochs,
@@ -151,9 +162,13 @@ def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[st
         "seed": run.config.get("seed"),
         "seconds": run.seconds,
         "pretrain_seconds": run.start.seconds,
+        "devices": run.environment.get("world_size"),
+        "device": run.environment.get("device") or "",
         "images_per_second": run.images_per_second,
         "peak_memory_bytes": run.peak_memory_bytes,
         "unreadable": run.unreadable + run.start.unreadable,
+        "config_hash": run.config_hash,
+        "commit": run.environment.get("git_commit") or "",
         "run": str(run.run_dir),
     }
     return [{**shared, "metric": name, "value": value} for name, value in run.metrics.items()]

@@ -18,6 +18,14 @@ NOT_SETTINGS = {
     "deterministic",
 }  # fmt: skip
 
+# (task, training images, validation images, classes where the task records them) -> name in results/published.
+DATASETS = {
+    ("classification", 1281167, 50000, 1000): "ImageNet-1K",
+    ("detection", 117266, 5000, None): "COCO 2017",  # training images with an object
+    ("detection", 118287, 5000, None): "COCO 2017",
+    ("segmentation", 20210, 2000, None): "ADE20K",
+}
+
 
 class UnusableRun(Exception):
     """A run whose numbers must not reach a table. Its text is the reason."""
@@ -49,8 +57,16 @@ class Start:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with its results. `settings` are the flattened configuration but for NOT_SETTINGS; `data` names the images
-    (a digest of names and sizes where the run recorded one, else their folder)."""
+    """A run with its results.
+
+    Args:
+        settings: the flattened configuration but for NOT_SETTINGS.
+        data: tells image sets apart: a digest of names and sizes where the run recorded one, else their folder.
+        dataset: what people call them: see `_dataset`.
+        config_hash: of the whole configuration.
+        framework: of the detector, "torchvision" or "detectron2"; "" where the run did not record one.
+        environment: environment.json; {} without one.
+    """
 
     run_dir: Path
     task: str
@@ -58,6 +74,10 @@ class FinishedRun:
     config: dict[str, Any]
     settings: dict[str, Any]
     data: str
+    dataset: str
+    config_hash: str
+    framework: str
+    environment: dict[str, Any]
     start: Start
     metrics: dict[str, float]
     seconds: float
@@ -85,6 +105,10 @@ def read_run(run_dir: Path) -> FinishedRun:
         config=config,
         settings=_settings(config),
         data=_data(run_dir, config),
+        dataset=_dataset(task, summary),
+        config_hash=str(summary["config_hash"]),
+        framework=str(summary.get("framework") or ""),
+        environment=_environment(run_dir),
         start=_start(run_dir, task, config),
         metrics=_checked_metrics(run_dir, task, summary),
         seconds=float(summary.get("seconds") or 0.0),
@@ -127,6 +151,23 @@ def _data(run_dir: Path, config: dict[str, Any]) -> str:
     if (run_dir / "data.json").is_file():
         return config_hash(_read_json(run_dir / "data.json"))[:8]
     return str(config.get("data", {}).get("root", ""))
+
+
+def _dataset(task: str, summary: dict[str, Any]) -> str:
+    """The published data set with as many images (and classes) as the run counted, else those counts as text."""
+    counts = tuple(summary.get(name) for name in ("num_train", "num_val", "num_classes"))
+    known = DATASETS.get((task, *counts))
+    if known or None in counts[:2]:
+        return known or ""
+    return f"{counts[0]} + {counts[1]} images"
+
+
+def _environment(run_dir: Path) -> dict[str, Any]:
+    # Only describes the run: without it the numbers are the same.
+    try:
+        return _read_json(run_dir / "environment.json")
+    except UnusableRun:
+        return {}
 
 
 def _checked_metrics(run_dir: Path, task: str, summary: dict[str, Any]) -> dict[str, float]:
