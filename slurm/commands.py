@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from engine.cli import parse
+from engine.cli import Command, parse
 from engine.errors import ConfigError
 from engine.run import prepare
 from slurm.arrays import Run
@@ -51,8 +51,7 @@ def run(arguments: list[str]) -> int:
     check_batches({folder.name: command.config}, resources, local=how.local)
     one = Run(folder, package, num_workers=command.config.data.num_workers)
     if how.dry_run:
-        print(f"{folder}: {command.recipe} as one job of {resources.num_tasks} processes, at once")
-        return 0
+        return _describe(one, command, resources, how)
     require_slurm(how.local)
     with one_at_a_time(runs_dir):
         prepare(folder, command.config, package=package, recipe=command.recipe)
@@ -62,6 +61,19 @@ def run(arguments: list[str]) -> int:
         if not how.local:
             return start(choice.start, states, resources, Target(runs_dir, folder.name))
     return start(choice.start, states, resources, Target(runs_dir, folder.name, local=True))
+
+
+def _describe(one: Run, command: Command, resources: Resources, how: How) -> int:
+    """Print the job and its cost; writes nothing."""
+    choice = choose([one], look([one]), wanted_states(how))
+    print(f"{one.folder}: {command.recipe} as one job of {resources.num_tasks} processes, starts at once")
+    print(choice.describe())
+    if choice.start and hasattr(command.config, "model"):
+        from benchmarks.plan import Stage  # imports every task package
+        from slurm.estimate import estimate
+
+        print(estimate([Stage(one.name, one.package, command.recipe, command.config)], resources.num_tasks))
+    return 0
 
 
 def wanted_states(how: How) -> set[str]:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import submitit
+from submitit.helpers import environment_variables
 
 from benchmarks.progress import is_finished
 from engine.errors import STOPPED_EXIT_CODE
@@ -21,7 +22,7 @@ from slurm import record
 from slurm.arrays import Run
 from slurm.job import RunJob
 from slurm.resources import Resources
-from slurm.submit import PATIENT_PYTHON, ROOT, note_submission
+from slurm.submit import PATIENT_PYTHON, ROOT, ignoring_signals, note_submission
 
 log = logging.getLogger("mim")
 POLL_S = 0.2
@@ -42,7 +43,7 @@ def run_local(runs: Sequence[Run], resources: Resources, *, runs_dir: Path, labe
     """
     folder = runs_dir.absolute() / "slurm" / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     sweep = _Sweep(list(runs), resources, folder)
-    with _here(), sweep.stopping_on_signals():
+    with sweep.stopping_on_signals():
         while sweep.waiting or sweep.active:
             sweep.collect()
             sweep.start_ready()
@@ -108,13 +109,12 @@ class _Sweep:
             gpus_per_node=self.resources.gpus_per_node,
             stderr_to_stdout=True,
         )
+        path = f"{ROOT}:{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(ROOT)
+        threads = os.environ.get("OMP_NUM_THREADS", self.resources.threads(run.num_workers))
         # A Ctrl-C reaches the whole group of the terminal. submitit's controller would kill its tasks on it; it
         # inherits that the signal is ignored, while the run has a handler of its own and saves.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with ignoring_signals(signal.SIGINT), environment_variables(PYTHONPATH=path, OMP_NUM_THREADS=threads):
             job = executor.submit(RunJob(run.folder))
-        finally:
-            signal.signal(signal.SIGINT, previous)
         note_submission(run, f"local-{job.job_id}", self.resources, logs=self.folder, host=platform.node())
         return job
 
@@ -138,17 +138,3 @@ class _Sweep:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-@contextmanager
-def _here() -> Iterator[None]:
-    """Let the jobs find this suite, wherever they were launched."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = f"{ROOT}:{before}" if before else str(ROOT)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before

@@ -16,7 +16,8 @@ class Resources:
     nodes: int = 1
     """Nodes of each job."""
     cpus_per_task: int | None = None
-    """CPU cores of each process; by default the run's loader processes and one."""
+    """CPU cores of each process; by default the run's loader processes and one. The process itself computes with as many
+    threads as its loader leaves cores, unless OMP_NUM_THREADS says otherwise."""
     mem_gb: int | None = None
     """Memory of each node in GB, or the cluster's default."""
     time: float = 24.0
@@ -42,6 +43,14 @@ class Resources:
     def num_tasks(self) -> int:
         """Processes that train a run together."""
         return self.nodes * max(self.gpus_per_node, 1)
+
+    def cores(self, num_workers: int) -> int:
+        """CPU cores of each process, for a run with so many loader processes."""
+        return self.cpus_per_task or 1 + num_workers
+
+    def threads(self, num_workers: int) -> int:
+        """Threads a process computes with, which on CPUs decide the last bits of its results."""
+        return max(self.cores(num_workers) - num_workers, 1)
 
     @property
     def minutes(self) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -55,16 +56,17 @@ def submit(
             _forget_dead_owner(run.folder)
         name = f"{label}-{array.package}"
         executor = _executor(logs / f"{k:02d}-{array.package}", resources, array, name, array.dependency(numbers))
-        try:
-            with _outside_of_jobs():
-                jobs = executor.submit_array([RunJob(run.folder) for run in array.runs])
-        except (FailedSubmissionError, FailedJobError, OSError) as error:
-            done = sum(len(earlier.runs) for earlier in arrays[:k])
-            raise ConfigError(f"sbatch refused after {done} of {len(runs)} runs: {_last_line(error)}") from error
-        numbers[k] = jobs[0].job_id.split("_")[0]
-        for i, (run, job) in enumerate(zip(array.runs, jobs, strict=True)):
-            numbers[Position(k, i)] = job.job_id
-            note_submission(run, job.job_id, resources, logs=executor.folder)
+        with ignoring_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # no job without a note of it
+            try:
+                with _outside_of_jobs():
+                    jobs = executor.submit_array([RunJob(run.folder) for run in array.runs])
+            except (FailedSubmissionError, FailedJobError, OSError) as error:
+                done = sum(len(earlier.runs) for earlier in arrays[:k])
+                raise ConfigError(f"sbatch refused after {done} of {len(runs)} runs: {_last_line(error)}") from error
+            numbers[k] = jobs[0].job_id.split("_")[0]
+            for i, (run, job) in enumerate(zip(array.runs, jobs, strict=True)):
+                numbers[Position(k, i)] = job.job_id
+                note_submission(run, job.job_id, resources, logs=executor.folder)
     return len(arrays)
 
 
@@ -77,6 +79,7 @@ def note_submission(run: Run, job: str, resources: Resources, *, logs: Path, **m
 def _executor(
     folder: Path, resources: Resources, array: Array, name: str, dependency: str | None
 ) -> submitit.SlurmExecutor:
+    num_workers = max(run.num_workers for run in array.runs)
     executor = submitit.SlurmExecutor(folder, max_num_timeout=resources.max_timeouts, python=PATIENT_PYTHON)
     more: dict[str, Any] = {
         "requeue": True,
@@ -92,7 +95,7 @@ def _executor(
         nodes=resources.nodes,
         ntasks_per_node=max(resources.gpus_per_node, 1),
         gpus_per_node=resources.gpus_per_node or None,
-        cpus_per_task=resources.cpus_per_task or 1 + max(run.num_workers for run in array.runs),
+        cpus_per_task=resources.cores(num_workers),
         account=resources.account,
         qos=resources.qos,
         constraint=resources.constraint,
@@ -100,12 +103,27 @@ def _executor(
         signal_delay_s=resources.save_seconds,
         array_parallelism=resources.array_parallelism or DEFAULT_PARALLELISM,
         stderr_to_stdout=True,
-        setup=[f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}", *resources.setup],
+        setup=[
+            f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{resources.threads(num_workers)}}}",
+            *resources.setup,
+        ],
         # One rank's crash ends the others at once instead of after MIM_TIMEOUT_S.
         srun_args=["--kill-on-bad-exit=1"],
         additional_parameters=more,
     )
     return executor
+
+
+@contextmanager
+def ignoring_signals(*numbers: signal.Signals) -> Iterator[None]:
+    """Ignore signals for the moment; processes started meanwhile ignore them for good, or until they say otherwise."""
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

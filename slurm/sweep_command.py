@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import cost
 from benchmarks.plan import Stage, lay_out
 from engine.errors import ConfigError
 from slurm import scheduler
 from slurm.arrays import Run, plan
 from slurm.commands import How, parse_options, wanted_states
+from slurm.estimate import estimate
 from slurm.launch import (
     Target,
     announce,
@@ -27,8 +27,6 @@ from slurm.launch import (
 )
 from slurm.resources import Resources
 from slurm.sweeps import SWEEPS, expand, write_data
-
-DEMO_IMAGES = 800
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,9 +111,7 @@ def _describe(stages: Sequence[Stage], resources: Resources, how: LaunchHow) -> 
     print(choice.describe())
     print(f"each on {resources.nodes} nodes x {resources.gpus_per_node} GPUs, {resources.time:g} hours at a time")
     names = {run.name for run in choice.start}
-    wanted = [stage for stage in stages if stage.name in names]
-    if wanted:
-        print(cost.describe(wanted, resources.num_tasks, _num_images(wanted)))
+    print(estimate([stage for stage in stages if stage.name in names], resources.num_tasks))
     return 0
 
 
@@ -124,11 +120,3 @@ def _array_limit() -> int:
         return scheduler.max_array_size()
     except ConfigError:  # no Slurm here, or one that does not answer: the plan is as good with its default
         return scheduler.DEFAULT_MAX_ARRAY_SIZE
-
-
-def _num_images(stages: Sequence[Stage]) -> int:
-    """Of the demo's scenes if they are written, else of ImageNet: counting a million files takes minutes."""
-    first = next((stage for stage in stages if stage.package in ("pretrain", "classification")), None)
-    if first is None or first.recipe != "demo":
-        return cost.IMAGENET_IMAGES
-    return sum(1 for _ in Path(first.config.data.root, "train").glob("*/*")) or DEMO_IMAGES

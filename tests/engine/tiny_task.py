@@ -3,6 +3,7 @@ with batch norm and dropout, its own data drawn from the sample keys."""
 
 import dataclasses
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,9 @@ class TinyConfig:
     "STEP:SIGNAL - raise this signal in the process when the step's batch is used."
     slow: float = 0.0
     "Seconds to wait in each step."
+    hold: str = ""
+    """Steps, as in "0,7" - stay before the first step and in step 7 until RUN_DIR.go says a number as high, or the run
+    is asked to stop: tests interrupt where they mean to, however busy the machine."""
     data: TinyData = TinyData()
 
     def problems(self) -> list[str]:
@@ -127,6 +131,8 @@ def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, acc
             if config.signal_at and config.signal_at.split(":")[0] == str(step):
                 os.kill(os.getpid(), int(config.signal_at.split(":")[1]))
             time.sleep(config.slow)
+            if model.training:
+                _hold(config, step, run_dir)
             logits = model(batch["image"]).float()
             value = nn.functional.cross_entropy(logits, batch["label"])
             if step == config.poison_step and rank() == config.poison_rank:
@@ -142,11 +148,21 @@ def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, acc
             labels = torch.arange(16) % 4
             return {"accuracy": float((model(x).argmax(1) == labels).float().mean())}
 
+        _hold(config, 0, run_dir)
         metrics = run_loop(
             run, model, optimizer=optimizer, batches=batches, loss=loss, settings=settings, evaluate=evaluate
         )
         run.finish(metrics)
         return metrics
+
+
+def _hold(config: TinyConfig, step: int, run_dir: Path) -> None:
+    if str(step) not in config.hold.split(","):
+        return
+    go = run_dir.with_name(f"{run_dir.name}.go")
+    flag = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # engine.stop's, which the handler belongs to
+    while not getattr(flag, "asked", False) and not (go.exists() and int(go.read_text() or 0) >= step):
+        time.sleep(0.02)
 
 
 def tiny(style: str = "plain") -> TinyConfig:

@@ -67,7 +67,7 @@ FirstJobId={first_job}
 MaxArraySize=1001
 MaxJobCount=5000
 MinJobAge=86400
-KillWait=10
+KillWait=60
 InactiveLimit=0
 ReturnToService=2
 """
@@ -112,11 +112,11 @@ class Cluster:
         munge = ("--socket", self.root / "munge.socket", "--key-file", self.root / "munge.key")
         files = [f"--{kind}-file={self.root}/munged.{kind}" for kind in ("pid", "log", "seed")]
         self._spawn("munged", "--foreground", "--force", "--num-threads=2", *munge, *files)
-        self._wait("munged", 10, lambda: self._answers("munge", "-S", str(self.root / "munge.socket"), "-n"))
+        self._wait("munged", 60, lambda: self._answers("munge", "-S", str(self.root / "munge.socket"), "-n"))
         self._spawn("slurmctld", "-D", "-c", "-i")
         for node in NODES:
             self._spawn("slurmd", "-D", "-N", node, name=f"slurmd-{node}")
-        self._wait("idle nodes", 60, self._is_up)
+        self._wait("idle nodes", 300, self._is_up)
         exports = "".join(f"export {name}={value}\n" for name, value in self.environment.items())
         (self.root / "environment").write_text(exports)
         return self
@@ -168,7 +168,7 @@ class Cluster:
 
     def _run(self, *command: str) -> "subprocess.CompletedProcess[str]":
         environment = {**_clean_environment(), **self.environment}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
     def _answers(self, *command: str) -> bool:
         return (self.root / "slurm.conf").is_file() and self._run(*command).returncode == 0

@@ -15,6 +15,7 @@ from slurm.survey import RunState, survey
 from tests.engine.tiny_task import TinyConfig, TinyData
 
 PACKAGE = "tests.slurm.tiny"
+PATIENCE_S = 300  # a machine may be busy with other things; what is waited for takes seconds
 CPU = Resources(gpus_per_node=0, time=1.0)
 
 
@@ -44,7 +45,18 @@ def last_step(run: Run) -> int:
     return json.loads(lines[-1])["step"] if lines else -1
 
 
-def wait_for(condition: Callable[[], Any], what: str, run: Run | None = None, seconds: float = 90) -> None:
+def let_go(*runs: Run, step: int = 99) -> None:
+    """Let runs pass where their `hold` keeps them (tests/engine/tiny_task.py), up to a step."""
+    for run in runs:
+        run.folder.with_name(f"{run.name}.go").write_text(str(step))
+
+
+def wait_for_step(run: Run, step: int) -> None:
+    """Until a run that is held in the next step has done this one."""
+    wait_for(lambda: last_step(run) >= step, f"step {step}", run)
+
+
+def wait_for(condition: Callable[[], Any], what: str, run: Run | None = None, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -54,9 +66,9 @@ def wait_for(condition: Callable[[], Any], what: str, run: Run | None = None, se
         time.sleep(0.1)
 
 
-def wait_for_end(*runs: Run, seconds: float = 120) -> None:
+def wait_for_end(*runs: Run) -> None:
     for run in runs:
-        wait_for(lambda run=run: (run.folder / "finished.json").exists(), f"{run.name} finished", run, seconds)
+        wait_for(lambda run=run: (run.folder / "finished.json").exists(), f"{run.name} finished", run)
 
 
 def job(run: Run) -> str:

@@ -11,45 +11,65 @@ from slurm import record
 from slurm.__main__ import main
 from slurm.resources import Resources
 from tests.helpers import assert_same_bytes
-from tests.slurm.runs import events, job, last_step, state, submit_tiny, tiny_run, wait_for, wait_for_end
+from tests.slurm.runs import (
+    events,
+    job,
+    last_step,
+    let_go,
+    state,
+    submit_tiny,
+    tiny_run,
+    wait_for,
+    wait_for_end,
+    wait_for_step,
+)
 
 pytestmark = pytest.mark.slurm
 
 TWO_RANKS = Resources(gpus_per_node=2, time=1.0)
 TWO_NODES = Resources(gpus_per_node=1, nodes=2, partition="apart", time=1.0)
-# Slurm looks at its clock every 30 s and sends the signal up to 30 s early: 20 to 50 s after the start.
-ONE_MINUTE = Resources(gpus_per_node=0, partition="apart", time=1 / 60, save_seconds=10)
+# Of ten minutes, of which submitit takes every signal for a time-out. Slurm looks at its clock every 30 s.
+TEN_MINUTES = Resources(gpus_per_node=0, partition="apart", time=1 / 6, save_seconds=90)
+HELD = {"hold": "7", "log_every": 1}  # in step 7, with a checkpoint of step 4 behind it
 
 
 def command(*words: str) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=30).stdout
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.fixture(scope="module")
-def slow_run(slurm, tmp_path_factory):
-    """Under way while the other tests run: Slurm's own time limit needs most of a minute."""
-    run = tiny_run(tmp_path_factory.mktemp("limit") / "slow", steps=13, slow=4.0, log_every=1)
-    submit_tiny([run], ONE_MINUTE)
+def limited(slurm, tmp_path_factory):
+    """Under way while the other tests run: Slurm takes up to 30 s to notice a time limit."""
+    run = tiny_run(tmp_path_factory.mktemp("limit") / "limited", **HELD)
+    submit_tiny([run], TEN_MINUTES)
+    wait_for_step(run, 6)
+    minutes = int(command("squeue", "-h", "-j", job(run), "-o", "%M").split(":")[0])
+    command("scontrol", "update", f"JobId={job(run)}", f"TimeLimit={minutes + 2}")
     return run
 
 
 @pytest.fixture(scope="module")
-def interrupted(slurm, slow_run, tmp_path_factory):
+def interrupted(slurm, limited, tmp_path_factory):
     """Five equal runs with loader workers, as one array: one undisturbed, four interrupted."""
     root = tmp_path_factory.mktemp("interrupted")
     names = ("undisturbed", "early", "signalled", "by_hand", "killed")
-    runs = SimpleNamespace(**{name: tiny_run(root / name, num_workers=1, slow=0.3, log_every=1) for name in names})
+    held = {"hold": "0,7", "log_every": 1}
+    runs = SimpleNamespace(**{name: tiny_run(root / name, num_workers=1, **held) for name in names})
+    let_go(runs.undisturbed)
     submit_tiny([getattr(runs, name) for name in names])
     wait_for(lambda: "started" in events(runs.early), "start", runs.early)
     command("scancel", "--signal=USR2", job(runs.early))
     for run in (runs.signalled, runs.by_hand, runs.killed):
-        wait_for(lambda run=run: last_step(run) >= 5, "five steps", run)
+        let_go(run, step=0)
+        wait_for_step(run, 6)
     command("scancel", "--signal=TERM", job(runs.signalled))  # all that preemption sends on many clusters
     command("scontrol", "requeue", job(runs.by_hand))
     os.kill(lock.owner(runs.killed.folder)["pid"], 9)
     wait_for(lambda: state(runs.killed).state == "failed", "failure", runs.killed)
     runs.killed_state = state(runs.killed)
     command("scontrol", "requeue", job(runs.killed))  # Slurm starts the same pickle again, as after a node's failure
+    wait_for(lambda: "preempted" in events(runs.early), "first signal", runs.early)
+    let_go(*(getattr(runs, name) for name in names))
     wait_for_end(*(getattr(runs, name) for name in names))
     return runs
 
@@ -83,13 +103,15 @@ def test_a_killed_process_is_a_failure_with_the_end_of_its_log(interrupted):
 
 
 def test_two_ranks_preempted_by_a_higher_partition_end_as_two_nodes_undisturbed(slurm, tmp_path):
-    preempted, undisturbed = (tiny_run(tmp_path / name, slow=0.3, log_every=1) for name in ("preempted", "nodes"))
+    preempted, undisturbed = (tiny_run(tmp_path / name, **HELD) for name in ("preempted", "nodes"))
+    let_go(undisturbed)
     submit_tiny([preempted], TWO_RANKS)
     submit_tiny([undisturbed], TWO_NODES)
-    wait_for(lambda: last_step(preempted) >= 5, "five steps", preempted)
+    wait_for_step(preempted, 6)
     # The whole of both nodes: whatever runs in the lower partition has to go.
     command("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     wait_for(lambda: "preempted" in events(preempted), "preemption", preempted)
+    let_go(preempted)
     wait_for_end(preempted, undisturbed)
     assert events(preempted) == ["started", "preempted", "started"]
     assert record.read(preempted.folder).last("started")["tasks"] == 2
@@ -97,7 +119,7 @@ def test_two_ranks_preempted_by_a_higher_partition_end_as_two_nodes_undisturbed(
 
 
 @pytest.fixture(scope="module")
-def family(slurm, slow_run, tmp_path_factory):
+def family(slurm, limited, tmp_path_factory):
     """Two parents, of which one diverges, each with a child."""
     root = tmp_path_factory.mktemp("family")
     good, bad = tiny_run(root / "good"), tiny_run(root / "bad", poison_step=2)
@@ -127,36 +149,42 @@ def test_launching_again_starts_neither_what_is_finished_nor_what_failed(family,
 
 
 def test_retry_starts_a_failed_run_where_it_stood_and_then_its_child(slurm, tmp_path, capsys):
-    parent = tiny_run(tmp_path / "parent", slow=0.3, log_every=1)
-    child = tiny_run(tmp_path / "child", needs=("parent",))
+    parent, child = tiny_run(tmp_path / "parent", **HELD), tiny_run(tmp_path / "child", needs=("parent",))
     submit_tiny([parent, child])
-    wait_for(lambda: (parent.folder / "checkpoints/LATEST").exists() and last_step(parent) >= 5, "five steps", parent)
+    wait_for_step(parent, 6)
     os.kill(lock.owner(parent.folder)["pid"], 9)
     wait_for(lambda: state(child).state == "cancelled", "child cancelled", parent)
+    let_go(parent)
     assert main(["retry", "--runs-dir", str(tmp_path)]) == 0
     assert "2 to start" in capsys.readouterr().out
     wait_for_end(parent, child)
-    resumed = (parent.folder / "environment.json").read_text()
-    assert '"resumes"' in resumed
+    assert f"continuing {parent.folder} at step 4" in record.read(parent.folder).log.read_text()
 
 
-def test_a_cancelled_run_saves_and_can_be_started_again(slurm, tmp_path, capsys):
-    run = tiny_run(tmp_path / "run", slow=0.3, log_every=1)
-    submit_tiny([run])
-    wait_for(lambda: last_step(run) >= 3, "three steps", run)
-    assert main(["cancel", "run", "--runs-dir", str(tmp_path)]) == 0
-    wait_for(lambda: state(run).state == "stopped", "stop", run)
-    assert events(run) == ["started", "stopped"], "not queued again"
-    reached = last_step(run)
-    submit_tiny([run])
-    wait_for_end(run)
-    assert f"continuing {run.folder} at step {reached}" in record.read(run.folder).log.read_text()
+def test_a_cancelled_run_saves_takes_its_children_along_and_can_be_started_again(slurm, tmp_path, capsys):
+    parent, child = tiny_run(tmp_path / "parent", **HELD), tiny_run(tmp_path / "child", needs=("parent",))
+    stranger = tiny_run(tmp_path / "stranger", **HELD)
+    submit_tiny([parent, child, stranger])
+    for run in (parent, stranger):
+        wait_for_step(run, 6)
+    assert main(["cancel", "parent", "--runs-dir", str(tmp_path)]) == 0
+    wait_for(lambda: (state(parent).state, state(child).state) == ("stopped", "cancelled"), "end of both", parent)
+    assert events(parent) == ["started", "stopped"], "not queued again"
+    assert main(["status", "--runs-dir", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "waits for parent, stopped" in shown
+    assert "3 runs: 1 running, 1 stopped, 1 cancelled" in shown
+    let_go(parent, stranger)
+    submit_tiny([parent, child])
+    wait_for_end(parent, child, stranger)
+    assert f"continuing {parent.folder} at step 7" in record.read(parent.folder).log.read_text()
+    assert events(stranger) == ["started"]
 
 
-def test_slurms_time_limit_saves_and_goes_on(slow_run):
+def test_slurms_time_limit_saves_and_goes_on(limited):
     """Last, for it has been running since the first test."""
-    wait_for_end(slow_run)
-    seen = events(slow_run)
-    assert seen[:3] == ["started", "timed out", "started"]
-    assert len(seen) == 2 * seen.count("timed out") + 1
-    assert main(["status", "--runs-dir", str(slow_run.folder.parent)]) == 0
+    wait_for(lambda: "timed out" in events(limited), "the time limit's signal", limited)
+    let_go(limited)
+    wait_for_end(limited)
+    assert events(limited)[:3] == ["started", "timed out", "started"]
+    assert main(["status", "--runs-dir", str(limited.folder.parent)]) == 0

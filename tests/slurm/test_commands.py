@@ -13,6 +13,7 @@ from slurm.arrays import Run
 from slurm.job import RunJob
 from slurm.launch import choose
 from slurm.record import Record
+from slurm.resources import Resources
 from slurm.survey import RunState, interruptions, survey
 from slurm.sweeps import SWEEPS, Sweep, expand
 from tests.slurm.runs import tiny_run
@@ -48,6 +49,21 @@ def test_a_dry_run_prints_jobs_dependencies_and_cost_and_writes_nothing(launch, 
     assert "11 to start, 0 finished" in shown
     assert "GPU-hours" in shown
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_of_a_single_run_prints_its_job_and_cost_and_writes_nothing(no_slurm, tmp_path, capsys):
+    folder = tmp_path / "runs/vit"
+    assert main(["run", "--gpus-per-node", "8", "--nodes", "2", "--dry-run", "pretrain", "simmim-vit_s-800e",
+                 "--run-dir", str(folder), "--data.root", str(tmp_path)]) == 0  # fmt: skip
+    shown = capsys.readouterr().out
+    assert f"{folder}: simmim-vit_s-800e as one job of 16 processes, starts at once" in shown
+    assert "GPU-hours" in shown
+    assert not folder.parent.exists()
+
+
+def test_a_process_computes_with_as_many_threads_as_its_loader_leaves_cores():
+    assert [Resources().threads(workers) for workers in (0, 8)] == [1, 1]
+    assert [Resources(cpus_per_task=8).threads(workers) for workers in (0, 6, 8)] == [8, 2, 1]
 
 
 def test_a_time_limit_of_ten_minutes_is_refused_and_explained(launch, capsys):

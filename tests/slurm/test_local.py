@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.demo_data import write_demo_data
 from engine import lock
 from slurm import record
 from slurm.__main__ import main
@@ -20,7 +21,7 @@ from slurm.resources import Resources
 from tests.engine.tiny_task import TinyConfig, TinyData
 from tests.helpers import ROOT, assert_same_bytes, environment
 from tests.slurm.conftest import clean
-from tests.slurm.runs import CPU, events, last_step, state, tiny_run, wait_for
+from tests.slurm.runs import CPU, PACKAGE, PATIENCE_S, events, let_go, state, tiny_run, wait_for_step
 from tests.slurm.tiny.train import train
 
 
@@ -42,7 +43,7 @@ def start(run: Run, *, hours: float = 1.0, max_timeouts: int = 5) -> multiproces
     return process
 
 
-def end(process: multiprocessing.Process, seconds: float = 90) -> int | None:
+def end(process: multiprocessing.Process, seconds: float = PATIENCE_S) -> int | None:
     process.join(seconds)
     return process.exitcode
 
@@ -71,11 +72,12 @@ def test_children_follow_their_parent_and_only_a_failed_parents_are_left_out(tmp
 
 
 def test_a_signal_to_every_process_of_a_run_saves_once_and_continues_to_the_same_bytes(tmp_path):
-    run, undisturbed = (tiny_run(tmp_path / name, slow=0.2, num_workers=2, log_every=1) for name in ("a", "b"))
+    run, undisturbed = (tiny_run(tmp_path / name, hold="7", num_workers=2, log_every=1) for name in ("a", "b"))
     process = start(run)
-    wait_for(lambda: last_step(run) >= 5, "five steps", run)
+    wait_for_step(run, 6)
     signal_all(run)
-    train(TinyConfig(slow=0.2, log_every=1, data=TinyData(num_workers=2)), undisturbed.folder, resume=True)
+    let_go(undisturbed)
+    train(TinyConfig(hold="7", log_every=1, data=TinyData(num_workers=2)), undisturbed.folder, resume=True)
     assert end(process) == 0
     assert events(run) == ["started", "preempted", "started"]
     assert_same_bytes(undisturbed.folder, run.folder)
@@ -83,11 +85,11 @@ def test_a_signal_to_every_process_of_a_run_saves_once_and_continues_to_the_same
 
 def test_a_run_that_times_out_too_often_stops_with_its_state_saved_and_says_how_to_go_on(tmp_path):
     """With a limit of six minutes submitit takes every signal for a time-out, which is why launch refuses it."""
-    run = tiny_run(tmp_path / "run", slow=0.3, log_every=1)
+    run = tiny_run(tmp_path / "run", hold="3,7", log_every=1)
     process = start(run, hours=0.1, max_timeouts=1)
-    wait_for(lambda: last_step(run) >= 2, "two steps", run)
+    wait_for_step(run, 2)
     signal_all(run)
-    wait_for(lambda: events(run).count("started") == 2 and last_step(run) >= 5, "the second start", run)
+    wait_for_step(run, 6)
     signal_all(run)
     assert end(process) == 1
     assert events(run) == ["started", "timed out", "started", "timed out", "failed"]
@@ -100,18 +102,32 @@ def test_a_run_that_times_out_too_often_stops_with_its_state_saved_and_says_how_
 
 def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     command = [sys.executable, "-m", "slurm", "run", "--local", "--gpus-per-node", "0", "tests.slurm.tiny", "tiny",
-               "--run-dir", str(tmp_path / "run"), "--slow", "0.3", "--log-every", "1"]  # fmt: skip
+               "--run-dir", str(tmp_path / "run"), "--hold", "7", "--log-every", "1"]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
-    folder = tmp_path / "run"
-    wait_for(lambda: (folder / "checkpoints/LATEST").exists(), "a first checkpoint")
+    run = Run(tmp_path / "run", PACKAGE)
+    wait_for_step(run, 6)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-    output = process.communicate(timeout=60)[0].decode()
+    output = process.communicate(timeout=PATIENCE_S)[0].decode()
     assert process.returncode == 75, output
+    let_go(run)
     again = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=90, check=False
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert again.returncode == 0, again.stdout + again.stderr
-    assert (folder / "finished.json").exists()
-    assert record.read(folder).last("started") is not None
+    assert state(run).state == "finished"
+    assert f"continuing {run.folder} at step 7" in record.read(run.folder).log.read_text()
+
+
+def test_a_sweep_runs_here_and_again_does_nothing(tmp_path, capsys):
+    write_demo_data(tmp_path / "demo", num_train=40, num_val=20)
+    launch = ["launch", "demo", "--local", "--gpus-per-node", "0", "--models", "test_resnet.r160_in1k",
+              "--methods", "scratch", "--imagenet", str(tmp_path / "demo/imagenet"), "--num-workers", "0",
+              "--runs-dir", str(tmp_path / "runs")]  # fmt: skip
+    assert main(launch) == 0
+    assert "demo-test_resnet.r160_in1k-scratch-classification-s0: finished" in capsys.readouterr().out
+    assert main(launch) == 0
+    assert "demo: 0 to start, 1 finished" in capsys.readouterr().out
+    assert main(["status", "demo", "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert "1 runs: 1 finished" in capsys.readouterr().out
