@@ -1,4 +1,4 @@
-"""Make tests/data/runs again: `python -m tests.results.make_fixture`, two minutes on two cores.
+"""Make tests/data/runs again: `python -m tests.results.make_fixture`, three minutes on two cores.
 
 A whole benchmark by the real code, only shorter and with timm's smallest ResNet: three seeds of classification, a
 linear probe, detection and segmentation, each from scratch and after SimMIM and A2MIM, and a run that never started.
@@ -20,21 +20,21 @@ from tests.helpers import ROOT
 
 FIXTURE = ROOT / "tests" / "data" / "runs"
 KEPT = ("config.json", "environment.json", "data.json", "metrics.jsonl", "timing.jsonl", "finished.json",
-        "initialisation.json", "classes.json", "panels/epoch_*.png", "panels/*_0.png")  # fmt: skip
+        "initialisation.json", "classes.json", "panels/epoch_000[04].png")  # fmt: skip
 SMALL = {
     "pretrain": {"epochs": 4, "log_every": 1},
     "classification": {"epochs": 4, "evaluate_every": 1, "log_every": 2},
     "detection": {"iterations": 24, "log_every": 2, "evaluate_every": 12, "num_panels": 1},
     "segmentation": {"iterations": 24, "log_every": 2, "evaluate_every": 12},
 }
-LATE_SEEDS = {"detection": 1, "segmentation": 2}  # how many of the three seeds
+NUM_SEEDS = {"detection": 1, "segmentation": 2}  # else three
 
 
 def _stages() -> list[Stage]:
     request = Request(model="test_resnet", seeds=3, runs_dir=Path("runs"), data=data_sets("demo", Path("data")))
     probes = replace(request, finetune="linear-probe", seeds=1, data={"classification": request.data["classification"]})
     stages = {stage.name: stage for stage in [*make_stages(request), *make_stages(probes)]}
-    return [_small(stage) for stage in stages.values() if stage.config.seed < LATE_SEEDS.get(stage.package, 3)]
+    return [_small(stage) for stage in stages.values() if stage.config.seed < NUM_SEEDS.get(stage.package, 3)]
 
 
 def _small(stage: Stage) -> Stage:
