@@ -1,0 +1,72 @@
+"""Every figure of a set of run folders: drawn, and written as SVG and PNG."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from engine.storage import write_atomic
+from results.collect import collect
+from results.figures_cost import accuracy_against_cost
+from results.figures_curves import finetuning_curves, pretraining_curves
+from results.figures_data import Curves, read_curves
+from results.figures_difference import differences_to_scratch
+from results.figures_labels import label_efficiency
+from results.figures_panels import reconstruction_grids
+from results.figures_style import Drawing, png, style, svg
+
+
+def write_figures(runs_dirs: Iterable[Path | str], output: Path) -> list[Path]:
+    """Draw everything the runs have data for, as OUTPUT/<name>.svg and .png.
+
+    Args:
+        runs_dirs: run folders, or folders that hold run folders at any depth.
+        output: a folder; it is made.
+
+    Returns:
+        The files written. The same runs give the same bytes.
+
+    Raises:
+        DataError: a folder does not exist.
+        ConfigError: two runs are the same seed of the same experiment with different results.
+    """
+    rows, _ = collect(runs_dirs)
+    output.mkdir(parents=True, exist_ok=True)
+    written = []
+    for drawing in draw(rows, curves_of(rows)):
+        for ending, content in ((".svg", svg(drawing)), (".png", png(drawing))):
+            written.append(output / f"{drawing.name}{ending}")
+            write_atomic(written[-1], content)
+    return written
+
+
+def curves_of(rows: pd.DataFrame) -> dict[str, Curves]:
+    """The curves of every run in rows, by the run's folder."""
+    return {str(run): read_curves(Path(str(run))) for run in rows["run"].unique()}
+
+
+def draw(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+    """The figures, most telling first. Their names can be file names, and differ.
+
+    Args:
+        rows: of collect.
+        curves: of curves_of.
+    """
+    names: set[str] = set()
+    with style():
+        for drawing in _all(rows, curves):
+            name = re.sub(r"[^\w.-]+", "_", drawing.name, flags=re.ASCII).lstrip(".")
+            while name in names:  # two recipes whose names differ in nothing that a file name may hold
+                name += "_"
+            names.add(name)
+            yield Drawing(name, drawing.title, drawing.caption, drawing.figure)
+
+
+def _all(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+    yield from differences_to_scratch(rows)
+    yield from accuracy_against_cost(rows)
+    yield from label_efficiency(rows)
+    yield from finetuning_curves(rows, curves)
+    yield from pretraining_curves(rows, curves)
+    yield from reconstruction_grids(rows)

@@ -1,0 +1,141 @@
+"""What figures are drawn from: the curves of a run folder, and rows grouped into panels and lines."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Curves = dict[str, dict[str, list[float | None]]]
+"""{"train" or "val": {"epoch": [...], metric: [...], ...}}, all lists of a split equally long."""
+
+# What a task is judged by: its metric in finished.json, and how people write it.
+MAIN_METRICS = {
+    "pretrain": {"loss": "training loss"},
+    "classification": {"top1_last": "top-1 accuracy, %", "top1": "top-1 accuracy, %"},
+    "detection": {"box_AP": "box AP, %", "box_AP_last": "box AP, %"},
+    "segmentation": {"mIoU": "mIoU, %", "mIoU_last": "mIoU, %"},
+}
+_POINTS = 100
+_NOT_CURVES = ("step", "epoch", "split", "num_images")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of the runs that differ in nothing but the seed.
+
+    Args:
+        epochs: increasing.
+        mean, low, high: over the runs, at those epochs.
+    """
+
+    method: str
+    label: str
+    epochs: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+def read_curves(run_dir: Path, points: int = _POINTS) -> Curves:
+    """The curves in a run's metrics.jsonl; a line cut off by a kill is dropped.
+
+    Args:
+        run_dir: of a run that collect accepted.
+        points: how many to keep of each split: means of as many stretches in training, evaluations as they are.
+    """
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for text in (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]:
+        line = json.loads(text)
+        lines.setdefault(str(line.get("split")), []).append(line)
+    return {
+        split: {
+            name: _thin([line.get(name) for line in rows], points, average=split == "train")
+            for name in ("epoch", *dict.fromkeys(name for line in rows for name in line if name not in _NOT_CURVES))
+        }
+        for split, rows in lines.items()
+        if split in ("train", "val")
+    }
+
+
+def thinned(curves: Curves, points: int) -> Curves:
+    """The curves with at most that many points in each split, those that stood at regular places."""
+    return {
+        split: {name: _thin(values, points, average=False) for name, values in columns.items()}
+        for split, columns in curves.items()
+    }
+
+
+def _thin(values: Sequence[Any], points: int, *, average: bool) -> list[float | None]:
+    numbers = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
+    if len(numbers) <= points:
+        return numbers
+    if not average:
+        return [numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, points)]
+    parts = (numbers[len(numbers) * i // points : len(numbers) * (i + 1) // points] for i in range(points))
+    found = ([value for value in part if value is not None] for part in parts)
+    return [sum(part) / len(part) if part else None for part in found]
+
+
+def main_metric(rows: pd.DataFrame) -> str:
+    """The metric that rows of one task are compared by: of MAIN_METRICS, else the first there is."""
+    there = dict.fromkeys(rows["metric"])
+    return next((name for name in MAIN_METRICS.get(str(rows["task"].iloc[0]), {}) if name in there), next(iter(there)))
+
+
+def metric_label(task: str, metric: str) -> str:
+    """How people write a metric: on an axis, or above a column."""
+    return MAIN_METRICS.get(task, {}).get(metric, metric)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every line as {column: value}."""
+    return [{str(name): value for name, value in line.items()} for line in frame.to_dict("records")]
+
+
+def start_label(row: Mapping[str, Any]) -> str:
+    """Where the weights of a row came from: "scratch", "a2mim 300 epochs", with settings where several differ."""
+    epochs = "" if pd.isna(row["pretrain_epochs"]) else f"{int(row['pretrain_epochs'])} epochs"
+    return " ".join(part for part in (str(row["method"]), epochs, str(row["pretrain_variant"])) if part)
+
+
+def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with `label` as of start_label, methods in the order of the tables, then labels by name."""
+    order = {"scratch": 0, "simmim": 1, "a2mim": 2}
+    labelled = rows.assign(label=[start_label(row) for row in records(rows)])
+    keys = [(order.get(m, 3), m, label) for m, label in zip(labelled["method"], labelled["label"], strict=True)]
+    places = sorted(range(len(keys)), key=lambda place: keys[place])
+    return labelled.iloc[places]
+
+
+def lines_of(runs: pd.DataFrame, curves: Mapping[str, Curves], split: str, metric: str) -> Iterator[Line]:
+    """A line for each label in `runs` whose runs measured the metric, averaged over the runs.
+
+    Args:
+        runs: labelled rows, one for each run.
+        curves: of each run.
+        split: "train" or "val".
+        metric: of finished.json; its curve may lack the ending, as top1 lacks that of top1_last.
+    """
+    for (method, label), group in runs.groupby(["method", "label"], sort=False):
+        found = [curve for run in group["run"] if (curve := _curve(curves[str(run)], split, metric)) is not None]
+        if found:
+            epochs = found[0][0]
+            values = np.stack([np.interp(epochs, *curve) for curve in found])
+            yield Line(str(method), str(label), epochs, values.mean(0), values.min(0), values.max(0))
+
+
+def _curve(curves: Curves, split: str, metric: str) -> tuple[Floats, Floats] | None:
+    columns = curves.get(split, {})
+    names = [name for name in columns if name != "epoch" and (metric == name or metric.startswith(f"{name}_"))]
+    if not names:
+        return None
+    pairs = zip(columns["epoch"], columns[max(names, key=len)], strict=True)
+    known = [(epoch, value) for epoch, value in pairs if epoch is not None and value is not None]
+    epochs, values = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    return (epochs, values) if len(epochs) else None

@@ -1,0 +1,157 @@
+"""How figures look, and how they become files: told apart without colour, the same bytes whenever they are drawn."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PAPER = "#ffffff"
+INK, FAINT = "#000000", "#999999"
+PNG_DPI = 150
+COLUMNS = 3  # panels side by side
+PANEL_INCHES = (3.3, 2.7)
+
+# Of text that stays text, so that it can be read aloud, searched and copied; hashsalt makes ids the same each time.
+_SETTINGS: Any = {
+    "text.parse_math": False,  # a name may hold a dollar
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mim-benchmark",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one line is drawn. Any of colour, marker and dashes alone is enough to know it by."""
+
+    color: str
+    marker: str
+    dashes: Any
+
+    def line(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot`."""
+        return {"color": self.color, "linestyle": self.dashes, **self.points()}
+
+    def points(self) -> dict[str, Any]:
+        """Arguments for markers alone: filled, with a black rim that light colours need on paper."""
+        return {"color": self.color, "marker": self.marker, "markeredgecolor": INK, "markeredgewidth": 0.7}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with what a reader needs beside it. `name` is that of its files, without ending."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+# Okabe and Ito's colours, which colour-blind eyes tell apart; the methods' three also differ in lightness.
+_METHODS = {
+    "scratch": Look("#000000", "o", "-"),
+    "simmim": Look("#E69F00", "s", (0, (5, 2))),
+    "a2mim": Look("#0072B2", "^", (0, (6, 2, 1.5, 2))),
+}
+_OTHERS = (
+    Look("#009E73", "D", (0, (1.5, 1.5))),
+    Look("#CC79A7", "v", (0, (8, 2))),
+    Look("#D55E00", "P", (0, (3, 1.5, 1, 1.5, 1, 1.5))),
+    Look("#56B4E9", "X", (0, (2, 3))),
+    Look("#F0E442", "*", (0, (10, 2, 2, 2))),
+)
+
+
+def looks(labels: Sequence[tuple[str, str]]) -> dict[str, Look]:
+    """How each line of a figure is drawn: the methods always alike, whatever else there is in order.
+
+    Args:
+        labels: (method, label) of every line. The first label of a method gets the method's look.
+
+    Returns:
+        A look for each label; beyond the number of looks they repeat.
+    """
+    found: dict[str, Look] = {}
+    taken: set[str] = set()
+    others = 0
+    for method, label in dict.fromkeys(labels):
+        if method in _METHODS and method not in taken:
+            found[label] = _METHODS[method]
+            taken.add(method)
+        else:
+            found[label] = _OTHERS[others % len(_OTHERS)]
+            others += 1
+    return found
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The settings that figures are drawn and saved with. They do not outlast the block."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def panels(titles: Sequence[str], *, height: float = PANEL_INCHES[1]) -> tuple[Figure, list[Axes]]:
+    """A figure of titled panels, COLUMNS in a row.
+
+    Args:
+        titles: one for each panel.
+        height: of a panel, in inches.
+    """
+    columns = min(len(titles), COLUMNS)
+    rows = -(-len(titles) // columns)
+    width = PANEL_INCHES[0] * columns if columns > 1 else 5.0
+    figure = Figure(figsize=(width, (height if columns > 1 else 1.2 * height) * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    axes = list(grid.flat)
+    for panel, title in zip(axes, titles, strict=False):
+        panel.set_title(title, wrap=True)
+    for empty in axes[len(titles) :]:
+        empty.remove()
+    return figure, axes[: len(titles)]
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, each label once, in the order first drawn."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if handles:
+        columns = min(len(handles), 3 if len(axes) == 1 else 2 * min(len(axes), COLUMNS))
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=3, columnspacing=1
+        )
+
+
+def svg(drawing: Drawing) -> str:
+    """The figure as an SVG document without a date."""
+    return _saved(drawing, "svg", metadata={"Date": None, "Creator": None, "Title": drawing.title}).decode()
+
+
+def png(drawing: Drawing) -> bytes:
+    """The figure as a PNG file without a date, PNG_DPI dots per inch."""
+    return _saved(drawing, "png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def _saved(drawing: Drawing, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    with style():
+        drawing.figure.savefig(file, format=kind, facecolor=PAPER, **options)
+    return file.getvalue()
