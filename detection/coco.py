@@ -1,10 +1,11 @@
 """The annotations of one split: read, checked before anything trains, and kept so that reader processes share them.
 
-What is found and what happens then: a malformed or missing file, an image without its file, an unknown category or
-image id, an id used twice, a box outside its image, an object without outline, an image whose file has another size
-than the annotations say: the run does not start (exit 3), the ids are named. A box without area or a mask without a
-polygon is left out and counted, a crowd is no training target and counted, an image that keeps no object is left out of
-training and counted. The evaluation uses the annotations as they are: crowds are regions it ignores.
+What is found (annotations.py looks) and what happens then: a missing or malformed file or field, an image without its
+file, an unknown category or image id, an id used twice, a box outside its image, an object without outline or with one
+of another size, an image whose file has another size than the annotations say: the run does not start (exit 3), the ids
+are named. A box without area or a mask without a polygon is left out of training and counted, a crowd is no training
+target and counted, an image that keeps no object is left out of training and counted. The evaluation uses the
+annotations as they are: crowds are regions it ignores.
 """
 
 import hashlib
@@ -20,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from detection.annotations import AnnotationReader, raise_problems, read_document
 from engine import distributed
 from engine.errors import DataError
 from engine.images import ImageIndex, Unreadable, index_images
 from engine.index import PathList
 
-OVERSHOOT_PX = 2.0
-"""How far a box may reach over the edge of its image before it counts as outside: COCO's own are rounded."""
 _NUM_NAMED = 5
 _NUM_HEADER_THREADS = 8
 
@@ -100,7 +100,7 @@ class CocoSplit:
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's document, reduced to this split's images, unchanged otherwise."""
-        document = _read_json(self.annotation_path)
+        document = read_document(self.annotation_path)
         names = set(self.index.paths)
         images = [image for image in document["images"] if image["file_name"] in names]
         ids = {image["id"] for image in images}
@@ -125,9 +125,9 @@ def read_split(
         DataError: see the head of this file.
     """
     path = Path(root) / "annotations" / f"instances_{name}2017.json"
-    document = _read_json(path)
+    document = read_document(path)
     files = index_images(Path(root) / f"{name}2017", labelled=False, unreadable=unreadable)
-    reader = _Reader(path, document, files, masks)
+    reader = AnnotationReader(path, document, files, masks=masks, evaluated=not training)
     records = reader.read()
     if training:
         num_all = len(records)
@@ -184,7 +184,7 @@ def check_image_sizes(split: CocoSplit) -> None:
     with ThreadPoolExecutor(_NUM_HEADER_THREADS) as pool:
         found = [problem for problem in pool.map(lambda i: _size_problem(split, i), mine) if problem]
     everywhere = [problem for part in distributed.gather_objects(found) for problem in part]
-    _raise_problems(split.annotation_path, sorted(everywhere))
+    raise_problems(split.annotation_path, sorted(everywhere))
 
 
 def size_disagreement(record: dict[str, Any], width: int, height: int) -> str:
@@ -206,128 +206,3 @@ def _size_problem(split: CocoSplit, position: int) -> str | None:
         return None
     same = (width, height) == (record["width"], record["height"])
     return None if same else size_disagreement(record, width, height)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: no such file; --data.root wants a folder with annotations/instances_{{train,val}}2017.json, "
-            "train2017/ and val2017/"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(document.get(key), list)]
-    if missing:
-        raise DataError(f"{path}: not a COCO annotation file, it has no list of {' or '.join(missing)}")
-    return dict(document)
-
-
-def _raise_problems(path: Path, problems: Sequence[str]) -> None:
-    if problems:
-        more = len(problems) - _NUM_NAMED
-        lines = "".join(f"\n  - {problem}" for problem in problems[:_NUM_NAMED])
-        raise DataError(
-            f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:{lines}"
-            + (f"\n  - and {more:,} more" if more > 0 else "")
-        )
-
-
-class _Reader:
-    """Turns a document into records and collects every problem on the way."""
-
-    def __init__(self, path: Path, document: dict[str, Any], files: ImageIndex, masks: bool) -> None:
-        self.path, self.document, self.masks = path, document, masks
-        self.files = set(files.paths)
-        self.folder = files.root
-        self.problems: list[str] = []
-        self.counts = {"crowds": 0, "boxes_without_area": 0, "masks_without_polygon": 0}
-        self.has_run_lengths = False
-        self.names = {int(entry["id"]): str(entry["name"]) for entry in document["categories"]}
-        if not self.names or len(self.names) < len(document["categories"]):
-            self.problems.append(f"{len(document['categories'])} categories with {len(self.names)} different ids")
-        self.labels = {number: label for label, number in enumerate(sorted(self.names))}
-
-    def read(self) -> list[dict[str, Any]]:
-        """The records of all images, sorted by file name."""
-        records: dict[int, dict[str, Any]] = {}
-        for image in self.document["images"]:
-            record = self._image(image)
-            if record["image_id"] in records:
-                self.problems.append(f"image {record['image_id']}: this id is used twice")
-            records[record["image_id"]] = record
-        names = [record["file_name"] for record in records.values()]
-        if len(set(names)) < len(names):
-            self.problems.append(f"{len(names) - len(set(names))} file names belong to more than one image")
-        used: set[int] = set()
-        for entry in self.document["annotations"]:
-            where = f"image {entry.get('image_id')}, annotation {entry.get('id')}"
-            if entry.get("id") in used:
-                self.problems.append(f"{where}: this annotation id is used twice")
-            used.add(entry.get("id"))
-            self._add(records.get(entry.get("image_id", -1)), entry, where)
-        _raise_problems(self.path, self.problems)
-        return sorted(records.values(), key=lambda record: record["file_name"])
-
-    def _image(self, image: dict[str, Any]) -> dict[str, Any]:
-        record = {
-            "image_id": image.get("id", -1),
-            "file_name": str(image.get("file_name", "")),
-            "height": image.get("height", 0),
-            "width": image.get("width", 0),
-            "annotations": [],
-        }
-        if record["file_name"] not in self.files:
-            self.problems.append(f"image {record['image_id']}: {self.folder / record['file_name']} is missing")
-        if not (record["height"] > 0 and record["width"] > 0):
-            self.problems.append(f"image {record['image_id']}: its size {record['width']}x{record['height']} is none")
-        return record
-
-    def _add(self, record: dict[str, Any] | None, entry: dict[str, Any], where: str) -> None:
-        """Add an annotation to its image's record, unless something is wrong with it."""
-        if record is None:
-            self.problems.append(f"{where}: there is no such image")
-            return
-        if entry.get("category_id") not in self.labels:
-            self.problems.append(f"{where}: there is no category {entry.get('category_id')}")
-            return
-        problem = _box_problem(entry.get("bbox"), record)
-        if problem:
-            self.problems.append(f"{where}: {problem}")
-        elif entry.get("iscrowd", 0):
-            self.counts["crowds"] += 1
-        elif min(entry["bbox"][2:]) <= 0:
-            self.counts["boxes_without_area"] += 1
-        else:
-            kept = {"id": entry["id"], "bbox": entry["bbox"], "label": self.labels[entry["category_id"]]}
-            if not self.masks or self._add_mask(kept, entry.get("segmentation"), where):
-                record["annotations"].append(kept)
-
-    def _add_mask(self, kept: dict[str, Any], segmentation: Any, where: str) -> bool:
-        if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
-            self.has_run_lengths = True
-            kept["segmentation"] = segmentation
-            return True
-        if not isinstance(segmentation, list):
-            self.problems.append(f"{where}: it has no outline (segmentation), which a detector with masks needs")
-            return False
-        polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
-        self.counts["masks_without_polygon"] += not polygons
-        kept["segmentation"] = polygons
-        return bool(polygons)
-
-
-def _box_problem(box: Any, record: dict[str, Any]) -> str | None:
-    """What is wrong with a box [x, y, width, height], apart from having no area."""
-    if not (isinstance(box, list) and len(box) == 4 and np.isfinite(np.array(box, dtype=float)).all()):
-        return f"its box {box} is not four finite numbers"
-    x, y, width, height = box
-    if width < 0 or height < 0:
-        return f"its box {box} has a negative side"
-    over = max(-x, -y, x + width - record["width"], y + height - record["height"])
-    if over > OVERSHOOT_PX:
-        return f"its box {box} lies outside the {record['width']}x{record['height']} image"
-    return None

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from backbones import Backbone
 from detection.coco import CocoSplit
-from detection.config import DetectionConfig, FrameworkName
+from detection.config import DETECTRON2_INSTALL, DetectionConfig, FrameworkName
+from engine.errors import ConfigError
 
 Batch = list[dict[str, Any]]
 Result = dict[str, Any]
@@ -55,9 +56,20 @@ class Framework:
 
 
 def load_framework(name: FrameworkName) -> Framework:
-    """Import the library and return what it offers; DetectionConfig.problems says beforehand if it is missing."""
-    if name == "detectron2":
-        from detection.detectron2_adapter import FRAMEWORK
-    else:
-        from detection.torchvision_adapter import FRAMEWORK
-    return FRAMEWORK
+    """Import the library and return what it offers; DetectionConfig.problems says beforehand if it is missing.
+
+    Raises:
+        ConfigError: Detectron2 is there but cannot be imported: built for another torch, or something it needs is not.
+    """
+    if name == "torchvision":
+        from detection.torchvision_adapter import FRAMEWORK as TORCHVISION
+
+        return TORCHVISION
+    try:
+        from detection.detectron2_adapter import FRAMEWORK as DETECTRON2
+    except ImportError as error:
+        raise ConfigError(
+            f"Detectron2 cannot be imported: {error}. Install it again as its own page says, after torch, with this "
+            f"project's extra [detection]: {DETECTRON2_INSTALL}"
+        ) from error
+    return DETECTRON2

@@ -36,6 +36,8 @@ SCORE_SHOWN = 0.5
 _ALWAYS_SHOWN = 3
 _SMALLEST_WIDTH_PX = 480  # of a drawing: smaller images are enlarged, so that names can be read
 _MASK_OPACITY = 0.45
+_HEADING_PX = 18
+Rectangle = tuple[float, float, float, float]
 
 
 def draw(image: ImageArray, objects: Sequence[Result], names: dict[int, str]) -> Image.Image:
@@ -57,16 +59,39 @@ def draw(image: ImageArray, objects: Sequence[Result], names: dict[int, str]) ->
     enlarged = canvas.round().astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
     drawing = Image.fromarray(enlarged)
     pen = ImageDraw.Draw(drawing)
-    font = ImageFont.load_default(13)
-    for thing in objects:
-        x, y, width, height = (scale * value for value in thing["bbox"])
-        colour = colours[thing["category_id"]]
-        pen.rectangle((x, y, x + width, y + height), outline=colour, width=2)
+    boxes = [tuple(scale * value for value in thing["bbox"]) for thing in objects]
+    for thing, (x, y, width, height) in zip(objects, boxes, strict=True):
+        pen.rectangle((x, y, x + width, y + height), outline=colours[thing["category_id"]], width=2)
+    taken: list[Rectangle] = []
+    for thing, (x, y, _, _) in reversed(list(zip(objects, boxes, strict=True))):
         score = f" {thing['score']:.2f}" if "score" in thing else " (crowd)" if thing.get("iscrowd") else ""
         text = names[thing["category_id"]] + score
-        pen.rectangle(pen.textbbox((x + 2, y + 1), text, font=font), fill=colour)
-        pen.text((x + 2, y + 1), text, font=font, fill=(0, 0, 0))
+        taken.append(_label(pen, text, (x + 2, y + 1), colours[thing["category_id"]], taken))
     return drawing
+
+
+def _label(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    corner: tuple[float, float],
+    colour: tuple[int, int, int],
+    taken: Sequence[Rectangle],
+) -> Rectangle:
+    """Write `text` at a corner, or as far below it as keeps off the rectangles of other labels; returns its own."""
+    font = ImageFont.load_default(13)
+    while True:
+        place = pen.textbbox(corner, text, font=font)
+        hit = [other for other in taken if _overlap(place, other)]
+        if not hit:
+            break
+        corner = (corner[0], corner[1] + max(other[3] for other in hit) - place[1] + 1)
+    pen.rectangle(place, fill=colour)
+    pen.text(corner, text, font=font, fill=(0, 0, 0))
+    return place
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _colour(place: int) -> tuple[int, int, int]:
@@ -76,10 +101,12 @@ def _colour(place: int) -> tuple[int, int, int]:
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two drawings of one size with a white line between them."""
-    joined = Image.new("RGB", (left.width + right.width + 8, left.height), "white")
-    joined.paste(left, (0, 0))
-    joined.paste(right, (left.width + 8, 0))
+    """Two drawings of one size, headed "annotated" and "detected", with a white line between them."""
+    joined = Image.new("RGB", (left.width + right.width + 8, left.height + _HEADING_PX), "white")
+    pen = ImageDraw.Draw(joined)
+    for x, heading, drawing in ((0, "annotated", left), (left.width + 8, "detected", right)):
+        pen.text((x + 2, 1), heading, font=ImageFont.load_default(13), fill=(0, 0, 0))
+        joined.paste(drawing, (x, _HEADING_PX))
     return joined
 
 

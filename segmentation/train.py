@@ -26,7 +26,7 @@ from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import build_optimizer
-from segmentation.visualize import draw_panels
+from segmentation.panels import draw_panels
 
 log = logging.getLogger("mim")
 

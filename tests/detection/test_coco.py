@@ -120,6 +120,54 @@ def test_a_wrong_annotation_stops_the_run_with_its_ids(root, change, message):
     assert error.value.exit_code == 3
 
 
+def remove_from_first(*names):
+    return lambda document: [document["annotations"][0].pop(name) for name in names]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove_from_first("id"), r"annotations, entry 0 \(image_id 1\): it has no id"),
+        (remove_from_first("bbox", "image_id"), r"annotations, entry 0 \(id 1\): it has no image_id, bbox"),
+        (set_on_first(category_id="2"), "its category_id '2' is no whole number"),
+        (lambda document: document["images"][0].update(height="48"), "images, entry 0 .*height '48' is no whole"),
+        (lambda document: document["images"][1].pop("file_name"), "images, entry 1 .*it has no file_name"),
+        (lambda document: document["categories"][0].pop("name"), "categories, entry 0 .*it has no name"),
+        (lambda document: document["annotations"].append(7), "7 is not an object with fields"),
+        (set_on_first(bbox=["a", 2, 3, 4]), "is not four finite numbers"),
+        (set_on_first(segmentation=[3, 3, 9, 3, 9, 9]), "it has no outline"),
+        (
+            set_on_first(segmentation={"size": [9, 9], "counts": [0, 81]}),
+            r"its mask has size \[9, 9\], its image \[48, 64\]",
+        ),
+    ],
+)
+def test_a_malformed_entry_of_either_split_is_named(root, split, change, message):
+    edit(root, change, split)
+    with pytest.raises(DataError, match=message):
+        read_split(root, split, training=split == "train", masks=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove_from_first("area"), "annotations, entry 0 .*it has no area"),
+        (remove_from_first("iscrowd"), "it has no iscrowd"),
+        (set_on_first(id=0), "takes an annotation id below 1 for no annotation"),
+        (set_on_first(segmentation=[]), "begins with no polygon"),
+        (set_on_first(segmentation=[[1, 1, 2, 2]]), "begins with no polygon"),
+        (lambda document: document["annotations"][-1].pop("segmentation"), "it has no outline"),  # the crowd's
+    ],
+)
+def test_what_only_the_evaluation_needs_is_found_before_training_too(root, change, message):
+    edit(root, change)
+    train_split(root)
+    edit(root, change, "val")
+    with pytest.raises(DataError, match=message):
+        read_split(root, "val", training=False, masks=True)
+
+
 def test_all_problems_are_counted_and_the_first_five_named(root):
     edit(root, lambda document: [entry.update(category_id=7) for entry in document["annotations"]])
     number = len(read(root, "train")["annotations"])

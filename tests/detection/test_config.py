@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from detection.config import DataConfig, DetectionConfig, OptimizerConfig, ScheduleConfig
+from detection.framework import load_framework
 from detection.recipes import RECIPES
 from detection.train import train
 from engine.cli import main
@@ -89,3 +90,11 @@ def test_a_missing_detectron2_is_said_with_its_page_before_a_folder_is_made(tmp_
     for text in ("Detectron2 is not installed", "INSTALL.md", "02b5c4e2", "--framework torchvision"):
         assert text in message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("blocked", ["detectron2", "pycocotools.mask"])
+def test_a_detectron2_that_cannot_be_imported_is_said_with_its_page(monkeypatch, blocked):
+    monkeypatch.delitem(sys.modules, "detection.detectron2_adapter", raising=False)
+    monkeypatch.setitem(sys.modules, blocked, None)  # as an extension built for another torch fails to import
+    with pytest.raises(ConfigError, match=r"Detectron2 cannot be imported: .*INSTALL\.md"):
+        load_framework("detectron2")

@@ -1,5 +1,7 @@
 """Pictures show the image, the truth and the prediction in ADE20K's colours."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,10 @@ from mmseg.datasets.ade import ADE20KDataset
 from PIL import Image
 
 from engine.errors import CheckpointError, ConfigError
+from segmentation.panels import colour, panel, predict
 from segmentation.train import train
-from segmentation.visualize import colour, load_run, main, panel, predict
+from segmentation.visualize import load_run, main
+from tests.helpers import ROOT, environment
 from tests.segmentation.folders import LABELS, tiny_config
 
 pytestmark = pytest.mark.mmseg
@@ -66,6 +70,7 @@ def test_the_legend_names_the_classes_with_their_shares_and_the_title_says_how_m
         "building  0 / 75 %",
         "wall  50 / 25 %",
         "sky  25 / 0 %",
+        "unlabelled  25 %",
     ]
     assert [axes.get_title() for axes in figure.axes] == ["image.jpg", "truth", "prediction (33.3 % right)"]
 
@@ -79,3 +84,17 @@ def test_a_folder_without_a_segmentation_run_is_refused(tmp_path, run_dir):
     (tmp_path / "config.json").write_text('{"package": "pretrain", "config": {}}')
     with pytest.raises(ConfigError, match="holds a pretrain run"):
         load_run(tmp_path)
+
+
+def test_without_mmsegmentation_the_command_says_how_to_install_it(run_dir):
+    code = f"import runpy, sys; sys.modules['mmseg'] = None; sys.argv = ['x', {str(run_dir)!r}];"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} runpy.run_module('segmentation.visualize', run_name='__main__')"],
+        env=environment(),
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: segmentation needs MMSegmentation, but mmseg is not installed: pip install")
