@@ -1,75 +1,118 @@
-"""`python -m results collect | tables`: measurements and benchmark tables from run folders."""
+"""`python -m results collect | tables | figures | report | all | compare`: what run folders measured, for people."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.console import Console
 
 from engine.cli import guard
-from results.collect import collect
-from results.tables import benchmark_table, print_table, write_csv, write_table
+from engine.errors import ConfigError
+from results.collect import collect as collect_runs
+from results.compare import compare_runs
+from results.tables import benchmark_table, print_table, write_csv
+
+Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+OneRun = Annotated[Path, tyro.conf.Positional]
+Output = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Collect:
-    """Write every measurement of every finished run as one CSV, and name the runs left out."""
+def collect(runs: Runs, *, output: Output = None) -> None:
+    """Write every measurement of every finished run as one CSV, and name the runs left out.
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders, or folders of run folders."""
-    output: Path | None = None
-    """The CSV, one line per run and metric; by default rows.csv in the first of the folders."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tables:
-    """Print the benchmark table and write it as Markdown and CSV: mean and spread over seeds, difference to scratch."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders, or folders of run folders."""
-    output: Path | None = None
-    """Where to write, without ending: OUTPUT.md and OUTPUT.csv; by default `table` in the first of the folders."""
-
-
-def run(options: Collect | Tables) -> None:
-    """Do what was asked.
-
-    Raises:
-        DataError: a folder does not exist.
-        ConfigError: two runs are the same seed of the same experiment with different results.
+    Args:
+        runs: Run folders, or folders of run folders.
+        output: The CSV, one line per run and metric; by default results.csv in the first of the folders.
     """
-    rows, rejected = collect(options.runs)
-    if isinstance(options, Tables):
-        table = benchmark_table(rows)
-        print_table(table, rejected)
-        written = write_table(table, options.output or options.runs[0] / "table", rejected)
-        print("written: " + ", ".join(map(str, written)))
-        return
-    output = options.output or options.runs[0] / "rows.csv"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, output)
-    print(f"{len(rows)} measurements of {rows['run'].nunique()} runs written to {output}")
+    rows, rejected = collect_runs(_some(runs))
+    path = output or runs[0] / "results.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, path)
+    print(f"{len(rows)} measurements of {rows['run'].nunique()} runs written to {path}")
     for left_out in rejected:
         print(f"left out: {left_out}")
+
+
+def tables(runs: Runs, *, output: Output = None) -> None:
+    """Print the benchmark table and write all tables, measured beside published, as Markdown, CSV, LaTeX and HTML.
+
+    Args:
+        runs: Run folders, or folders of run folders.
+        output: Folder of the files; by default `tables` in the first of the folders.
+    """
+    from results.tables_files import write_tables  # here: not every command needs what takes a second to import
+
+    rows, rejected = collect_runs(_some(runs))
+    print_table(benchmark_table(rows), rejected)
+    folder = output or runs[0] / "tables"
+    paths = write_tables(rows, rejected, folder)
+    print(f"{len(paths)} files written to {folder}; tables.md there has all tables to read")
+
+
+def figures(runs: Runs, *, output: Output = None) -> None:
+    """Draw curves, costs, differences and reconstructions as SVG and PNG.
+
+    Args:
+        runs: Run folders, or folders of run folders.
+        output: Folder of the files; by default `figures` in the first of the folders.
+    """
+    from results.figures import write_figures
+
+    folder = output or _some(runs)[0] / "figures"
+    print(f"{len(write_figures(runs, folder))} files written to {folder}")
+
+
+def report(runs: Runs, *, output: Output = None) -> None:
+    """Write one page of everything, which needs no network.
+
+    Args:
+        runs: Run folders, or folders of run folders.
+        output: The page; by default report.html in the first of the folders.
+    """
+    from results.report import write_report
+
+    print(f"page written to {write_report(_some(runs), output or runs[0] / 'report.html')}")
+
+
+def everything(runs: Runs) -> None:
+    """Write tables, figures and page, into the first of the folders: what `make tables` does.
+
+    Args:
+        runs: Run folders, or folders of run folders.
+    """
+    for write in (tables, figures, report):
+        write(runs)
+
+
+def compare(one: OneRun, other: OneRun) -> None:
+    """Print what differs between two runs: settings, environment, measurements, curves.
+
+    Args:
+        one: A run folder.
+        other: Another one, finished or not.
+    """
+    # A file or a pipe has no width of its own; 80 columns would break the lines for nothing.
+    compare_runs(one, other, Console() if sys.stdout.isatty() else Console(width=160))
+
+
+def _some(runs: tuple[Path, ...]) -> tuple[Path, ...]:
+    if not runs:
+        raise ConfigError("no runs named: give run folders, or folders of run folders")
+    return runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    with guard(debug):
-        commands = (
-            Annotated[Collect, tyro.conf.subcommand("collect")] | Annotated[Tables, tyro.conf.subcommand("tables")]
-        )
-        options = tyro.cli(
-            commands,
+    commands = {"collect": collect, "tables": tables, "figures": figures, "report": report, "all": everything}
+    with guard("--debug" in arguments):
+        tyro.extras.subcommand_cli_from_dict(
+            {**commands, "compare": compare},
             args=[argument for argument in arguments if argument != "--debug"],
             prog="python -m results",
-            config=(tyro.conf.OmitSubcommandPrefixes,),
         )
-        run(options)
     return 0
 
 

@@ -19,7 +19,8 @@ NOT_SETTINGS = {
 }  # fmt: skip
 
 # (task, training images, validation images, classes where the task records them) -> name in results/published.
-DATASETS = {
+DATASETS: dict[tuple[Any, ...], str] = {
+    ("pretrain", 1281167, None, None): "ImageNet-1K",
     ("classification", 1281167, 50000, 1000): "ImageNet-1K",
     ("detection", 117266, 5000, None): "COCO 2017",  # training images with an object
     ("detection", 118287, 5000, None): "COCO 2017",
@@ -155,11 +156,9 @@ def _data(run_dir: Path, config: dict[str, Any]) -> str:
 
 def _dataset(task: str, summary: dict[str, Any]) -> str:
     """The published data set with as many images (and classes) as the run counted, else those counts as text."""
-    counts = tuple(summary.get(name) for name in ("num_train", "num_val", "num_classes"))
-    known = DATASETS.get((task, *counts))
-    if known or None in counts[:2]:
-        return known or ""
-    return f"{counts[0]} + {counts[1]} images"
+    counts = (summary.get("num_train", summary.get("num_images")), summary.get("num_val"), summary.get("num_classes"))
+    numbers = " + ".join(str(count) for count in counts[:2] if count is not None)
+    return DATASETS.get((task, *counts)) or (f"{numbers} images" if numbers else "")
 
 
 def _environment(run_dir: Path) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """From collected rows to the benchmark table: mean and spread over seeds, and what pre-training changed."""
 
+import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -11,11 +14,16 @@ from rich.table import Column, Table
 
 from engine.storage import write_atomic
 from results.collect import Rejected
+from results.statistics import difference_of, mean_of
 
 METHOD_ORDER = ("scratch", "simmim", "a2mim")  # others follow by name
 EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
 START = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant"]
-VALUES = ["mean", "std", "n", "difference", "hours", "pretrain_hours", "images_per_second", "unreadable"]
+WHAT = ["dataset", "parameters", "epochs", "framework", "probe"]
+VALUES = [
+    "mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs", "hours",
+    "pretrain_hours", "images_per_second", "unreadable",
+]  # fmt: skip
 # Shown to people; the CSV holds every metric. A task without any of its own here is shown with all.
 HEADLINES = {
     "classification": ("top1_best_last10", "top1_last", "top5_last"),
@@ -32,35 +40,59 @@ def benchmark_table(rows: pd.DataFrame) -> pd.DataFrame:
         rows: of collect. Pre-training runs are left out: their losses compare nothing.
 
     Returns:
-        The columns of EXPERIMENT and START, and metric; `mean`; `std`, the sample standard deviation (n - 1), NaN for
-        n = 1; `n`, how many runs; `difference`, the mean minus that of "scratch" in the same experiment, NaN for
-        scratch itself or without it; `hours`, `pretrain_hours` and `images_per_second`, means; `unreadable`, the most
-        images that a run skipped. Sorted by experiment, then METHOD_ORDER.
+        The columns of EXPERIMENT and START, metric, those of WHAT, which collect explains, and: `mean`; `std`, the
+        sample standard deviation (n - 1), NaN for n = 1; `n`, how many runs; `low` and `high`, the 95 % interval of
+        the mean, NaN for n < 3; `difference`, the mean minus that of "scratch" in the same experiment, NaN for scratch
+        itself or without it, and its interval; `pairs`, how many seeds it is the mean difference of where both have
+        the same seeds, else 0; `hours`, `pretrain_hours` and `images_per_second`, means; `unreadable`, the most images
+        that a run skipped. Sorted by experiment, then METHOD_ORDER.
     """
-    measured = rows[rows["task"] != "pretrain"].assign(
-        hours=rows["seconds"] / 3600, pretrain_hours=rows["pretrain_seconds"] / 3600
-    )
-    table = (
-        measured.groupby([*EXPERIMENT, *START, "metric"], dropna=False, sort=False)
-        .agg(
-            mean=("value", "mean"),
-            std=("value", "std"),
-            n=("value", "size"),
-            hours=("hours", "mean"),
-            pretrain_hours=("pretrain_hours", "mean"),
-            images_per_second=("images_per_second", "mean"),
-            unreadable=("unreadable", "max"),
-        )
-        .reset_index()
-    )
-    scratch = table[table["method"] == "scratch"].set_index([*EXPERIMENT, "metric"])["mean"]
-    control = table[[*EXPERIMENT, "metric"]].merge(scratch.rename("scratch").reset_index(), how="left")["scratch"]
-    table["difference"] = (table["mean"] - control).where(table["method"] != "scratch")
+    measured = rows[rows["task"] != "pretrain"]
+    keys = [*EXPERIMENT, "metric", *START]
+    groups = [(key, group) for key, group in measured.groupby(keys, dropna=False, sort=False)]
+    controls = {_experiment(key): _by_seed(group) for key, group in groups if _method(key) == "scratch"}
+    lines = []
+    for key, group in groups:
+        control = None if _method(key) == "scratch" else controls.get(_experiment(key))
+        what = dict(zip(WHAT, group[WHAT].iloc[0], strict=True))
+        lines.append({**dict(zip(keys, key, strict=True)), **what, **_values(group, control)})
+    table = pd.DataFrame(lines, columns=[*EXPERIMENT, *START, "metric", *WHAT, *VALUES])
     metrics = list(dict.fromkeys(measured["metric"]))
-    table["_method"] = [METHOD_ORDER.index(m) if m in METHOD_ORDER else len(METHOD_ORDER) for m in table["method"]]
-    table["_metric"] = [metrics.index(metric) for metric in table["metric"]]
-    ordered = table.sort_values([*EXPERIMENT, "_method", *START, "_metric"], kind="stable", ignore_index=True)
-    return ordered[[*EXPERIMENT, *START, "metric", *VALUES]]
+    sortable = table.assign(
+        _method=[METHOD_ORDER.index(m) if m in METHOD_ORDER else len(METHOD_ORDER) for m in table["method"]],
+        _metric=[metrics.index(metric) for metric in table["metric"]],
+    )
+    by = [*EXPERIMENT, "_method", *START, "_metric"]
+    return sortable.sort_values(by, kind="stable", ignore_index=True)[table.columns]
+
+
+def _experiment(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    return key[: len(EXPERIMENT) + 1]  # and the metric
+
+
+def _method(key: tuple[Any, ...]) -> str:
+    return str(key[len(EXPERIMENT) + 1])
+
+
+def _by_seed(group: pd.DataFrame) -> dict[Any, float]:
+    """{seed: value}. Runs that share a seed, after several pre-trainings, go by their names and pair with nothing."""
+    return dict(zip(group["seed"] if group["seed"].is_unique else group["run"], group["value"], strict=True))
+
+
+def _values(group: pd.DataFrame, control: dict[Any, float] | None) -> dict[str, Any]:
+    ours = _by_seed(group)
+    change = None if control is None else difference_of(ours, control)
+    return {
+        **dataclasses.asdict(mean_of(list(ours.values()))),
+        "difference": math.nan if change is None else change.difference,
+        "difference_low": math.nan if change is None else change.low,
+        "difference_high": math.nan if change is None else change.high,
+        "pairs": 0 if change is None else change.pairs,
+        "hours": group["seconds"].mean() / 3600,
+        "pretrain_hours": group["pretrain_seconds"].mean() / 3600,
+        "images_per_second": group["images_per_second"].mean(),
+        "unreadable": group["unreadable"].max(),
+    }
 
 
 def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

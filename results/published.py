@@ -1,0 +1,93 @@
+"""The published numbers in results/published/: one file per task, their sources, and where they contradict each other.
+
+published/<task>.csv, one number per line:
+  protocol      fine-tuned | from scratch | linear | knn | svm
+  model         the suite's name of the architecture; empty if it has none
+  method        scratch | simmim | a2mim | supervised, or another method as it calls itself
+  printed_recipe  the fine-tuning as the source calls it
+  recipe        the suite's recipe of the same protocol; empty: none, so no measurement is compared with the number
+  match         stated | inferred: whether the source says that it used that protocol (if inferred, `note` says how)
+  epochs        of fine-tuning, where the source says so or links a configuration
+  test_size     pixels, where the source says so
+  variant       what tells two numbers of a source apart: run, configuration, batch
+  value         percent, as printed
+  source        key in sources.csv; a number without a source is refused
+  contradiction key in contradictions.csv, shared by the numbers that contradict each other
+"""
+
+import functools
+from pathlib import Path
+
+import pandas as pd
+
+from engine.errors import DataError
+
+FOLDER = Path(__file__).parent / "published"
+TASKS = ("classification", "probes", "detection", "segmentation")
+COLUMNS = (
+    "protocol", "dataset", "architecture", "model", "params_m", "method", "target", "pretrain_epochs",
+    "printed_recipe", "recipe", "match", "epochs", "test_size", "variant", "metric", "value", "source",
+    "contradiction", "note",
+)  # fmt: skip
+NUMBERS = ("params_m", "pretrain_epochs", "epochs", "test_size")
+
+
+@functools.cache
+def load_published(folder: Path = FOLDER) -> pd.DataFrame:
+    """Every published number: `task`, COLUMNS and `printed`, the value's digits as they were printed.
+
+    Texts are "" where a source says nothing, the columns of NUMBERS NaN. The order is that of the files.
+
+    Raises:
+        DataError: a line has no source or an unknown one, no number, or an unknown contradiction; names file and line.
+    """
+    known, contradictions = set(load_sources(folder)["key"]), set(load_contradictions(folder)["id"])
+    parts = []
+    for task in TASKS:
+        path = folder / f"{task}.csv"
+        table = _read(path, COLUMNS)
+        for line, row in enumerate(table.to_dict("records"), start=2):
+            where = f"{path.name} line {line}: {row['architecture']} {row['method']} {row['value']}"
+            if not row["source"].strip():
+                raise DataError(f"{where}: no source: say where the number was published, or remove it")
+            if row["source"] not in known:
+                raise DataError(f"{where}: source {row['source']!r} is not in sources.csv")
+            if row["contradiction"] and row["contradiction"] not in contradictions:
+                raise DataError(f"{where}: contradiction {row['contradiction']!r} is not in contradictions.csv")
+        table.insert(0, "task", task)
+        table["printed"] = table["value"]
+        for name in (*NUMBERS, "value"):
+            table[name] = _numbers(table[name], path)
+        if table["value"].isna().any():
+            raise DataError(f"{path.name} line {int(table['value'].isna().argmax()) + 2}: no value")
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def load_sources(folder: Path = FOLDER) -> pd.DataFrame:
+    """`key`, `title`, `url` and `commit` ("" where the number was not read at a known one) of every source."""
+    return _read(folder / "sources.csv", ("key", "title", "url", "commit"))
+
+
+def load_contradictions(folder: Path = FOLDER) -> pd.DataFrame:
+    """`id`, `kind` (value, label, budget, re-run) and `explanation` of every contradiction."""
+    return _read(folder / "contradictions.csv", ("id", "kind", "explanation"))
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if tuple(table.columns) != columns:
+        raise DataError(f"{path}: has the columns {', '.join(table.columns)}; expected {', '.join(columns)}")
+    return table
+
+
+def _numbers(texts: "pd.Series[str]", path: Path) -> "pd.Series[float]":
+    numbers = pd.to_numeric(texts.replace("", None), errors="coerce")
+    wrong = numbers.isna() & (texts != "")
+    if wrong.any():
+        line = int(wrong.argmax())
+        raise DataError(f"{path.name} line {line + 2}: {texts.name} is {texts.iloc[line]!r}, not a number")
+    return numbers.astype(float)
