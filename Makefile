@@ -2,6 +2,7 @@
 MODEL   ?= r50
 PROFILE ?= demo
 METHODS ?= scratch simmim a2mim
+TASKS   ?=
 SEEDS   ?= 1
 RUNS    ?= runs
 DATA    ?=
@@ -32,7 +33,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 benchmark: $(STAMP) ## pre-train and fine-tune MODEL with every method beside training from scratch, print the table
 	@$(BIN)/python -m benchmarks run --model $(MODEL) --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS) \
-	  --runs-dir $(RUNS) $(if $(DATA),--data $(DATA)) $(if $(IMAGENET),--imagenet $(IMAGENET)) \
+	  --runs-dir $(RUNS) $(if $(TASKS),--tasks $(TASKS)) $(if $(DATA),--data $(DATA)) $(if $(IMAGENET),--imagenet $(IMAGENET)) \
 	  $(if $(COCO),--coco $(COCO)) $(if $(ADE20K),--ade20k $(ADE20K))
 
 demo-data: $(STAMP) ## write the generated scenes to DATA (default data/demo)
@@ -44,15 +45,16 @@ verify-data: $(STAMP) ## decode every image under DATA and list the bad ones
 throughput: $(STAMP) ## measure steps, precision and loader; writes results/throughput/
 	@$(BIN)/python -m benchmarks throughput
 
-tables: $(STAMP) ## write every table from RUNS
-	@$(BIN)/python -m results tables $(RUNS)
+tables: $(STAMP) ## write every table, figure and the page from RUNS
+	@$(BIN)/python -m results all $(RUNS)
 
 test: $(STAMP) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
 test-slurm: $(STAMP) ## run the Slurm tests on a Slurm of their own; installs Debian's as root
 	@command -v slurmctld >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
-	  { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	  apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends \
 	  slurmctld slurmd slurm-client munge >/dev/null; } || echo "Slurm cannot be installed here: its tests are skipped"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST) tests/slurm -m slurm -rs
 

@@ -31,6 +31,8 @@ class Run:
     """A published name (r50, convnext_t, vit_b, ...) or any timm model."""
     methods: tuple[str, ...] = METHODS
     """Rows of the table."""
+    tasks: tuple[Literal["classification", "detection", "segmentation"], ...] | None = None
+    """What the models are fine-tuned for; by default every task that has data (in the demo, all three)."""
     profile: Literal["demo", "paper"] = "demo"
     """demo: generated scenes, minutes on two CPU cores. paper: the published recipes on ImageNet."""
     seeds: int = 1
@@ -88,6 +90,7 @@ def benchmark(options: Run) -> int:
         pretrain_seeds=options.pretrain_seeds,
         runs_dir=options.runs_dir,
         data=data,
+        tasks=options.tasks,
         finetune=options.finetune,
         framework=options.framework,
         num_devices=num_devices if options.profile == "paper" else 1,

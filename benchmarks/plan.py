@@ -50,8 +50,8 @@ class Request:
     Args:
         model: a published name or any timm model.
         methods: of METHODS, in table order.
-        data: the data set of each task; those named are what each pre-trained model is fine-tuned for. Pre-training
-            uses classification's.
+        data: the data set of each task. Pre-training uses classification's.
+        tasks: of TASKS, what each model is fine-tuned for; by default everything that has data.
         profile: "demo" for minutes on two CPU cores, "paper" for the published recipes.
         seeds: fine-tuning runs per method, seeds 0 to seeds - 1.
         pretrain_seeds: pre-training runs per method; fine-tuning seed i starts from number i modulo this.
@@ -69,6 +69,7 @@ class Request:
     pretrain_seeds: int = 1
     runs_dir: Path = field(default_factory=lambda: Path("runs"))
     data: dict[str, Path]
+    tasks: tuple[str, ...] | None = None
     finetune: str | None = None
     framework: Literal["detectron2", "torchvision"] | None = None
     num_devices: int = 1
@@ -107,7 +108,9 @@ def make_stages(request: Request) -> list[Stage]:
     """
     find_architecture(request.model)
     problems = [f"no method {name!r}: {', '.join(METHODS)}" for name in request.methods if name not in METHODS]
-    problems += [f"no task {name!r}: {', '.join(TASKS)}" for name in request.data if name not in TASKS]
+    tasks = tuple(dict.fromkeys(request.data if request.tasks is None else request.tasks))
+    problems += [f"no task {name!r}: {', '.join(TASKS)}" for name in {*request.data, *tasks} if name not in TASKS]
+    problems += [f"no data for {name}" for name in tasks if name in TASKS and name not in request.data]
     problems += [] if "classification" in request.data else ["no image folder for pre-training and classification"]
     if not 1 <= request.pretrain_seeds <= request.seeds:
         problems.append(
@@ -126,7 +129,7 @@ def make_stages(request: Request) -> list[Stage]:
     stages += [
         _finetuning(request, method, task, seed)
         for method in methods
-        for task in request.data
+        for task in tasks
         for seed in range(request.seeds)
     ]
     for stage in stages:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from engine import config, distributed, lock, storage
+from engine.allocator import keep_freed_memory
 from engine.claim import claim, compare_config, never_started
 from engine.errors import ConfigError
 from engine.folder import Run
@@ -50,6 +51,8 @@ def open_run(
     device = distributed.pick_device()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        keep_freed_memory()
     with distributed.process_group(device):
         values = config.to_dict(config_object)
         run = Run(run_dir, package, recipe, values, device, resumed=False, main=distributed.is_main())

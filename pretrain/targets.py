@@ -3,6 +3,7 @@
 Shapes: B batch, H W pixels, g cells along a side.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,12 +37,19 @@ class Normalise(nn.Module):
 
     def forward(self, images_bchw: Tensor) -> Tensor:
         """The normalised images, about -2.1 to 2.6."""
-        images_bchw = images_bchw.contiguous(memory_format=self.memory_format(images_bchw.device))
+        images_bchw = _laid_out(images_bchw, self.memory_format(images_bchw.device))
         return (images_bchw / 255).sub_(self.mean.float()).div_(self.std.float()).to(self.mean.dtype)
 
     def inverse(self, normalised_bchw: Tensor) -> Tensor:
         """uint8 pixels of normalised images, values outside the range cut off."""
         return (255 * (normalised_bchw * self.std + self.mean)).round().clamp(0, 255).to(torch.uint8)
+
+
+def _laid_out(images_bchw: Tensor, memory_format: torch.memory_format) -> Tensor:
+    if images_bchw.device.type != "cpu" or memory_format == torch.channels_last:
+        return images_bchw.contiguous(memory_format=memory_format)
+    pixels_bchw = images_bchw.numpy()  # whose copy of every third byte takes half the time of torch's
+    return torch.from_numpy(np.stack([pixels_bchw[:, channel] for channel in range(pixels_bchw.shape[1])], axis=1))
 
 
 def fill_masked(images_bchw: Tensor, mask_bgg: Tensor) -> Tensor:
@@ -57,4 +65,6 @@ def fill_masked(images_bchw: Tensor, mask_bgg: Tensor) -> Tensor:
         Same shape and memory format.
     """
     mean_bc11 = images_bchw.mean((2, 3), keepdim=True)
-    return torch.where(expand_mask(mask_bgg, images_bchw.shape[-2:]), mean_bc11, images_bchw)
+    hidden_b1hw = expand_mask(mask_bgg, images_bchw.shape[-2:]).to(images_bchw.dtype)
+    # torch.where's bits, for lerp is exact at 0 and 1, in a quarter of its time on a CPU
+    return torch.lerp(images_bchw, mean_bc11, hidden_b1hw)

@@ -55,6 +55,15 @@ def test_the_graph_fine_tunes_each_method_from_its_own_pre_training(tmp_path, sc
     assert dataclasses.replace(tuned.config, init="none") == control.config, "the control must differ in nothing else"
 
 
+def test_tasks_chosen_leave_out_the_others_but_not_the_pre_training(tmp_path, scenes):
+    data = {"classification": scenes, "detection": scenes.parent / "coco"}
+    for tasks, expected in ((None, {"classification", "detection"}), (("detection",), {"detection"})):
+        stages = make_stages(Request(model=TINY, methods=("a2mim",), runs_dir=tmp_path, data=data, tasks=tasks))
+        assert {stage.package for stage in stages} == {"pretrain", *expected}
+    with pytest.raises(ConfigError, match="no data for segmentation"):
+        make_stages(Request(model=TINY, runs_dir=tmp_path, data=data, tasks=("segmentation",)))
+
+
 def test_what_is_finished_is_skipped_and_the_rest_continued(tmp_path, scenes):
     stages = tiny_stages(tmp_path, scenes)
     outcome = run_stages(stages, tmp_path)

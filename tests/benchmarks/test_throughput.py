@@ -1,5 +1,6 @@
 """The throughput benchmark: its statistics, what it compares, and a tiny run from command to files."""
 
+import dataclasses
 import json
 import time
 
@@ -11,6 +12,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from benchmarks import throughput, timing
+from benchmarks.isolated import isolated
 from benchmarks.loader_speed import PlainPipeline, photo_like, write_photos
 from benchmarks.step_speed import PlainMean, Steps, StepSettings, published_config
 from benchmarks.throughput import Throughput, run_throughput, table
@@ -22,6 +24,7 @@ from pretrain.build import build_model
 from pretrain.train import build_optimizer
 
 CPU = torch.device("cpu")
+TINY = "test_resnet.r160_in1k"
 
 
 def comparison(seconds_a, seconds_b, **more):
@@ -155,7 +158,7 @@ def test_tiny_run_from_the_command_to_the_files(tmp_path, monkeypatch, capsys):
         "a2mim step, resnet10t",
         "a2mim frequency loss, resnet10t",
         "simmim step, resnet10t",
-        "a2mim step, resnet10t",
+        *["a2mim step, resnet10t"] * 2,
     ]
     assert frame["measure"].tolist() == measures
     assert (frame[["images_per_second_a", "images_per_second_b", "speed_a_over_b"]] > 0).all(axis=None)
@@ -195,6 +198,24 @@ def test_impossible_settings_are_refused_before_anything_runs(tmp_path, change, 
 def test_asking_for_an_absent_gpu_says_what_is_available(tmp_path):
     with pytest.raises(ConfigError, match="available: cpu"):
         run_throughput(Throughput(output=tmp_path, device="cuda"))
+
+
+def test_on_a_cpu_precisions_are_compared_in_processes_of_their_own(tmp_path):
+    tiny = Throughput(only=("precision",), models=(TINY,), batch_size=2, image_size=64, pairs=1, output=tmp_path)
+    frame = run_throughput(dataclasses.replace(tiny, device="cpu"))
+    assert frame["a"].tolist() == ["bfloat16 + channels_last", "bfloat16 + channels_last + memory kept"]
+    assert frame["b"].tolist() == ["float32", "bfloat16 + channels_last"]
+    assert (frame["speed_a_over_b"] > 0).all()
+
+
+def test_a_contender_that_fails_in_its_process_is_an_error(capfd):
+    with pytest.raises(RuntimeError, match="ended before its answer"), isolated(_fails, keep_memory=False):
+        pytest.fail("must not begin")
+    assert "no such network" in capfd.readouterr().err
+
+
+def _fails() -> Contender:
+    raise ValueError("no such network")
 
 
 @pytest.mark.gpu
