@@ -107,7 +107,7 @@ def _hand_over(folder: Path, place: Place, reason: str) -> NoReturn:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which Slurm ends the others when it has requeued
             time.sleep(WAIT_FOR_THE_END_S)
         sys.exit(STOPPED_EXIT_CODE)
-    fate = _fate_of_job() if place.in_slurm else "running" if "SIGUSR2" in reason else "stopped"
+    fate = _fate_of(place.job) if place.in_slurm else "running" if "SIGUSR2" in reason else "stopped"
     if fate != "running":
         record.append(folder, fate, job=place.job, signal=reason)
         sys.exit(STOPPED_EXIT_CODE)
@@ -131,15 +131,16 @@ def _give_up(folder: Path, place: Place, error: Exception) -> NoReturn:
     sys.exit(STOPPED_EXIT_CODE)
 
 
-def _fate_of_job() -> str:
+def _fate_of(job: str) -> str:
     """What Slurm takes this job for: "running", "requeued" or "stopped". After scancel, `scontrol requeue` would bring
     it back to life; preempted without a grace time, or requeued by hand, it is queued again already."""
-    command = ["scontrol", "--oneliner", "show", "job", os.environ["SLURM_JOB_ID"]]
+    command = ["scontrol", "--oneliner", "show", "job", job]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return "running"  # the requeue then says what is wrong
-    values = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+    # An array's last run has the array's own number, by which scontrol would show all of its runs; so `job` is 7_4.
+    values = dict(word.split("=", 1) for word in shown.splitlines()[0].split() if "=" in word) if shown else {}
     if values.get("JobState") == "RUNNING":
         return "running"
     # While its processes end, a job is COMPLETING in either case; the number of its starts tells them apart.

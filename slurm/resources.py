@@ -16,8 +16,8 @@ class Resources:
     nodes: int = 1
     """Nodes of each job."""
     cpus_per_task: int | None = None
-    """CPU cores of each process; by default the run's loader processes and one. The process itself computes with as many
-    threads as its loader leaves cores, unless OMP_NUM_THREADS says otherwise."""
+    """CPU cores of each process; by default the run's loader processes and one. The process itself computes with as
+    many threads as its loader leaves cores, unless OMP_NUM_THREADS says otherwise."""
     mem_gb: int | None = None
     """Memory of each node in GB, or the cluster's default."""
     time: float = 24.0

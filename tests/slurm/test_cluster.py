@@ -10,11 +10,11 @@ from engine import lock
 from slurm import record
 from slurm.__main__ import main
 from slurm.resources import Resources
+from slurm.scheduler import queued
 from tests.helpers import assert_same_bytes
 from tests.slurm.runs import (
     events,
     job,
-    last_step,
     let_go,
     state,
     submit_tiny,
@@ -52,7 +52,8 @@ def limited(slurm, tmp_path_factory):
 def interrupted(slurm, limited, tmp_path_factory):
     """Five equal runs with loader workers, as one array: one undisturbed, four interrupted."""
     root = tmp_path_factory.mktemp("interrupted")
-    names = ("undisturbed", "early", "signalled", "by_hand", "killed")
+    # The last run of an array has the array's own number in Slurm: it must not be taken for the one before it.
+    names = ("early", "by_hand", "killed", "undisturbed", "signalled")
     held = {"hold": "0,7", "log_every": 1}
     runs = SimpleNamespace(**{name: tiny_run(root / name, num_workers=1, **held) for name in names})
     let_go(runs.undisturbed)
@@ -62,6 +63,7 @@ def interrupted(slurm, limited, tmp_path_factory):
     for run in (runs.signalled, runs.by_hand, runs.killed):
         let_go(run, step=0)
         wait_for_step(run, 6)
+    wait_for(lambda: job(runs.undisturbed) not in queued("root"), "end of the undisturbed run")
     command("scancel", "--signal=TERM", job(runs.signalled))  # all that preemption sends on many clusters
     command("scontrol", "requeue", job(runs.by_hand))
     os.kill(lock.owner(runs.killed.folder)["pid"], 9)
