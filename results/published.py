@@ -7,7 +7,8 @@ published/<task>.csv, one number per line:
   printed_recipe  the fine-tuning as the source calls it
   recipe        the suite's recipe of the same protocol; empty: none, so no measurement is compared with the number
   match         stated | inferred: whether the source says that it used that protocol (if inferred, `note` says how)
-  epochs        of fine-tuning, where the source says so or links a configuration
+  epochs        of fine-tuning (iterations in detection and segmentation), where the source says so, links a
+                configuration or names a recipe that says so
   test_size     pixels, where the source says so
   variant       what tells two numbers of a source apart: run, configuration, batch
   value         percent, as printed

@@ -93,12 +93,12 @@ def read_run(run_dir: Path) -> FinishedRun:
     Raises:
         UnusableRun: it is unfinished, failed, was edited, or holds a number that cannot be.
     """
-    stored = _read_json(run_dir / "config.json")
+    stored = read_json(run_dir / "config.json")
     try:
         task, recipe, config = str(stored["package"]), str(stored["recipe"]), dict(stored["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise UnusableRun("config.json does not hold package, recipe and config") from error
-    summary = _read_summary(run_dir, config)
+    summary = read_summary(run_dir, config)
     return FinishedRun(
         run_dir=run_dir,
         task=task,
@@ -111,37 +111,12 @@ def read_run(run_dir: Path) -> FinishedRun:
         framework=str(summary.get("framework") or ""),
         environment=_environment(run_dir),
         start=_start(run_dir, task, config),
-        metrics=_checked_metrics(run_dir, task, summary),
+        metrics=checked_metrics(run_dir, task, summary),
         seconds=float(summary.get("seconds") or 0.0),
         images_per_second=summary.get("images_per_second"),
         peak_memory_bytes=summary.get("peak_memory_bytes"),
         unreadable=int(summary.get("unreadable") or 0),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UnusableRun(f"{path.name} cannot be read ({error})") from error
-    if not isinstance(values, dict):
-        raise UnusableRun(f"{path.name} does not hold an object")
-    return values
-
-
-def _read_summary(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
-    if not (run_dir / "finished.json").is_file():
-        if (run_dir / "error.json").is_file():
-            lines = str(_read_json(run_dir / "error.json").get("message")).splitlines()
-            raise UnusableRun(f"not finished: {lines[0] if lines else 'stopped without a message'}")
-        raise UnusableRun("not finished")
-    summary = _read_json(run_dir / "finished.json")
-    found, expected = summary.get("config_hash"), config_hash(config)
-    if found != expected:
-        raise UnusableRun(
-            f"finished.json belongs to another configuration (hash {str(found)[:12]}, of config.json {expected[:12]})"
-        )
-    return summary
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +125,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def _data(run_dir: Path, config: dict[str, Any]) -> str:
     if (run_dir / "data.json").is_file():
-        return config_hash(_read_json(run_dir / "data.json"))[:8]
+        return config_hash(read_json(run_dir / "data.json"))[:8]
     return str(config.get("data", {}).get("root", ""))
 
 
@@ -164,56 +139,9 @@ def _dataset(task: str, summary: dict[str, Any]) -> str:
 def _environment(run_dir: Path) -> dict[str, Any]:
     # Only describes the run: without it the numbers are the same.
     try:
-        return _read_json(run_dir / "environment.json")
+        return read_json(run_dir / "environment.json")
     except UnusableRun:
         return {}
-
-
-def _checked_metrics(run_dir: Path, task: str, summary: dict[str, Any]) -> dict[str, float]:
-    """finished.json's metrics, each of which must be a possible number that metrics.jsonl holds too."""
-    metrics = summary.get("metrics")
-    if not isinstance(metrics, dict) or not metrics:
-        raise UnusableRun("finished.json holds no metrics")
-    logged: dict[str, set[float]] = {}
-    for number, row in _metrics_lines(run_dir / "metrics.jsonl"):
-        values = {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
-        for name, value in values.items():
-            if row.get("split") == "val":
-                _check_number(f"metrics.jsonl line {number}", task, name, value)
-            if isinstance(value, int | float):
-                logged.setdefault(name, set()).add(value)
-    for name, value in metrics.items():
-        _check_number("finished.json", task, name, value)
-        sources = [key for key in logged if name == key or name.startswith(f"{key}_")]
-        if not any(value in logged[key] for key in sources):
-            raise UnusableRun(f"finished.json: {name} {value} was never measured: metrics.jsonl does not hold it")
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def _metrics_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, values) of every line; a last line without its end is dropped with a warning."""
-    try:
-        text = path.read_text()
-    except (OSError, ValueError) as error:
-        raise UnusableRun(f"metrics.jsonl cannot be read ({error})") from error
-    *lines, rest = text.split("\n")
-    if rest:
-        log.warning("%s: the last line was cut off by a kill and is dropped", path)
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield number, dict(json.loads(line))
-        except (TypeError, ValueError) as error:
-            raise UnusableRun(f"metrics.jsonl line {number} is not a JSON object") from error
-
-
-def _check_number(where: str, task: str, name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UnusableRun(f"{where}: {name} is {value}, not a finite number")
-    if name.startswith("num_"):
-        return
-    # What else is evaluated after pre-training is a percentage: accuracy, average precision, intersection over union.
-    if task != "pretrain" and "loss" not in name and not 0 <= value <= 100:
-        raise UnusableRun(f"{where}: {name} is {value}, outside 0 to 100 percent")
 
 
 def _start(run_dir: Path, task: str, config: dict[str, Any]) -> Start:
@@ -227,7 +155,7 @@ def _start(run_dir: Path, task: str, config: dict[str, Any]) -> Start:
     init = str(config.get("init", "none"))
     if init == "none":
         return Start("scratch")
-    record = _read_json(run_dir / "initialisation.json") if (run_dir / "initialisation.json").is_file() else {}
+    record = read_json(run_dir / "initialisation.json") if (run_dir / "initialisation.json").is_file() else {}
     description = dict(record.get("description") or {})
     origin = _origin(run_dir, init)
     if origin is not None:

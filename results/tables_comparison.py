@@ -129,7 +129,7 @@ def _reference(line: dict[str, Any], index: dict[Any, list[dict[str, Any]]]) -> 
 
 def _same_lengths(row: dict[str, Any], line: dict[str, Any]) -> bool:
     pretrained = line["method"] == "scratch" or row["pretrain_epochs"] == line["pretrain_epochs"]
-    return bool(pretrained and (pd.isna(row["epochs"]) or row["epochs"] == line["epochs"]))
+    return bool(pretrained and row["epochs"] == line["epochs"])
 
 
 def _rank(name: str, order: Sequence[str]) -> int:

@@ -70,17 +70,21 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _document(sheets: Sequence[Sheet], rejected: Sequence[Rejected]) -> str:
-    left_out = "\n".join(f"- {run}" for run in rejected)
+    left_out = "\n".join(f"- {_plain(str(run))}" for run in rejected)
     parts = [markdown(sheet) for sheet in sheets] + ([f"## Left out\n\n{left_out}\n"] if rejected else [])
     return "\n".join(parts)
 
 
 def markdown(sheet: Sheet) -> str:
     """The table with its title and notes."""
-    cells = sheet.shown.map(lambda cell: cell.replace("|", "\\|").replace("\n", " "))
+    cells = sheet.shown.map(_plain).rename(columns=_plain)
     table = cells.to_markdown(index=False, disable_numparse=True) if len(cells) else "Nothing yet."
-    notes = "".join(f"\n- {note}" for note in sheet.notes)
-    return f"## {sheet.title}\n\n{table}\n{notes}\n"
+    notes = "".join(f"\n- {_plain(note)}" for note in sheet.notes)
+    return f"## {_plain(sheet.title)}\n\n{table}\n{notes}\n"
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def latex(sheet: Sheet) -> str:

@@ -37,8 +37,15 @@ class Pretraining:
     data: Data = field(default_factory=Data)
 
 
-def tuned(run_dir: Path, *, task="classification", recipe="demo", metrics=None, images: Path | None = None, **changes):
-    """A finished run that measured `metrics` at its end (and half of that before)."""
+IMAGENET = {"num_train": 1281167, "num_val": 50000, "num_classes": 1000}
+"""What a classification run on ImageNet-1K says of its data in finished.json."""
+
+
+def tuned(
+    run_dir: Path, *, task="classification", recipe="demo", metrics=None, images: Path | None = None, counts=None,
+    **changes,
+):  # fmt: skip
+    """A finished run that measured `metrics` at its end (and half of that before), on `counts` images."""
     metrics = metrics or {"top1": 60.0}
     with open_run(run_dir, Tuning(**changes), package=task, recipe=recipe) as run:
         if images is not None:
@@ -53,7 +60,7 @@ def tuned(run_dir: Path, *, task="classification", recipe="demo", metrics=None, 
         run.log("train", 9, 2.9, {"loss": 0.25})
         run.log("val", 10, 3.0, metrics)
         run.time(10, {"images_per_second": 40.0, "seconds": 1800.0})
-        run.finish({f"{name}_last": value for name, value in metrics.items()}, unreadable=0)
+        run.finish({f"{name}_last": value for name, value in metrics.items()}, unreadable=0, **(counts or {}))
     return run_dir
 
 

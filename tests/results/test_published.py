@@ -32,7 +32,8 @@ FAMILIES = [
 ]  # fmt: skip
 TRANSFER = [
     ("detection", "r50", "box_AP", 39.8), ("detection", "r50", "mask_AP", 34.9), ("detection", "vit_b", "box_AP", 49.4),
-    ("detection", "vit_b", "mask_AP", 43.5), ("segmentation", "r50", "mIoU", 38.3), ("segmentation", "vit_b", "mIoU", 49.0),
+    ("detection", "vit_b", "mask_AP", 43.5),
+    ("segmentation", "r50", "mIoU", 38.3), ("segmentation", "vit_b", "mIoU", 49.0),
 ]  # fmt: skip
 
 
@@ -43,9 +44,7 @@ def published():
 
 def test_every_number_of_the_readmes_summary_is_there(published):
     rows = published[published["source"] == "a2mim-readme-summary"]
-    found = {
-        (row.model, row.method): (row.params_m, row.value) for row in rows[rows["metric"] == "top1"].itertuples()
-    }
+    found = {(row.model, row.method): (row.params_m, row.value) for row in rows[rows["metric"] == "top1"].itertuples()}
     expected = {
         (model, method): (size, value)
         for model, (size, *values) in SUMMARY.items()
@@ -72,6 +71,9 @@ def test_the_vocabulary_is_consistent(published):
     assert set(published["protocol"]) == {"fine-tuned", "from scratch", "linear", "knn", "svm"}
     assert set(published["match"]) == {"", "stated", "inferred"}
     assert ((published["match"] == "") == (published["recipe"] == "")).all()
+    compared = published[published["recipe"] != ""]
+    assert compared["epochs"].notna().all(), "else a shortened run would be compared"
+    assert (compared["model"] != "").all()
     assert published["value"].between(0, 100).all()
     assert not published.duplicated([c for c in published.columns if c != "note"]).any()
     one_name = published[published["model"] != ""].groupby("model")["architecture"].nunique()

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from results.__main__ import main
 from results.collect import collect
 from results.tables import benchmark_table, print_table, readable, write_table
 from tests.helpers import run_module
@@ -65,6 +66,32 @@ def test_a_control_with_another_setting_is_no_control(tmp_path):
     table = benchmark_table(collect([tmp_path])[0])
     assert table["difference"].isna().all()
     assert len(readable(table)) == 2
+
+
+def test_intervals_need_three_runs_and_differences_the_same_seeds_to_be_paired(runs, table, tmp_path):
+    scratch, a2mim = line(table, "scratch"), line(table, "a2mim")
+    half = 4.3026527 * statistics.stdev(SCRATCH) / math.sqrt(3)
+    assert (scratch["low"], scratch["high"]) == pytest.approx((scratch["mean"] - half, scratch["mean"] + half))
+    assert math.isnan(a2mim["low"])
+    assert a2mim["pairs"] == 0, "one of its seeds did not finish"
+    assert math.isnan(a2mim["difference_low"])
+    pre = pretrained(tmp_path / "pre")
+    for seed, top1 in enumerate(SCRATCH):
+        tuned(tmp_path / f"scratch{seed}", metrics={"top1": top1}, seed=seed)
+        tuned(tmp_path / f"a2mim{seed}", metrics={"top1": top1 + 1 + seed / 2}, seed=seed, init=str(pre))
+    paired = line(benchmark_table(collect([tmp_path])[0]), "a2mim")
+    half = 4.3026527 * 0.5 / math.sqrt(3)
+    assert (paired["pairs"], paired["difference"]) == (3, pytest.approx(1.5))
+    assert (paired["difference_low"], paired["difference_high"]) == pytest.approx((1.5 - half, 1.5 + half))
+
+
+def test_runs_that_share_a_seed_after_several_pre_trainings_pair_with_nothing(tmp_path):
+    for seed in range(2):
+        tuned(tmp_path / f"scratch{seed}", metrics={"top1": 60.0 + seed}, seed=seed)
+        pre = pretrained(tmp_path / f"pre{seed}", seed=seed)
+        tuned(tmp_path / f"a2mim{seed}", metrics={"top1": 62.0 + seed}, seed=0, init=str(pre))
+    a2mim = line(benchmark_table(collect([tmp_path])[0]), "a2mim")
+    assert (a2mim["n"], a2mim["pairs"], a2mim["difference"]) == (2, 0, 2.0)
 
 
 def test_time_and_throughput_are_of_the_run_and_of_its_pre_training(table):
@@ -131,18 +158,24 @@ def test_no_runs_give_an_empty_table_that_can_be_written(tmp_path):
     assert "No finished run" in paths[0].read_text()
 
 
-def test_the_command_writes_rows_and_tables(runs, tmp_path):
+def test_the_command_writes_rows_and_tables(runs, tmp_path, capsys):
     done = run_module("results", "collect", str(runs), "--output", str(tmp_path / "rows.csv"))
     assert done.returncode == 0, done.stderr
     assert "9 measurements of 9 runs written" in done.stdout
     assert f"left out: {runs / 'a2mim2'}: not finished" in done.stdout
     assert len(pd.read_csv(tmp_path / "rows.csv")) == 9
 
-    done = run_module("results", "tables", str(runs), "--output", str(tmp_path / "table"))
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "table.md").exists()
-    assert (tmp_path / "table.csv").exists()
+    assert main(["tables", str(runs), "-o", str(tmp_path / "tables")]) == 0
+    assert "67.00 ± 0.71 (+5.33)" in capsys.readouterr().out
+    assert {path.suffix for path in (tmp_path / "tables").glob("summary.*")} == {".md", ".csv", ".tex", ".html"}
 
-    done = run_module("results", "tables", str(tmp_path / "nothing"))
-    assert done.returncode == 3
-    assert done.stderr.startswith("error: ")
+
+@pytest.mark.parametrize("command", ["collect", "tables", "figures", "report", "all"])
+@pytest.mark.parametrize(("runs", "code"), [(["nothing"], 3), ([], 2)])
+def test_a_command_says_what_is_wrong_with_its_runs(command, runs, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main([command, *runs])
+    assert stopped.value.code == code
+    assert "error" in capsys.readouterr().err.lower()
+    assert not list(tmp_path.iterdir())
