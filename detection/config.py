@@ -294,7 +294,8 @@ class DetectionConfig:
             return []
         return [
             "framework: Detectron2 is not installed. Install it as its own page says (tested: commit "
-            f"{DETECTRON2_COMMIT}), with this project's extra [detection]: {DETECTRON2_INSTALL} ; "
+            f"{DETECTRON2_COMMIT}; pip needs --no-build-isolation, for its setup imports torch), with this project's "
+            f"extra [detection]: {DETECTRON2_INSTALL} ; "
             "or train the same recipe in torchvision: --framework torchvision"
         ]
 

@@ -8,13 +8,21 @@ any of our backbones. Costs were never published; "unknown" stands where we have
 
 The recipes ask for Detectron2. `--framework torchvision` trains the same values in torchvision's detectors, whose own
 definitions differ: smooth L1 with beta 1/9 instead of L1, RoIAlign without the half-pixel shift and with 2 samples per
-bin, RetinaNet's loss normalised per image instead of by a running mean.
+bin, RetinaNet's loss normalised per image instead of by a running mean. It has no C4 detector, and its smooth L1 is all
+it has for the ViT recipe's GIoU (--heads.box-loss l1).
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from detection.config import DataConfig, DetectionConfig, HeadsConfig, OptimizerConfig, ScheduleConfig
+from detection.config import (
+    DataConfig,
+    DetectionConfig,
+    FrameworkName,
+    HeadsConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 
 _SHORT_SIDES_480_TO_800 = tuple(range(480, 801, 32))
 _SHORT_SIDES_480_TO_896 = tuple(range(480, 897, 32))
@@ -169,6 +177,12 @@ def demo(model: str = "r50") -> DetectionConfig:
 def _twice_as_long(config: DetectionConfig) -> DetectionConfig:
     """The 2x schedule: 180,000 iterations, the rate falls at 120,000 and 160,000."""
     return replace(config, iterations=180_000, schedule=replace(config.schedule, milestones=(120_000, 160_000)))
+
+
+def with_framework(config: DetectionConfig, framework: FrameworkName) -> DetectionConfig:
+    """The same recipe in another library, without what it lacks: torchvision has its smooth L1 for 10 x GIoU."""
+    box_loss = "l1" if framework == "torchvision" else config.heads.box_loss
+    return replace(config, framework=framework, heads=replace(config.heads, box_loss=box_loss))
 
 
 def recipe_for(model: str) -> str:

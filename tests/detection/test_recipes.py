@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from detection.config import DetectionConfig
-from detection.recipes import RECIPES, recipe_for
+from detection.recipes import RECIPES, recipe_for, with_framework
 from detection.train import train
 from engine.config import check
 from tests.detection.folders import SMALL_HEADS, make_coco, needs_detectron2
@@ -89,6 +89,16 @@ def test_every_recipe_says_its_source_what_to_expect_and_its_cost():
         assert "Source: " in text, name
         assert "Expected" in text, name
         assert "Cost: " in text, name
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "c4" not in name])
+def test_every_recipe_but_c4_is_a_valid_one_in_torchvision(name):
+    config = replace(RECIPES[name](), init="none", data=replace(RECIPES[name]().data, root="coco"))
+    moved = with_framework(config, "torchvision")
+    check(moved)
+    assert replace(moved, framework=config.framework, heads=config.heads) == config
+    assert replace(moved.heads, box_loss=config.heads.box_loss) == config.heads
+    assert with_framework(config, "detectron2") == replace(config, framework="detectron2")
 
 
 @pytest.fixture(scope="module")
