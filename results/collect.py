@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import ConfigError, DataError
-from results.runfolder import FinishedRun, UnusableRun, read_run
+from results.runfiles import UnusableRun
+from results.runfolder import FinishedRun, read_run
 
 # Of a row; the documentation of each is collect's.
 COLUMNS = (
@@ -142,7 +143,8 @@ def _varying(members: list[dict[str, Any]]) -> list[str]:
 
 def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[str, Any]]:
     probe = run.config.get("freeze") == "encoder"
-    trained = (run.environment.get("effective") or {}).get("trainable_parameters")
+    effective = run.environment.get("effective")
+    trained = effective.get("trainable_parameters") if isinstance(effective, dict) else None
     shared = {
         "task": run.task,
         "dataset": run.dataset,

@@ -1,16 +1,11 @@
 """Read one run folder and believe it only if it is finished, unchanged since, and holds possible numbers."""
 
-import json
-import logging
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.config import config_hash, flatten
-
-log = logging.getLogger("mim")
+from results.runfiles import UnusableRun, checked_metrics, optional_number, read_json, read_summary
 
 # What does not make another experiment. Two runs that differ in nothing else are seeds of one row.
 NOT_SETTINGS = {
@@ -26,10 +21,6 @@ DATASETS: dict[tuple[Any, ...], str] = {
     ("detection", 118287, 5000, None): "COCO 2017",
     ("segmentation", 20210, 2000, None): "ADE20K",
 }
-
-
-class UnusableRun(Exception):
-    """A run whose numbers must not reach a table. Its text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ class FinishedRun:
     metrics: dict[str, float]
     seconds: float
     images_per_second: float | None
-    peak_memory_bytes: int | None
+    peak_memory_bytes: float | None
     unreadable: int
 
 
@@ -112,10 +103,10 @@ def read_run(run_dir: Path) -> FinishedRun:
         environment=_environment(run_dir),
         start=_start(run_dir, task, config),
         metrics=checked_metrics(run_dir, task, summary),
-        seconds=float(summary.get("seconds") or 0.0),
-        images_per_second=summary.get("images_per_second"),
-        peak_memory_bytes=summary.get("peak_memory_bytes"),
-        unreadable=int(summary.get("unreadable") or 0),
+        seconds=optional_number(summary, "seconds") or 0.0,
+        images_per_second=optional_number(summary, "images_per_second"),
+        peak_memory_bytes=optional_number(summary, "peak_memory_bytes"),
+        unreadable=int(optional_number(summary, "unreadable") or 0),
     )
 
 
@@ -157,7 +148,7 @@ def _start(run_dir: Path, task: str, config: dict[str, Any]) -> Start:
         return Start("scratch")
     record = read_json(run_dir / "initialisation.json") if (run_dir / "initialisation.json").is_file() else {}
     description = dict(record.get("description") or {})
-    origin = _origin(run_dir, init)
+    origin = _origin(run_dir, init, description.get("config_hash"))
     if origin is not None:
         return _start_at_run(origin, description.get("config_hash"))
     if "method" in description:
@@ -167,13 +158,23 @@ def _start(run_dir: Path, task: str, config: dict[str, Any]) -> Start:
     return Start(f"file {Path(init).name}")
 
 
-def _origin(run_dir: Path, init: str) -> Path | None:
-    """The run folder that `init` means: as given, or beside this one, where it is after a move of all runs."""
+def _origin(run_dir: Path, init: str, loaded_hash: str | None) -> Path | None:
+    """The run folder that `init` means: as given, or beside this one, where it is after a move of all runs.
+
+    Where there are several the one that the weights were loaded from: another run may have the same name here.
+    """
     given = Path(init)
-    for folder in (given, given.parent, run_dir.parent / given.name, run_dir.parent / given.parent.name):
-        if (folder / "config.json").is_file():
-            return folder
-    return None
+    named = (given, given.parent, run_dir.parent / given.name, run_dir.parent / given.parent.name)
+    there = [folder for folder in named if (folder / "config.json").is_file()]
+    same = [folder for folder in there if _is(folder, loaded_hash)] if len(there) > 1 else []
+    return next(iter(same or there), None)
+
+
+def _is(folder: Path, wanted_hash: str | None) -> bool:
+    try:
+        return config_hash(read_json(folder / "config.json").get("config", {})) == wanted_hash
+    except UnusableRun:
+        return False
 
 
 def _start_at_run(origin: Path, loaded_hash: str | None) -> Start:

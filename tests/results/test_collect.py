@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -52,6 +53,25 @@ def test_runs_moved_together_still_find_each_other(tmp_path):
     rows, rejected = collect([tmp_path / "new"])
     assert not rejected
     assert set(rows[rows["task"] == "classification"]["method"]) == {"a2mim"}
+
+
+def test_a_run_of_the_same_name_where_the_command_is_given_is_not_taken_for_the_start(tmp_path, monkeypatch):
+    for place, ratio in (("mine", 0.6), ("copied", 0.75)):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        tuned(Path("runs/fine"), init=str(pretrained(Path("runs/pre"), mask_ratio=ratio)))
+    monkeypatch.chdir(tmp_path / "mine")
+    rows, rejected = collect([tmp_path / "copied"])
+    assert not rejected
+    assert set(rows["method"]) == {"a2mim"}
+
+
+def test_descriptions_edited_into_nonsense_do_not_stop_the_others(tmp_path):
+    for name in ("good", "effective", "seconds"):
+        tuned(tmp_path / name, seed=len(name))
+    edit(tmp_path / "effective" / "environment.json", effective=[1], world_size=None, device=None)
+    edit(tmp_path / "seconds" / "finished.json", seconds="long")
+    assert reasons(tmp_path) == (2, {"seconds": "finished.json: seconds is 'long', not a number"})
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])

@@ -1,0 +1,114 @@
+"""The files of a run folder, read with suspicion: what cannot be read, or cannot be true, makes the run unusable."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.config import config_hash
+
+log = logging.getLogger("mim")
+
+
+class UnusableRun(Exception):
+    """A run whose numbers must not reach a table. Its text is the reason."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UnusableRun: there is none.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UnusableRun(f"{path.name} cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise UnusableRun(f"{path.name} does not hold an object")
+    return values
+
+
+def read_summary(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """finished.json of the run with that configuration.
+
+    Raises:
+        UnusableRun: the run did not finish, or with another configuration.
+    """
+    if not (run_dir / "finished.json").is_file():
+        if (run_dir / "error.json").is_file():
+            lines = str(read_json(run_dir / "error.json").get("message")).splitlines()
+            raise UnusableRun(f"not finished: {lines[0] if lines else 'stopped without a message'}")
+        raise UnusableRun("not finished")
+    summary = read_json(run_dir / "finished.json")
+    found, expected = summary.get("config_hash"), config_hash(config)
+    if found != expected:
+        raise UnusableRun(
+            f"finished.json belongs to another configuration (hash {str(found)[:12]}, of config.json {expected[:12]})"
+        )
+    return summary
+
+
+def optional_number(summary: dict[str, Any], name: str) -> float | None:
+    """A number of finished.json that older runs lack.
+
+    Raises:
+        UnusableRun: it is something else.
+    """
+    value = summary.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UnusableRun(f"finished.json: {name} is {value!r}, not a number")
+    return value
+
+
+def checked_metrics(run_dir: Path, task: str, summary: dict[str, Any]) -> dict[str, float]:
+    """finished.json's metrics, each of which must be a possible number that metrics.jsonl holds too.
+
+    Raises:
+        UnusableRun: one is not, or an evaluation in metrics.jsonl is not possible.
+    """
+    metrics = summary.get("metrics")
+    if not isinstance(metrics, dict) or not metrics:
+        raise UnusableRun("finished.json holds no metrics")
+    logged: dict[str, set[float]] = {}
+    for number, row in _metrics_lines(run_dir / "metrics.jsonl"):
+        values = {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
+        for name, value in values.items():
+            if row.get("split") == "val":
+                _check_number(f"metrics.jsonl line {number}", task, name, value)
+            if isinstance(value, int | float):
+                logged.setdefault(name, set()).add(value)
+    for name, value in metrics.items():
+        _check_number("finished.json", task, name, value)
+        sources = [key for key in logged if name == key or name.startswith(f"{key}_")]
+        if not any(value in logged[key] for key in sources):
+            raise UnusableRun(f"finished.json: {name} {value} was never measured: metrics.jsonl does not hold it")
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _metrics_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, values) of every line; a last line without its end is dropped with a warning."""
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise UnusableRun(f"metrics.jsonl cannot be read ({error})") from error
+    *lines, rest = text.split("\n")
+    if rest:
+        log.warning("%s: the last line was cut off by a kill and is dropped", path)
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield number, dict(json.loads(line))
+        except (TypeError, ValueError) as error:
+            raise UnusableRun(f"metrics.jsonl line {number} is not a JSON object") from error
+
+
+def _check_number(where: str, task: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UnusableRun(f"{where}: {name} is {value}, not a finite number")
+    if name.startswith("num_"):
+        return
+    # What else is evaluated after pre-training is a percentage: accuracy, average precision, intersection over union.
+    if task != "pretrain" and "loss" not in name and not 0 <= value <= 100:
+        raise UnusableRun(f"{where}: {name} is {value}, outside 0 to 100 percent")
