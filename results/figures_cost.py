@@ -4,10 +4,14 @@ from collections.abc import Iterator
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from results.figures_data import main_metric, metric_label, records, with_labels
-from results.figures_style import FAINT, Drawing, legend_below, looks, panels
+from results.figures_data import first_of, main_metric, metric_label, with_labels
+from results.figures_style import FAINT, Drawing, clipped, legend_below, looks, panels
+from results.tables_text import records
 
+_MOST_PANELS = 12
+_UNITS = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))
 _SEVERAL_TIMES = 8.0  # a range of costs that only a logarithmic axis shows
 
 
@@ -20,28 +24,33 @@ def accuracy_against_cost(rows: pd.DataFrame) -> Iterator[Drawing]:
     for task, part in rows[rows["task"] != "pretrain"].groupby("task", sort=True):
         metric = main_metric(part)
         points = _points(part[part["metric"] == metric])
+        unit, per_hour = next(unit for unit in _UNITS if points["hours"].max() * unit[1] >= 1 or unit is _UNITS[-1])
+        points["cost"] = points["hours"] * per_hour
         seen = looks(list(zip(points["method"], points["label"], strict=True)))
-        groups = list(points.groupby(["recipe", "variant", "data"], sort=True))
+        groups, left_out = first_of(list(points.groupby(["recipe", "variant", "data"], sort=True)), _MOST_PANELS)
         figure, axes = panels([", ".join(filter(None, map(str, keys[:2]))) for keys, _ in groups])
         for ax, (_, group) in zip(axes, groups, strict=True):
             for model, line in group.groupby("model", sort=True):
-                ax.plot(line["hours"], line["mean"], color=FAINT, linewidth=0.8, zorder=1)
-                last = records(line.sort_values("hours"))[-1]
-                ax.annotate(str(model), (last["hours"], last["mean"]), (6, 4), textcoords="offset points", fontsize=8)
+                ax.plot(line["cost"], line["mean"], color=FAINT, linewidth=0.8, zorder=1)
+                last = records(line.sort_values("cost"))[-1]
+                ax.annotate(
+                    clipped(str(model)), (last["cost"], last["mean"]), (6, 4), textcoords="offset points", fontsize=8
+                )
             for label, line in group.groupby("label", sort=False):
                 ax.errorbar(
-                    line["hours"], line["mean"], line["std"], label=label, linestyle="", capsize=3, elinewidth=1,
+                    line["cost"], line["mean"], line["std"], label=label, linestyle="", capsize=3, elinewidth=1,
                     **seen[str(label)].points(),
                 )  # fmt: skip
-            _cost_axis(ax, group["hours"])
+            _cost_axis(ax, group["cost"])
+            ax.set_xlabel(f"device-{unit}, pre-training included")
             ax.set_ylabel(metric_label(str(task), metric))
         legend_below(figure, axes)
         caption = (
-            "Hours times devices of a run and of the pre-training it started from, mean over seeds; bars are the "
-            "sample standard deviation where there are several. Grey lines join the points of a model. Hours compare "
+            "Time times devices of a run and of the pre-training it started from, mean over seeds; bars are the "
+            "sample standard deviation where there are several. Grey lines join the points of a model. Times compare "
             "runs on the same kind of device only."
         )
-        yield Drawing(f"cost-{task}", f"{str(task).capitalize()}: accuracy against cost", caption, figure)
+        yield Drawing(f"cost-{task}", f"{str(task).capitalize()}: accuracy against cost", caption + left_out, figure)
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +66,8 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cost_axis(ax: Axes, hours: "pd.Series[float]") -> None:
-    ax.set_xlabel("device-hours, pre-training included")
     if hours.min() > 0 and hours.max() > _SEVERAL_TIMES * hours.min():
         ax.set_xscale("log")
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.margins(x=0.15, y=0.15)

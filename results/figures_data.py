@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from results.tables import METHOD_ORDER
+from results.tables_text import records, start
 
 Floats = npt.NDArray[np.float64]
 Curves = dict[str, dict[str, list[float | None]]]
@@ -17,12 +20,15 @@ Curves = dict[str, dict[str, list[float | None]]]
 # What a task is judged by: its metric in finished.json, and how people write it.
 MAIN_METRICS = {
     "pretrain": {"loss": "training loss"},
-    "classification": {"top1_last": "top-1 accuracy, %", "top1": "top-1 accuracy, %"},
+    "classification": {"top1_best_last10": "top-1 accuracy, %", "top1_last": "top-1 accuracy, %"},
     "detection": {"box_AP": "box AP, %", "box_AP_last": "box AP, %"},
     "segmentation": {"mIoU": "mIoU, %", "mIoU_last": "mIoU, %"},
 }
 _POINTS = 100
 _NOT_CURVES = ("step", "epoch", "split", "num_images")
+
+
+Group = TypeVar("Group")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,13 @@ class Line:
     mean: Floats
     low: Floats
     high: Floats
+
+
+def first_of(groups: Sequence[Group], most: int) -> tuple[Sequence[Group], str]:
+    """As many of the groups as a figure has room for, and what its caption has to say if that is not all."""
+    if len(groups) <= most:
+        return groups, ""
+    return groups[:most], f" Drawn are the first {most} of {len(groups)}; the tables have all."
 
 
 def read_curves(run_dir: Path, points: int = _POINTS) -> Curves:
@@ -83,9 +96,11 @@ def _thin(values: Sequence[Any], points: int, *, average: bool) -> list[float | 
 
 
 def main_metric(rows: pd.DataFrame) -> str:
-    """The metric that rows of one task are compared by: of MAIN_METRICS, else the first there is."""
-    there = dict.fromkeys(rows["metric"])
-    return next((name for name in MAIN_METRICS.get(str(rows["task"].iloc[0]), {}) if name in there), next(iter(there)))
+    """The metric that rows of one task are compared by: of MAIN_METRICS one that every run has, else the first."""
+    runs = rows.groupby("metric", sort=False)["run"].nunique()
+    everywhere = [str(name) for name in runs.index[runs == runs.max()]]
+    wanted = MAIN_METRICS.get(str(rows["task"].iloc[0]), {})
+    return next((name for name in wanted if name in everywhere), everywhere[0])
 
 
 def metric_label(task: str, metric: str) -> str:
@@ -93,24 +108,14 @@ def metric_label(task: str, metric: str) -> str:
     return MAIN_METRICS.get(task, {}).get(metric, metric)
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every line as {column: value}."""
-    return [{str(name): value for name, value in line.items()} for line in frame.to_dict("records")]
-
-
-def start_label(row: Mapping[str, Any]) -> str:
-    """Where the weights of a row came from: "scratch", "a2mim 300 epochs", with settings where several differ."""
-    epochs = "" if pd.isna(row["pretrain_epochs"]) else f"{int(row['pretrain_epochs'])} epochs"
-    return " ".join(part for part in (str(row["method"]), epochs, str(row["pretrain_variant"])) if part)
-
-
 def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with `label` as of start_label, methods in the order of the tables, then labels by name."""
-    order = {"scratch": 0, "simmim": 1, "a2mim": 2}
-    labelled = rows.assign(label=[start_label(row) for row in records(rows)])
-    keys = [(order.get(m, 3), m, label) for m, label in zip(labelled["method"], labelled["label"], strict=True)]
-    places = sorted(range(len(keys)), key=lambda place: keys[place])
-    return labelled.iloc[places]
+    """Rows with `label`, where the weights came from: "A2MIM 300 epochs"; in METHOD_ORDER, then by name."""
+    labelled = rows.assign(label=[start({**row, "target": ""}) for row in records(rows)])
+    place = {method: place for place, method in enumerate(METHOD_ORDER)}
+    keys = [
+        (place.get(m, len(place)), m, label) for m, label in zip(labelled["method"], labelled["label"], strict=True)
+    ]
+    return labelled.iloc[sorted(range(len(keys)), key=lambda line: keys[line])]
 
 
 def lines_of(runs: pd.DataFrame, curves: Mapping[str, Curves], split: str, metric: str) -> Iterator[Line]:

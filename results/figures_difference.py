@@ -1,7 +1,6 @@
 """The figure of what pre-training changed: difference to training from scratch, with intervals."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.figures_data import main_metric, metric_label, records, with_labels
-from results.figures_style import INK, PAPER, Drawing, Look, looks
-from results.statistics import difference_of
+from results.figures_data import first_of, main_metric, metric_label, with_labels
+from results.figures_style import INK, PAPER, Drawing, Look, clipped, looks
+from results.tables import benchmark_table
+from results.tables_text import records
 
-_MOST_LINES, _LINE_INCHES = 36, 0.27
+_MOST_LINES, _MOST_FIGURES, _LINE_INCHES = 36, 3, 0.27
+_MORE = f" Drawn are the first {_MOST_LINES * _MOST_FIGURES} differences; the tables have all."
+_CAPTION = (
+    "Mean difference in percent points; bars are 95 % intervals (Student's t), with seeds paired where both sides have "
+    "the same. Hollow: fewer than three seeds, so no interval, and no evidence either."
+)
 
 
 def differences_to_scratch(rows: pd.DataFrame) -> Iterator[Drawing]:
@@ -22,37 +27,24 @@ def differences_to_scratch(rows: pd.DataFrame) -> Iterator[Drawing]:
     Args:
         rows: of collect.
     """
-    lines = [line for _, part in rows[rows["task"] != "pretrain"].groupby("task", sort=True) for line in _lines(part)]
-    everything = pd.DataFrame(lines)
-    for first in range(0, len(lines), _MOST_LINES):
-        page = everything.iloc[first : first + _MOST_LINES]
-        name = "differences" if first == 0 else f"differences-{first // _MOST_LINES + 1}"
-        caption = (
-            "Mean difference in percent points; bars are 95 % intervals (Student's t), with seeds paired where both "
-            "sides have the same. Hollow: fewer than three seeds, so no interval, and no evidence either."
-        )
-        yield Drawing(name, "Difference to training from scratch", caption, _figure(page))
+    tasks = [part for _, part in rows[rows["task"] != "pretrain"].groupby("task", sort=True)]
+    found = [lines for part in tasks if len(lines := _lines(part))]
+    everything = pd.concat(found) if found else pd.DataFrame()
+    pages, left_out = first_of(range(0, len(everything), _MOST_LINES), _MOST_FIGURES)
+    for number, first in enumerate(pages):
+        name = "differences" if number == 0 else f"differences-{number + 1}"
+        figure = _figure(everything.iloc[first : first + _MOST_LINES])
+        yield Drawing(name, "Difference to training from scratch", _CAPTION + (left_out and _MORE), figure)
 
 
-def _lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """For every start of the weights but scratch: what it changed, where there is a scratch to compare with."""
+def _lines(rows: pd.DataFrame) -> pd.DataFrame:
+    """For every start of the weights but scratch what it changed, and `where`: what tells the experiments apart."""
     metric = main_metric(rows)
-    labelled = with_labels(rows[rows["metric"] == metric])
-    several = [key for key in ("recipe", "variant", "dataset", "data") if labelled[key].nunique() > 1]
-    several = several[:-1] if several[-2:] == ["dataset", "data"] else several  # the name says it, if it differs
-    for keys, group in labelled.groupby(["model", "recipe", "variant", "dataset", "data"], sort=True):
-        control = _by_seed(group[group["method"] == "scratch"])
-        names = dict(zip(("model", "recipe", "variant", "dataset", "data"), map(str, keys), strict=True))
-        for (method, label), ours in group[group["method"] != "scratch"].groupby(["method", "label"], sort=False):
-            values = _by_seed(ours)
-            if control:
-                where = ", ".join(names[key] for key in ("model", *several) if names[key])
-                line = {"task": rows["task"].iloc[0], "metric": metric, "method": method, "label": label}
-                yield line | {"where": where, "n": len(values), **asdict(difference_of(values, control))}
-
-
-def _by_seed(rows: pd.DataFrame) -> dict[int, float]:
-    return {int(row["seed"]): float(row["value"]) for row in records(rows)}
+    table = benchmark_table(rows[rows["metric"] == metric])
+    labelled = with_labels(table[table["difference"].notna()])
+    telling = ["model", *(key for key in ("recipe", "variant", "data") if labelled[key].nunique() > 1)]
+    where = [", ".join(str(line[key]) for key in telling if line[key]) for line in records(labelled)]
+    return labelled.assign(where=where).sort_values(telling, kind="stable")
 
 
 def _figure(lines: pd.DataFrame) -> Figure:
@@ -65,7 +57,9 @@ def _figure(lines: pd.DataFrame) -> Figure:
         ax.axvline(0, color=INK, linewidth=1)
         for place, line in enumerate(records(part)):
             _draw(ax, place, line, seen[line["label"]])
-        ax.set_yticks(range(len(part)), [f"{w}: {m}" for w, m in zip(part["where"], part["label"], strict=True)])
+        ax.set_yticks(
+            range(len(part)), [clipped(f"{w}: {m}") for w, m in zip(part["where"], part["label"], strict=True)]
+        )
         ax.set_ylim(len(part) - 0.5, -0.5)
         ax.margins(x=0.1)
         ax.set_title(str(task), loc="left")
@@ -76,7 +70,7 @@ def _figure(lines: pd.DataFrame) -> Figure:
 
 
 def _draw(ax: Axes, place: int, line: dict[str, Any], look: Look) -> None:
-    value, low, high = line["difference"], line["low"], line["high"]
+    value, low, high = line["difference"], line["difference_low"], line["difference_high"]
     known = not np.isnan(low)
     style = look.points() | ({} if known else {"markerfacecolor": PAPER, "markeredgecolor": look.color})
     bars = [[value - low], [high - value]] if known else None

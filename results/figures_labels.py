@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from results.figures_data import main_metric, metric_label, with_labels
+from results.figures_data import first_of, main_metric, metric_label, with_labels
 from results.figures_style import Drawing, legend_below, looks, panels
 
 FRACTION = "data.train_fraction"
+_MOST_PANELS = 12
 
 
 def label_efficiency(rows: pd.DataFrame) -> Iterator[Drawing]:
@@ -29,9 +30,10 @@ def label_efficiency(rows: pd.DataFrame) -> Iterator[Drawing]:
         # The digest of the data differs with the share; images to evaluate on tell data sets apart.
         labelled["images"] = [_evaluated_on(Path(run)) for run in labelled["run"]]
         keys = ["model", "recipe", "setting", "images"]
-        groups = [(k, g) for k, g in labelled.groupby(keys, sort=True) if g["fraction"].nunique() > 1]
-        if not groups:
+        several = [(k, g) for k, g in labelled.groupby(keys, sort=True) if g["fraction"].nunique() > 1]
+        if not several:
             continue
+        groups, left_out = first_of(several, _MOST_PANELS)
         seen = looks(list(zip(labelled["method"], labelled["label"], strict=True)))
         figure, axes = panels([", ".join(filter(None, map(str, key[:3]))) for key, _ in groups])
         for ax, (_, group) in zip(axes, groups, strict=True):
@@ -49,7 +51,9 @@ def label_efficiency(rows: pd.DataFrame) -> Iterator[Drawing]:
             ax.set_ylabel(metric_label(str(task), metric))
         legend_below(figure, axes)
         caption = "Mean over seeds; bars are the sample standard deviation where there are several."
-        yield Drawing(f"labels-{task}", f"{str(task).capitalize()}: accuracy against labels", caption, figure)
+        yield Drawing(
+            f"labels-{task}", f"{str(task).capitalize()}: accuracy against labels", caption + left_out, figure
+        )
 
 
 def _fraction(variant: str) -> float:

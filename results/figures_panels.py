@@ -9,16 +9,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from results.figures_data import records, with_labels
-from results.figures_style import Drawing
+from results.figures_data import first_of, with_labels
+from results.figures_style import Drawing, clipped
+from results.tables_text import records
 
 Pixels = npt.NDArray[np.uint8]
 
 # Of the panels that pre-training draws: columns original, masked, prediction, composite; a line of titles above.
 _COLUMNS, _MARGIN_PX, _TITLE_PX = 4, 4, 22
+_CAPTION = (
+    "The first images of each run's panels, the same ones and the same hidden cells for runs with the same data, seed "
+    "and mask. Predictions from the start of training to its end; last, the final prediction where the original was "
+    "hidden."
+)
 _NUM_IMAGES = 3  # rows for each run
 _MOST_RUNS = 6  # of one figure
-_CELL_INCHES, _CELL_PX = 1.15, 128
+_CELL_INCHES, _CELL_PX, _GAP_PX = 1.15, 128, 4
 
 
 def reconstruction_grids(rows: pd.DataFrame) -> Iterator[Drawing]:
@@ -30,15 +36,12 @@ def reconstruction_grids(rows: pd.DataFrame) -> Iterator[Drawing]:
     runs = rows[rows["task"] == "pretrain"].drop_duplicates("run").sort_values("seed", kind="stable")
     runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
     for model, group in runs.drop_duplicates(["model", "data", "label"]).groupby("model", sort=True):
-        blocks = [(str(row["label"]), _block(Path(str(row["run"])))) for row in records(group)]
-        drawn = [(label, block) for label, block in blocks if block is not None][:_MOST_RUNS]
+        kept, left_out = first_of(records(group), _MOST_RUNS)
+        blocks = [(str(row["label"]), _block(Path(str(row["run"])))) for row in kept]
+        drawn = [(label, block) for label, block in blocks if block is not None]
         if drawn:
-            caption = (
-                "The first images of each run's panels, the same ones and the same hidden cells for runs with the same "
-                "data, seed and mask. Predictions from the start of training to its end; last, the final prediction in "
-                "the hidden cells of the original."
-            )
-            yield Drawing(f"reconstructions-{model}", f"Reconstructions, {model}", caption, _figure(drawn))
+            name, title = f"reconstructions-{model}", f"Reconstructions, {model}"
+            yield Drawing(name, title, _CAPTION + left_out, _figure(drawn))
 
 
 def split_panel(panel: Pixels) -> Pixels | None:
@@ -63,7 +66,7 @@ def _block(run_dir: Path) -> dict[str, Pixels] | None:
     """Title -> pictures (images, height, width, 3) of a run, or None without panels."""
     files = sorted((run_dir / "panels").glob("epoch_*.png"))
     steps = [files[place] for place in sorted({0, len(files) // 2, len(files) - 1})] if files else []
-    cut = [(file.stem.partition("_")[2].lstrip("0") or "0", split_panel(_read(file))) for file in steps]
+    cut = [(file.stem.partition("_")[2].lstrip("0") or "0", _pictures(file)) for file in steps]
     known = [(epoch, pictures[:_NUM_IMAGES]) for epoch, pictures in cut if pictures is not None]
     if not known:
         return None
@@ -72,25 +75,35 @@ def _block(run_dir: Path) -> dict[str, Pixels] | None:
     return {"original": last[:, 0], "masked": last[:, 1], **predictions, "composite": last[:, 3]}
 
 
-def _read(file: Path) -> Pixels:
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB"))
+def _pictures(file: Path) -> Pixels | None:
+    try:
+        with Image.open(file) as image:
+            return split_panel(np.asarray(image.convert("RGB")))
+    except (OSError, ValueError):  # a figure does not end for want of a picture
+        return None
 
 
 def _figure(blocks: list[tuple[str, dict[str, Pixels]]]) -> Figure:
     columns = max(len(block) for _, block in blocks)
-    num_rows = sum(len(block["original"]) for _, block in blocks)
-    size = (columns * _CELL_INCHES + 0.3, num_rows * _CELL_INCHES + 0.35 * len(blocks))
-    figure = Figure(figsize=size, layout="constrained")
-    for part, (label, block) in zip(figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], blocks, strict=True):
-        part.supylabel(label, fontsize=9)
-        grid = part.subplots(len(block["original"]), len(block), squeeze=False)
-        for column, (title, pictures) in enumerate(block.items()):
-            grid[0, column].set_title(title)
-            for ax, picture in zip(grid[:, column], pictures, strict=True):
-                ax.imshow(_small(picture), interpolation="nearest")
-                ax.set_axis_off()
+    heights = [len(block["original"]) * _CELL_INCHES + 0.3 for _, block in blocks]
+    figure = Figure(figsize=(columns * _CELL_INCHES + 0.3, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=heights)
+    for ax, (label, block) in zip(grid[:, 0], blocks, strict=True):
+        picture = _mosaic([[_small(cell) for cell in row] for row in zip(*block.values(), strict=True)])
+        step = picture.shape[1] / len(block)
+        ax.imshow(picture, interpolation="nearest")  # one picture for the block: an axes for each takes seconds
+        ax.set_xticks([(column + 0.5) * step for column in range(len(block))], list(block))
+        ax.tick_params(top=False, bottom=False, labeltop=True, labelbottom=False)
+        ax.set_yticks([])
+        ax.set_ylabel(clipped(label))
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
     return figure
+
+
+def _mosaic(rows: list[list[Pixels]]) -> Pixels:
+    framed = [[np.pad(cell, ((_GAP_PX, 0), (_GAP_PX, 0), (0, 0)), constant_values=255) for cell in row] for row in rows]
+    return np.concatenate([np.concatenate(row, axis=1) for row in framed], axis=0)
 
 
 def _small(picture: Pixels) -> Pixels:

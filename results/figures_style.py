@@ -15,6 +15,7 @@ INK, FAINT = "#000000", "#999999"
 PNG_DPI = 150
 COLUMNS = 3  # panels side by side
 PANEL_INCHES = (3.3, 2.7)
+_LONGEST = 60  # characters
 
 # Of text that stays text, so that it can be read aloud, searched and copied; hashsalt makes ids the same each time.
 _SETTINGS: Any = {
@@ -101,6 +102,11 @@ def looks(labels: Sequence[tuple[str, str]]) -> dict[str, Look]:
     return found
 
 
+def clipped(text: str) -> str:
+    """Text as long as a figure has room for."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """The settings that figures are drawn and saved with. They do not outlast the block."""
@@ -124,7 +130,7 @@ def panels(titles: Sequence[str], *, height: float = PANEL_INCHES[1]) -> tuple[F
     grid = figure.subplots(rows, columns, squeeze=False)
     axes = list(grid.flat)
     for panel, title in zip(axes, titles, strict=False):
-        panel.set_title(title, wrap=True)
+        panel.set_title(clipped(title), wrap=True)
     for empty in axes[len(titles) :]:
         empty.remove()
     return figure, axes[: len(titles)]
@@ -135,8 +141,9 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if handles:
         columns = min(len(handles), 3 if len(axes) == 1 else 2 * min(len(axes), COLUMNS))
+        names = [clipped(label) for label in handles]
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=3, columnspacing=1
+            handles.values(), names, loc="outside lower center", ncols=columns, handlelength=3, columnspacing=1
         )
 
 

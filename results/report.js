@@ -53,7 +53,10 @@ const svgNode = (name, attributes, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
-const short = (value) => String(Number(value.toPrecision(4)));
+const short = (value) => {
+  const size = Math.abs(value);
+  return size && (size < 1e-3 || size >= 1e5) ? value.toExponential(1) : String(Number(value.toPrecision(4)));
+};
 
 function drawCurve(title, epochs, values) {
   const points = epochs.map((x, i) => [x, values[i]]).filter(([x, y]) => x !== null && y !== null);

@@ -14,16 +14,28 @@ from markupsafe import Markup
 from engine.storage import write_atomic
 from results.collect import Rejected, collect
 from results.figures import curves_of, draw
-from results.figures_data import Curves, main_metric, metric_label, records, start_label, thinned
+from results.figures_data import Curves, main_metric, metric_label, thinned, with_labels
 from results.figures_style import Drawing, svg
 from results.report_pictures import choose, pictures
 from results.report_runs import link, names, section, short
 from results.report_tables import PageTable, page_table
 from results.tables import LEGEND, benchmark_table, readable
+from results.tables_files import all_sheets
+from results.tables_text import data_names, records, start
 
 _HERE = Path(__file__).parent
 _WIDE_PT = 400  # a figure that a phone shows in its own width, to be moved sideways
 _LEAST_POINTS, _MOST_POINTS, _ALL_POINTS = 30, 100, 20_000  # of the curves of a run, and of all runs together
+
+
+_NUMBERS = {
+    "task": "task", "model": "model", "recipe": "recipe", "variant": "settings", "data": "data",
+    "framework": "framework", "method": "method", "metric": "metric", "mean": "mean", "std": "± std", "n": "n",
+    "low": "from", "high": "to", "difference": "difference", "difference_low": "difference from",
+    "difference_high": "difference to", "hours": "hours", "pretrain_hours": "pre-training hours",
+    "images_per_second": "images/s",
+}  # fmt: skip
+_NUM_TEXTS = 8  # of _NUMBERS, before the numbers
 
 
 def write_report(runs_dirs: Iterable[Path | str], path: Path) -> Path:
@@ -75,6 +87,7 @@ def _context(rows: pd.DataFrame, rejected: Sequence[Rejected], folders: Sequence
         "summary": [page_table(lines, title, sortable=False) for title, lines in readable(table)],
         "legend": LEGEND if len(table) else "No finished run to show.",
         "figures": [_inline(drawing) for drawing in draw(rows, curves)],
+        "sheets": [page_table(sheet.shown, sheet.title, filters=(), notes=sheet.notes) for sheet in all_sheets(rows)],
         "numbers": _numbers(table),
         "runs": _runs(by_run, [f"#{part.id}" for part in sections], called),
         "sections": sections,
@@ -98,20 +111,20 @@ def _facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, 
         "left out": str(len(rejected)),
         "models": values("model"),
         "tasks": values("task"),
-        "weights from": values("method"),
+        "methods": values("method"),
         "data": values("dataset"),
         "devices": values("device"),
-        "suite's commits": values("commit"),
+        "suite's commits": ", ".join(value[:10] for value in values("commit").split(", ")),
     }
     return [(name, value) for name, value in facts.items() if value]
 
 
 def _numbers(table: pd.DataFrame) -> PageTable:
-    shown = table.assign(method=[start_label(row) for row in records(table)])
-    shown = shown.drop(columns=["pretrain_recipe", "pretrain_epochs", "pretrain_variant", "unreadable"])
-    shown = shown.rename(columns={"pretrain_hours": "pre-training hours", "images_per_second": "images/s"})
-    decimals = dict.fromkeys(("mean", "std", "difference", "hours", "pre-training hours"), 2) | {"images/s": 1}
-    title = "Mean, standard deviation and difference to scratch of every metric"
+    shown = with_labels(table).sort_index()
+    shown = shown.assign(data=data_names(shown), method=shown["label"])[list(_NUMBERS)].rename(columns=_NUMBERS)
+    shown = shown[[name for name in shown if shown[name].astype(str).str.strip().any()]]
+    decimals = {name: 1 if name == "images/s" else 2 for name in list(_NUMBERS.values())[_NUM_TEXTS:] if name != "n"}
+    title = "Every metric: mean, standard deviation and 95 % interval over seeds, and difference to scratch"
     return page_table(shown, title, filters=("task", "model", "recipe", "method", "metric"), decimals=decimals)
 
 
@@ -125,7 +138,7 @@ def _runs(by_run: Sequence[pd.DataFrame], targets: Sequence[str], called: Mappin
                 "task": first["task"],
                 "model": first["model"],
                 "recipe": first["recipe"],
-                "weights from": start_label(first),
+                "method": start({**first, "target": ""}),
                 "seed": first["seed"],
                 "metric": metric_label(str(first["task"]), metric),
                 "value": float(rows.loc[rows["metric"] == metric, "value"].iloc[0]),
@@ -137,12 +150,12 @@ def _runs(by_run: Sequence[pd.DataFrame], targets: Sequence[str], called: Mappin
                 "device": first["device"],
             }
         )
-    names_of_columns = ["run", "task", "model", "recipe", "weights from", "seed", "metric", "value", "hours",
+    names_of_columns = ["run", "task", "model", "recipe", "method", "seed", "metric", "value", "hours",
                         "images/s", "memory, GB", "configuration", "commit", "device"]  # fmt: skip
     return page_table(
         pd.DataFrame(lines, columns=names_of_columns),
         "Finished runs",
-        filters=("task", "model", "recipe", "weights from", "seed"),
+        filters=("task", "model", "recipe", "method", "seed"),
         decimals={"value": 2, "hours": 3, "images/s": 1, "memory, GB": 2},
         links={"run": targets},
     )

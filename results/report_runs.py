@@ -13,8 +13,9 @@ from urllib.parse import quote
 import pandas as pd
 
 from engine.config import flatten
-from results.figures_data import main_metric, metric_label, records, start_label
+from results.figures_data import main_metric, metric_label
 from results.report_pictures import Picture, panel_files
+from results.tables_text import records, start
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _facts(first: Mapping[str, Any]) -> list[tuple[str, str]]:
         "task": first["task"],
         "model": first["model"],
         "recipe": f"{first['recipe']} {first['variant']}",
-        "weights from": start_label(first),
+        "method": start({**first, "target": ""}),
         "seed": first["seed"],
         "data": first["dataset"],
         "framework": first["framework"],

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+_LONG = 48  # characters of a line
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -19,10 +21,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a column; numbers stand to the right and are sorted as such."""
+    """Head of a column; numbers stand to the right and are sorted as such, long texts are broken into lines."""
 
     name: str
     numeric: bool
+    long: bool
 
 
 @dataclass(frozen=True)
@@ -36,50 +39,60 @@ class Filter:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table as the template shows it. Without filters there is no search either."""
+    """A table as the template shows it."""
 
     title: str
     columns: list[Column]
     rows: list[list[Cell]]
+    searchable: bool
     filters: list[Filter]
     sortable: bool
+    notes: tuple[str, ...]
 
 
 def page_table(
     frame: pd.DataFrame,
     title: str,
     *,
-    filters: Sequence[str] = (),
+    filters: Sequence[str] | None = None,
     decimals: Mapping[str, int] | None = None,
     links: Mapping[str, Sequence[str]] | None = None,
     sortable: bool = True,
+    notes: Sequence[str] = (),
 ) -> PageTable:
     """A data frame as a table of the page. Missing values are empty cells.
 
     Args:
         frame: its columns are shown in order; the first one names the line.
         title: the caption.
-        filters: columns that can be chosen by value; those with a single value are left out.
+        filters: columns that can be chosen by value; those with a single value are left out. None: nothing to search.
         decimals: digits after the point of a column's numbers; others are shown in full.
         links: for a column, where each of its cells leads to.
         sortable: whether a column's name sorts by it.
+        notes: sentences below it.
     """
-    columns = [Column(str(name), pd.api.types.is_numeric_dtype(frame[name])) for name in frame.columns]
     parts = [_cells(frame[name], (decimals or {}).get(str(name)), (links or {}).get(str(name))) for name in frame]
+    columns = [
+        Column(str(name), _numeric(frame[name]), any(len(cell.text) > _LONG for cell in cells))
+        for name, cells in zip(frame.columns, parts, strict=True)
+    ]
     rows = [list(cells) for cells in zip(*parts, strict=True)]
     places = {column.name: place for place, column in enumerate(columns)}
-    choices = {name: sorted({row[places[name]].text for row in rows} - {""}) for name in filters}
+    choices = {name: sorted({row[places[name]].text for row in rows} - {""}) for name in filters or ()}
     offered = [Filter(name, places[name], values) for name, values in choices.items() if len(values) > 1]
-    return PageTable(title, columns, rows, offered, sortable)
+    return PageTable(title, columns, rows, filters is not None, offered, sortable, tuple(notes))
 
 
 def _cells(values: "pd.Series[Any]", decimals: int | None, links: Sequence[str] | None) -> list[Cell]:
-    numeric = pd.api.types.is_numeric_dtype(values)
     targets = links or [""] * len(values)
     return [
-        _number(value, decimals, link) if numeric else Cell("" if _missing(value) else str(value), None, link)
+        _number(value, decimals, link) if _numeric(values) else Cell("" if _missing(value) else str(value), None, link)
         for value, link in zip(values.tolist(), targets, strict=True)
     ]
+
+
+def _numeric(values: "pd.Series[Any]") -> bool:
+    return bool(pd.api.types.is_numeric_dtype(values)) and not pd.api.types.is_bool_dtype(values)
 
 
 def _number(value: Any, decimals: int | None, link: str) -> Cell:

@@ -1,0 +1,164 @@
+"""Figures: what is drawn of which runs, and that it is told apart without colour and the same bytes each time."""
+
+import shutil
+import warnings
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from results.collect import collect
+from results.figures import curves_of, write_figures
+from results.figures_cost import accuracy_against_cost
+from results.figures_curves import finetuning_curves
+from results.figures_data import read_curves
+from results.figures_difference import differences_to_scratch
+from results.figures_labels import label_efficiency
+from results.figures_panels import split_panel
+from results.figures_style import looks
+from tests.helpers import run_module
+from tests.results.copies import FIXTURE, copy_pretraining, copy_run
+from tests.results.runs import IMAGENET, pretrained, tuned
+
+
+def texts(path):
+    """Every text in an SVG file."""
+    return ["".join(node.itertext()).strip() for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    return {path.name: path for path in write_figures([FIXTURE], folder)}
+
+
+def test_everything_the_runs_have_data_for_is_drawn_as_svg_and_png(written):
+    names = [
+        "differences", "cost-classification", "cost-detection", "cost-segmentation", "curves-classification-demo",
+        "curves-classification-linear-probe", "curves-detection-demo", "curves-segmentation-demo",
+        "curves-pretraining", "reconstructions-test_resnet",
+    ]  # fmt: skip
+    assert list(written) == [f"{name}{ending}" for name in names for ending in (".svg", ".png")]
+    for name in names:
+        with Image.open(written[f"{name}.png"]) as image:
+            assert min(image.size) > 300
+            darkest, lightest = image.convert("L").getextrema()
+            assert (darkest < 80, lightest) == (True, 255)
+        assert len(texts(written[f"{name}.svg"])) > 5
+
+
+def test_the_same_runs_elsewhere_give_the_same_bytes(written, tmp_path):
+    runs, output = tmp_path / "elsewhere", tmp_path / "again"
+    shutil.copytree(FIXTURE, runs)
+    done = run_module("results", "figures", str(runs), "--output", str(output), PYTHONHASHSEED="1", TZ="Asia/Tokyo")
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == {
+        name: path.read_bytes() for name, path in written.items()
+    }
+
+
+def lightness(color):
+    """Relative luminance of "#rrggbb", 0 to 1: what remains of it in black and white."""
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def test_lines_are_told_apart_without_colour():
+    methods = [(method, method) for method in ("scratch", "simmim", "a2mim")]
+    more = [("file", f"file {number}") for number in range(5)]
+    found = looks([*methods, *more])
+    assert len({look.marker for look in found.values()}) == 8
+    assert len({str(look.dashes) for look in found.values()}) == 8
+    shades = sorted(lightness(found[method].color) for method, _ in methods)
+    assert min(np.diff(shades)) > 0.1
+    assert looks(methods)["a2mim"] == found["a2mim"], "a method looks the same in every figure"
+
+
+def test_a_difference_has_an_interval_from_three_seeds_on(written):
+    found = texts(written["differences.svg"])
+    assert [text for text in found if "n = 3, paired" in text] == ["−2.50  (n = 3, paired)"] * 2
+    assert len([text for text in found if "(n = 2)" in text]) == 2, "segmentation has two seeds"
+    (drawing,) = differences_to_scratch(collect([FIXTURE])[0])
+    bars = [sum(len(lines.get_segments()) for lines in ax.collections) for ax in drawing.figure.axes]
+    assert bars == [2, 0, 0], "intervals in classification, detection and segmentation"
+
+
+def test_accuracy_stands_against_all_the_time_it_took(tmp_path):
+    tuned(tmp_path / "scratch")
+    tuned(tmp_path / "a2mim", init=str(pretrained(tmp_path / "pre")), metrics={"top1": 70.0})
+    (drawing,) = accuracy_against_cost(collect([tmp_path])[0])
+    points = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawing.figure.axes[0].containers}
+    assert points == {"from scratch": [[0.5, 60.0]], "A2MIM 300 epochs": [[1.0, 70.0]]}, "hours, pre-training too"
+
+
+def test_the_published_number_is_drawn_only_for_the_same_data_recipe_and_lengths(tmp_path):
+    pre = pretrained(tmp_path / "pre")
+    common = {"recipe": "rsb-a2", "epochs": 300, "metrics": {"top1": 80.0}}
+    tuned(tmp_path / "same", init=str(pre), counts=IMAGENET, **common)
+    assert expected_lines(tmp_path) == ["A2MIM 300 epochs, published 80.4"]
+    shutil.rmtree(tmp_path / "same")
+    tuned(tmp_path / "other", init=str(pre), **common)
+    assert expected_lines(tmp_path) == []
+
+
+def expected_lines(runs):
+    rows, _ = collect([runs])
+    (drawing,) = finetuning_curves(rows, curves_of(rows))
+    return [text.get_text() for text in drawing.figure.axes[0].texts]
+
+
+def test_runs_with_several_shares_of_the_labels_give_the_label_efficiency(tmp_path):
+    copy_pretraining(tmp_path)
+    for method in ("scratch", "a2mim"):
+        for seed in (0, 1):
+            for share in (0.1, 1.0):
+                name = f"demo-test_resnet-{method}-classification-s{seed}"
+                copy_run(name, tmp_path / f"{method}-{seed}-{share}", data={"train_fraction": share})
+    (drawing,) = label_efficiency(collect([tmp_path])[0])
+    (ax,) = drawing.figure.axes
+    assert [line.get_xdata().tolist() for line in ax.containers[0].lines[:1]] == [[10.0, 100.0]]
+    assert [container.get_label() for container in ax.containers] == ["from scratch", "A2MIM 4 epochs"]
+
+
+def test_a_panel_of_pre_training_is_cut_into_its_pictures():
+    with Image.open(sorted(FIXTURE.glob("*a2mim-pretrain*/panels/epoch_0004.png"))[0]) as image:
+        panel = np.asarray(image.convert("RGB"))
+    pictures = split_panel(panel)
+    original, masked, prediction, composite = pictures.transpose(1, 0, 2, 3, 4)
+    assert pictures.shape == (8, 4, 64, 64, 3)
+    hidden = (original != composite).any(-1)
+    assert 0.3 < hidden.mean() < 0.7
+    assert (composite[hidden] == prediction[hidden]).all()
+    assert (masked == original).all(-1)[~hidden].all()
+    assert split_panel(panel[:, :-1]) is None
+
+
+def test_curves_keep_their_ends_and_lose_a_torn_line(tmp_path):
+    run = tuned(tmp_path / "run")
+    lines = [f'{{"step": {i}, "epoch": {i / 100}, "split": "train", "loss": {i}}}' for i in range(1000)]
+    lines += [f'{{"step": {i}, "epoch": {i}, "split": "val", "top1": {i / 10}}}' for i in range(1000)]
+    (run / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 10']))
+    curves = read_curves(run, points=10)
+    assert curves["val"]["epoch"] == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
+    assert curves["val"]["top1"][-1] == 99.9, "an evaluation is shown as it was"
+    assert curves["train"]["loss"][0] == np.mean(range(100)), "training is averaged"
+
+
+def test_names_may_hold_anything(tmp_path):
+    names = ["a/../../b", "$\\frac{1", "<script>&amp;", "r50\n", "a" * 200]
+    for number, name in enumerate(names):
+        pre = pretrained(tmp_path / f"pre{number}", model=name)
+        tuned(tmp_path / f"scratch{number}", model=name, recipe=name)
+        tuned(tmp_path / f"a2mim{number}", model=name, recipe=name, init=str(pre))
+    with warnings.catch_warnings(action="error"):  # such as: no room left for the axes
+        paths = write_figures([tmp_path], tmp_path / "figures")
+    assert {path.parent for path in paths} == {tmp_path / "figures"}
+    assert len(set(paths)) == len(paths) == 2 * (3 + len(names))
+    shown = texts(tmp_path / "figures" / "differences.svg")
+    assert all(any(text.startswith(name[:40].strip()) for text in shown) for name in names)
+
+
+def test_without_runs_there_are_no_figures(tmp_path):
+    assert write_figures([tmp_path], tmp_path / "figures") == []
