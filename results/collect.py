@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,11 @@ def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejecte
         DataError: a folder does not exist.
         ConfigError: two runs have the same settings and seed, but other results.
     """
-    runs, rejected = [], []
+    runs, rejected, known = [], [], dict[Path, FinishedRun]()
     for run_dir in _find(runs_dirs):
         try:
-            runs.append(read_run(run_dir))
+            # Read as the start of another it may go by another name.
+            runs.append(replace(read_run(run_dir, known), run_dir=run_dir))
         except UnusableRun as error:
             rejected.append(Rejected(run_dir, str(error)))
     unique, copies = _without_copies(runs)

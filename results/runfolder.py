@@ -78,12 +78,23 @@ class FinishedRun:
     unreadable: int
 
 
-def read_run(run_dir: Path) -> FinishedRun:
+def read_run(run_dir: Path, known: dict[Path, FinishedRun]) -> FinishedRun:
     """The finished run in a folder, of whatever task.
+
+    Args:
+        run_dir: the folder.
+        known: the runs read so far, by resolved folder; many runs start from the same one. What is read is added.
 
     Raises:
         UnusableRun: it is unfinished, failed, was edited, or holds a number that cannot be.
     """
+    place = run_dir.resolve()
+    if place not in known:
+        known[place] = _read(run_dir, known)
+    return known[place]
+
+
+def _read(run_dir: Path, known: dict[Path, FinishedRun]) -> FinishedRun:
     stored = read_json(run_dir / "config.json")
     try:
         task, recipe, config = str(stored["package"]), str(stored["recipe"]), dict(stored["config"])
@@ -101,7 +112,7 @@ def read_run(run_dir: Path) -> FinishedRun:
         config_hash=str(summary["config_hash"]),
         framework=str(summary.get("framework") or ""),
         environment=_environment(run_dir),
-        start=_start(run_dir, task, config),
+        start=_start(run_dir, task, config, known),
         metrics=checked_metrics(run_dir, task, summary),
         seconds=optional_number(summary, "seconds") or 0.0,
         images_per_second=optional_number(summary, "images_per_second"),
@@ -135,7 +146,7 @@ def _environment(run_dir: Path) -> dict[str, Any]:
         return {}
 
 
-def _start(run_dir: Path, task: str, config: dict[str, Any]) -> Start:
+def _start(run_dir: Path, task: str, config: dict[str, Any], known: dict[Path, FinishedRun]) -> Start:
     """What the run started from: the run folder `init` names if it is there, else what the weights said of themselves.
 
     Raises:
@@ -150,7 +161,7 @@ def _start(run_dir: Path, task: str, config: dict[str, Any]) -> Start:
     description = dict(record.get("description") or {})
     origin = _origin(run_dir, init, description.get("config_hash"))
     if origin is not None:
-        return _start_at_run(origin, description.get("config_hash"))
+        return _start_at_run(origin, description.get("config_hash"), known)
     if "method" in description:
         return Start(str(description["method"]), epochs=description.get("epochs"))
     if not record:
@@ -177,9 +188,9 @@ def _is(folder: Path, wanted_hash: str | None) -> bool:
         return False
 
 
-def _start_at_run(origin: Path, loaded_hash: str | None) -> Start:
+def _start_at_run(origin: Path, loaded_hash: str | None, known: dict[Path, FinishedRun]) -> Start:
     try:
-        before = read_run(origin)
+        before = read_run(origin, known)
     except UnusableRun as error:
         raise UnusableRun(f"the run it started from, {origin}, cannot be used: {error}") from error
     if loaded_hash not in (None, config_hash(before.config)):
