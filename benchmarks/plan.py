@@ -172,7 +172,7 @@ def _finetuning(request: Request, method: str, task: str, seed: int) -> Stage:
         raise ConfigError(f"no {task} recipe {recipe!r}: {', '.join(RECIPES[task])}")
     base = RECIPES[task][recipe](model=request.model)
     if task == "detection" and request.framework is not None:
-        base = dataclasses.replace(base, framework=request.framework)
+        base = detection.recipes.with_framework(base, request.framework)
     parent = _name(request, method, "pretrain", seed % request.pretrain_seeds)
     init = "none" if method == "scratch" else str(request.runs_dir / parent)
     return Stage(

@@ -156,6 +156,17 @@ def test_the_paper_profile_says_what_it_will_do_before_it_does_it(tmp_path, scen
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [("r50", "mask-rcnn-fpn-2x"), ("vit_b", "mask-rcnn-vit-1x"), ("swin_t", "mask-rcnn-fpn-1x-spark")],
+)
+def test_the_paper_profile_can_be_run_in_torchvision_for_every_family(model, recipe):
+    data = {"classification": Path("imagenet"), "detection": Path("coco")}
+    stages = make_stages(Request(model=model, profile="paper", framework="torchvision", data=data))
+    chosen = [stage for stage in stages if stage.package == "detection"]
+    assert [(stage.recipe, stage.config.framework) for stage in chosen] == 3 * [(recipe, "torchvision")]
+
+
 def test_counted_operations_are_those_of_the_literature():
     flops, is_cnn = cost.forward_flops("r50", 224)
     assert is_cnn
