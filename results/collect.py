@@ -15,7 +15,7 @@ from results.runfolder import FinishedRun, read_run
 # Of a row; the documentation of each is collect's.
 COLUMNS = (
     "task", "dataset", "data", "model", "parameters", "recipe", "epochs", "variant", "probe", "framework", "method",
-    "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "pretrain_seed", "seed", "metric", "value", "seconds",
+    "pretrain_dataset", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "pretrain_seed", "seed", "metric", "value", "seconds",
     "pretrain_seconds", "devices", "device", "images_per_second", "peak_memory_bytes", "unreadable", "config_hash",
     "commit", "run",
 )  # fmt: skip
@@ -158,6 +158,7 @@ def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[st
         "probe": probe,
         "framework": run.framework,
         "method": run.start.method,
+        "pretrain_dataset": run.start.dataset,
         "pretrain_recipe": run.start.recipe,
         "pretrain_epochs": run.start.epochs,
         "pretrain_variant": pretrain_variant,

@@ -35,6 +35,7 @@ class Start:
         seed: of that run.
         seconds: of that run and those before it.
         unreadable: images skipped in that run and those before it.
+        dataset: of that run, as FinishedRun's.
         settings: of that run, flattened; {} if it is not known.
     """
 
@@ -44,6 +45,7 @@ class Start:
     seed: int | None = None
     seconds: float = 0.0
     unreadable: int = 0
+    dataset: str = ""
     settings: dict[str, Any] | None = None
 
 
@@ -203,5 +205,6 @@ def _start_at_run(origin: Path, loaded_hash: str | None, known: dict[Path, Finis
         seed=before.config.get("seed"),
         seconds=before.seconds + before.start.seconds,
         unreadable=before.unreadable + before.start.unreadable,
+        dataset=before.dataset,
         settings={**before.settings, "data": before.data},
     )

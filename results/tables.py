@@ -19,7 +19,7 @@ from results.statistics import difference_of, mean_of
 METHOD_ORDER = ("scratch", "simmim", "a2mim")  # others follow by name
 EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
 START = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant"]
-WHAT = ["dataset", "parameters", "epochs", "framework", "probe"]
+WHAT = ["dataset", "parameters", "epochs", "framework", "probe", "pretrain_dataset"]
 VALUES = [
     "mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs", "hours",
     "pretrain_hours", "images_per_second", "unreadable",

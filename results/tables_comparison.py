@@ -17,17 +17,8 @@ METRICS = {
     "segmentation": {"mIoU": ("mIoU", "mIoU_last")},
 }
 TOPIC = ["task", "origin", "dataset", "data", "model", "architecture", "parameters_m", "framework"]
-TRAINING = [
-    "protocol",
-    "method",
-    "target",
-    "pretrain_recipe",
-    "pretrain_epochs",
-    "pretrain_variant",
-    "recipe",
-    "epochs",
-    "variant",
-]
+TRAINING = ["protocol", "method", "target", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs",
+            "pretrain_variant", "recipe", "epochs", "variant"]  # fmt: skip
 MEASURED = ["mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs"]
 PUBLISHED = ["published", "printed", "source", "follows", "match", "contradiction", "to_published"]
 COLUMNS = [*TOPIC, *TRAINING, "metric", *MEASURED, *PUBLISHED, "note"]
@@ -44,9 +35,10 @@ def compare_with_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.Da
 
     Returns:
         COLUMNS. `origin` is "measured" or "published". A measured line has MEASURED, those of benchmark_table, and
-        where a published number has the same data set, architecture, method, recipe, pre-training and fine-tuning
-        length, that number in PUBLISHED, and `to_published`, mean minus published. A published line has only
-        PUBLISHED. Everything else is NaN or "". `task` is "probes" for runs with a frozen encoder.
+        where a published number has the same data set, architecture, method, recipe and epochs, and the weights came
+        from the method's published pre-training of as many epochs on ImageNet-1K, that number in PUBLISHED, and
+        `to_published`, mean minus published. A published line has only PUBLISHED. Everything else is NaN or "".
+        `task` is "probes" for runs with a frozen encoder.
     """
     names = dict(zip(published["model"], published["architecture"], strict=True))
     index = _index(published)
@@ -96,7 +88,7 @@ def _protocol(line: dict[str, Any]) -> str:
 def _published_line(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: row[name] for name in COLUMNS if name in row},
-        **dict.fromkeys(("data", "framework", "pretrain_recipe", "pretrain_variant"), ""),
+        **dict.fromkeys(("data", "framework", "pretrain_dataset", "pretrain_recipe", "pretrain_variant"), ""),
         "origin": "published",
         "parameters_m": row["params_m"],
         "recipe": row["printed_recipe"],
@@ -119,7 +111,7 @@ def _key(line: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _reference(line: dict[str, Any], index: dict[Any, list[dict[str, Any]]]) -> dict[str, Any]:
-    fitting = [row for row in index.get(_key(line), []) if _same_lengths(row, line)]
+    fitting = [row for row in index.get(_key(line), []) if _same_training(row, line)]
     if not fitting:
         return {}
     best = min(fitting, key=lambda row: (_rank(row["source"], PREFERRED), row["match"] != "stated"))
@@ -127,9 +119,12 @@ def _reference(line: dict[str, Any], index: dict[Any, list[dict[str, Any]]]) -> 
     return {**kept, "published": best["value"]}
 
 
-def _same_lengths(row: dict[str, Any], line: dict[str, Any]) -> bool:
-    pretrained = line["method"] == "scratch" or row["pretrain_epochs"] == line["pretrain_epochs"]
-    return bool(pretrained and row["epochs"] == line["epochs"])
+def _same_training(row: dict[str, Any], line: dict[str, Any]) -> bool:
+    if row["epochs"] != line["epochs"] or line["method"] == "scratch":
+        return bool(row["epochs"] == line["epochs"])
+    recipe = f"{line['method']}-{line['model']}-{row['pretrain_epochs']:.0f}e"
+    found = (line["pretrain_recipe"], line["pretrain_epochs"], line["pretrain_dataset"])
+    return found == (recipe, row["pretrain_epochs"], "ImageNet-1K")
 
 
 def _rank(name: str, order: Sequence[str]) -> int:

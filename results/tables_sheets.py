@@ -17,9 +17,9 @@ FAMILIES = {"r": "ResNet", "resnet": "ResNet", "convnext": "ConvNeXt", "vit": "V
 LEGEND = (
     "Measured: mean ± sample standard deviation over n runs, in percent; no spread for n = 1, no interval for n < 3. "
     "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed where both have the same.",
-    "A measured and a published number are subtracted only where data set, architecture, method, recipe and the "
-    "lengths of pre-training and fine-tuning are the same; other settings of a run stand behind its recipe.",
-    "? the recipe of the published number is inferred, not stated. * sources contradict it: see the contradictions.",
+    "A measured and a published number are subtracted only where data set, architecture, method, recipes and the "
+    "lengths of pre-training and fine-tuning are the same; other settings that a run changed are not looked at.",
+    "? the recipe of the published number is inferred, not stated. * contradicted: see the table of contradictions.",
 )
 TRAINED = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "recipe", "epochs", "variant"]
 _KEYS = ["origin", "dataset", "data", "architecture", "framework", "target", *TRAINED, "_source", "_entry"]

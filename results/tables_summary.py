@@ -10,6 +10,7 @@ from results.tables_text import data_names, measured, method, number, published,
 
 README, DATASET = "a2mim-readme-summary", "ImageNet-1K"  # A2MIM's README and what its summary is about
 _EXPERIMENT = ["dataset", "data", "model", "recipe", "variant"]
+PLACE = f"Published numbers are those of the summary table in A2MIM's README where it has one ({DATASET})."
 Cells = dict[str, dict[str, Any]]
 """{method: line of the comparison}."""
 
@@ -43,9 +44,6 @@ def summary_sheet(comparison: pd.DataFrame) -> Sheet:
     used = [line for _, ours, theirs in found for line in (*ours.values(), *_only_published(ours, theirs))]
     data = pd.DataFrame(used, columns=comparison.columns)
     return Sheet("summary", "Summary: top-1 accuracy, %", without_empty(shown), data, (*LEGEND, PLACE))
-
-
-PLACE = f"Published numbers are those of the summary table in A2MIM's README where it has one ({DATASET})."
 
 
 def _chosen(runs: pd.DataFrame) -> dict[str, Any]:

@@ -64,12 +64,12 @@ def tuned(
     return run_dir
 
 
-def pretrained(run_dir: Path, **changes):
-    """A finished pre-training run of half an hour."""
-    with open_run(run_dir, Pretraining(**changes), package="pretrain", recipe="a2mim-r50-300e") as run:
+def pretrained(run_dir: Path, *, recipe="a2mim-r50-300e", num_images=1281167, **changes):
+    """A finished pre-training run of half an hour, on ImageNet's number of images."""
+    with open_run(run_dir, Pretraining(**changes), package="pretrain", recipe=recipe) as run:
         run.log("train", 10, 300.0, {"loss": 0.125})
         run.time(10, {"images_per_second": 100.0, "seconds": 1800.0})
-        run.finish({"loss": 0.125}, unreadable=2)
+        run.finish({"loss": 0.125}, unreadable=2, num_images=num_images)
     return run_dir
 
 

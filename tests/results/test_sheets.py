@@ -9,7 +9,7 @@ from results.published import load_published
 from results.tables_comparison import compare_with_published
 from results.tables_files import all_sheets
 from results.tables_sheets import family
-from tests.results.runs import IMAGENET, pretrained, tuned
+from tests.results.runs import IMAGENET, Data, pretrained, tuned
 
 RSB_A2 = {"recipe": "rsb-a2", "epochs": 300, "counts": IMAGENET}
 
@@ -19,10 +19,16 @@ def runs(tmp_path_factory):
     """ResNet-50 by RSB A2 on ImageNet: three seeds from scratch and after A2MIM; a demo, a probe and a detector."""
     root = tmp_path_factory.mktemp("runs")
     pre, short = pretrained(root / "pre"), pretrained(root / "short", epochs=100)
+    paper, small = (
+        pretrained(root / "paper", recipe="a2mim-r50-300e-paper"),
+        pretrained(root / "small", num_images=9, data=Data(root="small")),
+    )
     for seed in range(3):
         tuned(root / f"scratch{seed}", metrics={"top1": 79.5 + seed / 10}, seed=seed, **RSB_A2)
         tuned(root / f"a2mim{seed}", metrics={"top1": 80.0 + seed / 5}, seed=seed, init=str(pre), **RSB_A2)
     tuned(root / "short0", metrics={"top1": 79.0}, init=str(short), **RSB_A2)
+    tuned(root / "paper0", metrics={"top1": 79.1}, init=str(paper), **RSB_A2)
+    tuned(root / "small0", metrics={"top1": 79.2}, init=str(small), seed=9, **RSB_A2)
     tuned(root / "quick", metrics={"top1": 70.0}, **{**RSB_A2, "epochs": 10})
     tuned(root / "demo", metrics={"top1": 30.0}, counts={"num_train": 800, "num_val": 200, "num_classes": 10})
     coco = {"num_train": 117266, "num_val": 5000}
@@ -51,7 +57,7 @@ def ours(comparison, **wanted):
 
 
 def test_the_same_training_on_the_same_data_is_compared(comparison):
-    a2mim = ours(comparison, recipe="rsb-a2", method="a2mim", pretrain_epochs=300)
+    a2mim = ours(comparison, recipe="rsb-a2", method="a2mim", n=3)
     assert (a2mim["published"], a2mim["source"], a2mim["match"]) == (80.4, "a2mim-readme-summary", "stated")
     assert a2mim["to_published"] == pytest.approx(80.2 - 80.4)
     detector = ours(comparison, task="detection", metric="mask_AP")
@@ -64,6 +70,8 @@ def test_the_same_training_on_the_same_data_is_compared(comparison):
         {"recipe": "demo", "task": "classification"},  # other images and recipe
         {"recipe": "rsb-a2", "epochs": 10},
         {"recipe": "rsb-a2", "pretrain_epochs": 100},
+        {"recipe": "rsb-a2", "pretrain_recipe": "a2mim-r50-300e-paper"},
+        {"recipe": "rsb-a2", "pretrain_dataset": "9 images"},
         {"task": "segmentation"},  # of which nobody says with what head
     ],
 )
@@ -106,7 +114,7 @@ def test_what_cannot_be_compared_stands_alone_in_the_summary(sheets):
 def test_a_family_shows_intervals_epochs_and_every_source(sheets):
     shown = sheets["classification-resnet"].shown
     mine = shown[shown["source"] == "measured here"]
-    a2mim = mine[mine["initialisation"].str.contains("300 epochs")].squeeze()
+    a2mim = mine[mine["initialisation"].str.contains("300 epochs") & (mine["n"] == "3")].squeeze()
     assert (a2mim["epochs"], a2mim["n"]) == ("300", "3")
     assert a2mim["top-1 interval"] == "[79.70, 80.70]"
     assert a2mim["top-1 to scratch"].startswith("+0.60 [0.")
@@ -130,9 +138,9 @@ def test_coco_and_ade20k_have_ours_and_the_papers(sheets):
 def test_costs_are_device_hours_of_every_kind_of_run(sheets):
     data = sheets["cost"].data
     pre = data[data["task"] == "pretrain"]
-    assert sorted(pre["epochs"]) == [100, 300]
+    assert sorted(pre["epochs"]) == [100, 300, 300, 300]
     assert (data["device_hours"] == 0.5).all(), "half an hour on one device"
-    assert data[data["recipe"] == "rsb-a2"]["n"].sum() == 8
+    assert data[data["recipe"] == "rsb-a2"]["n"].sum() == 10
 
 
 def test_contradictions_stand_side_by_side_with_their_sources(sheets):
