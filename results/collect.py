@@ -15,9 +15,9 @@ from results.runfolder import FinishedRun, read_run
 # Of a row; the documentation of each is collect's.
 COLUMNS = (
     "task", "dataset", "data", "model", "parameters", "recipe", "epochs", "variant", "probe", "framework", "method",
-    "pretrain_dataset", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "pretrain_seed", "seed", "metric", "value", "seconds",
-    "pretrain_seconds", "devices", "device", "images_per_second", "peak_memory_bytes", "unreadable", "config_hash",
-    "commit", "run",
+    "pretrain_dataset", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "pretrain_seed", "seed", "metric",
+    "value", "seconds", "pretrain_seconds", "devices", "device", "images_per_second", "peak_memory_bytes", "unreadable",
+    "config_hash", "commit", "run",
 )  # fmt: skip
 
 _ABSENT = "not a setting"  # of the version of the suite that made the run

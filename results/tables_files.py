@@ -106,10 +106,11 @@ def _tex(text: str) -> str:
 
 def html(sheet: Sheet) -> str:
     """A page of its own, without anything from the network."""
-    # great_tables takes text as it is, and text from run folders may hold anything.
-    shown = sheet.shown.map(escape).rename(columns=escape)
-    table = GT(shown, id=sheet.name).tab_header(title=sheet.title)
+    numbers = [name for name, cells in sheet.shown.items() if all(re.match(r"[-+\[\d]|$", cell) for cell in cells)]
+    words = [name for name in sheet.shown if name not in numbers]
+    table = GT(sheet.shown, id=sheet.name).tab_header(title=sheet.title).cols_align("right", numbers)
+    table = table.cols_align("left", words)
     for note in sheet.notes:
-        table = table.tab_source_note(escape(note))
+        table = table.tab_source_note(note)
     head = f'<meta charset="utf-8"><title>{escape(sheet.title)}</title>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{table.as_raw_html()}\n</body></html>\n'
