@@ -96,11 +96,14 @@ def _thin(values: Sequence[Any], points: int, *, average: bool) -> list[float | 
 
 
 def main_metric(rows: pd.DataFrame) -> str:
-    """The metric that rows of one task are compared by: of MAIN_METRICS one that every run has, else the first."""
+    """The metric that rows of one task are compared by, of those that every run has."""
     runs = rows.groupby("metric", sort=False)["run"].nunique()
-    everywhere = [str(name) for name in runs.index[runs == runs.max()]]
-    wanted = MAIN_METRICS.get(str(rows["task"].iloc[0]), {})
-    return next((name for name in wanted if name in everywhere), everywhere[0])
+    return preferred(str(rows["task"].iloc[0]), [str(name) for name in runs.index[runs == runs.max()]])
+
+
+def preferred(task: str, metrics: Sequence[str]) -> str:
+    """The first of MAIN_METRICS that is among a task's metrics, else the first of these."""
+    return next((name for name in MAIN_METRICS.get(task, {}) if name in metrics), metrics[0])
 
 
 def metric_label(task: str, metric: str) -> str:

@@ -13,9 +13,28 @@ from urllib.parse import quote
 import pandas as pd
 
 from engine.config import flatten
-from results.figures_data import main_metric, metric_label
+from results.figures_data import metric_label, preferred
 from results.report_pictures import Picture, panel_files
 from results.tables_text import records, start
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run: its folder, one of its rows for what all of them say, and its metrics."""
+
+    folder: Path
+    row: dict[str, Any]
+    metrics: dict[str, float]
+
+    @property
+    def main(self) -> str:
+        """The metric that its task is compared by."""
+        return preferred(str(self.row["task"]), list(self.metrics))
+
+    @property
+    def main_label(self) -> str:
+        """How people write that metric."""
+        return metric_label(str(self.row["task"]), self.main)
 
 
 @dataclass(frozen=True)
@@ -53,44 +72,56 @@ def link(target: Path, page: Path) -> str:
     return quote(Path(os.path.relpath(target.resolve(), page.resolve().parent)).as_posix())
 
 
-def names(runs: Sequence[str], runs_dirs: Sequence[Path]) -> dict[str, str]:
-    """What each run is called: its path below the folder it was found in, wherever that is."""
-    return {run: short(run, runs_dirs) for run in runs}
+def called(run_dir: Path, folders: Sequence[Path]) -> str:
+    """What a run is called: its path below the folder it was found in, which stands before it if there are several."""
+    folder = next((folder for folder in folders if run_dir.is_relative_to(folder)), run_dir)
+    below = run_dir.relative_to(folder)
+    if below == Path():
+        return run_dir.resolve().name
+    return below.as_posix() if len(folders) == 1 else f"{folder.resolve().name}/{below.as_posix()}"
 
 
-def short(text: str, runs_dirs: Sequence[Path]) -> str:
-    """Text with the paths of run folders as seen from the folders they were found in."""
-    for folder in sorted(map(str, runs_dirs), key=len, reverse=True):
-        text = text.replace(f"{folder}{os.sep}", "").replace(folder, Path(folder).name)
+def without_folders(text: str, folders: Sequence[Path]) -> str:
+    """A reason without the place of the folders, which says nothing to who reads the page elsewhere."""
+    for folder in sorted(map(str, folders), key=len, reverse=True):
+        text = text if folder == "." else text.replace(f"{folder}{os.sep}", "")
     return text
 
 
-def section(number: int, rows: pd.DataFrame, name: str, page: Path, drawn: Mapping[Path, Picture]) -> Section:
+def runs_of(rows: pd.DataFrame) -> list[Measured]:
+    """Every run in rows of collect, in order."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in records(rows):
+        found.setdefault(str(row["run"]), []).append(row)
+    return [
+        Measured(Path(run), lines[0], {str(line["metric"]): float(line["value"]) for line in lines})
+        for run, lines in found.items()
+    ]
+
+
+def section(number: int, run: Measured, name: str, page: Path, drawn: Mapping[Path, Picture]) -> Section:
     """The section of a run.
 
     Args:
         number: its place among the runs.
-        rows: its measurements, as collect gives them.
+        run: what it measured.
         name: what it is called.
         page: the page's path.
         drawn: the pictures that go into the page.
     """
-    first = records(rows)[0]
-    folder = Path(str(first["run"]))
+    folder = run.folder
     stored, environment = _read(folder / "config.json"), _read(folder / "environment.json")
-    metric = main_metric(rows)
-    value = float(rows.loc[rows["metric"] == metric, "value"].iloc[0])
     files = panel_files(folder)
     return Section(
         number=number,
         id=f"run-{number + 1}",
         name=name,
         link=link(folder, page),
-        headline=f"{metric_label(str(first['task']), metric)} {value:.4g}",
-        facts=_facts(first),
+        headline=f"{run.main_label} {run.metrics[run.main]:.4g}",
+        facts=_facts(run.row),
         command=command(folder, stored, environment, page),
         note=_note(stored, environment),
-        metrics="\n".join(f"{m} = {v!r}" for m, v in zip(rows["metric"], rows["value"].tolist(), strict=True)),
+        metrics="\n".join(f"{metric} = {value!r}" for metric, value in run.metrics.items()),
         configuration="\n".join(f"{k} = {json.dumps(v)}" for k, v in flatten(stored.get("config", {})).items()),
         environment=json.dumps(environment, indent=2),
         pictures=[_shown(file, page, drawn[file]) for file in files if file in drawn],

@@ -51,7 +51,9 @@ def test_everything_the_runs_have_data_for_is_drawn_as_svg_and_png(written):
 def test_the_same_runs_elsewhere_give_the_same_bytes(written, tmp_path):
     runs, output = tmp_path / "elsewhere", tmp_path / "again"
     shutil.copytree(FIXTURE, runs)
-    done = run_module("results", "figures", str(runs), "--output", str(output), PYTHONHASHSEED="1", TZ="Asia/Tokyo")
+    done = run_module(
+        "results", "figures", str(runs), "--output", str(output), timeout=300, PYTHONHASHSEED="1", TZ="Asia/Tokyo"
+    )
     assert done.returncode == 0, done.stderr
     assert {path.name: path.read_bytes() for path in output.iterdir()} == {
         name: path.read_bytes() for name, path in written.items()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from results.collect import collect
 from results.report import write_report
-from results.report_runs import command
+from results.report_runs import called, command, without_folders
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_run
 from tests.results.runs import edit, pretrained, tuned
@@ -99,7 +99,9 @@ def test_the_same_runs_elsewhere_give_the_same_bytes(tmp_path, page):
     shutil.copytree(FIXTURE, second)
     write_report([first], tmp_path / "a" / "report.html")
     output = tmp_path / "b" / "report.html"
-    done = run_module("results", "report", str(second), "--output", str(output), PYTHONHASHSEED="1", TZ="Asia/Tokyo")
+    done = run_module(
+        "results", "report", str(second), "--output", str(output), timeout=300, PYTHONHASHSEED="1", TZ="Asia/Tokyo"
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a" / "report.html").read_bytes() == output.read_bytes()
     assert str(tmp_path) not in output.read_text(), "nothing of this machine"
@@ -156,7 +158,7 @@ def test_the_command_of_a_run_is_one_the_suite_takes(tmp_path, parsed):
     assert len(commands) == 23
     _, _, _, package, config, *rest = shlex.split(next(line for line in commands if "-scratch-classification" in line))
     config = FIXTURE.parent / config  # given from the folder above the runs
-    done = run_module(package, str(config), *rest[:1], str(tmp_path / "again"))
+    done = run_module(package, str(config), *rest[:1], str(tmp_path / "again"), timeout=300)
     assert done.returncode == 3, "everything is understood, only the data set is not in the repository"
     assert "data/imagenet/train: no such folder" in done.stderr
 
@@ -181,6 +183,16 @@ def test_a_picture_that_cannot_be_read_does_not_end_the_page(tmp_path):
     text = write_report([tmp_path / "runs"], tmp_path / "report.html").read_text()
     assert "<img" not in text
     assert 'href="runs/a2mim/panels/epoch_0004.png"' in text
+
+
+def test_runs_are_called_by_their_place_below_the_folder_given(tmp_path, monkeypatch):
+    assert called(tmp_path / "runs" / "a.b", [tmp_path / "runs"]) == "a.b"
+    assert called(tmp_path / "runs" / "a", [tmp_path / "runs" / "a"]) == "a"
+    assert called(tmp_path / "two" / "a", [tmp_path / "one", tmp_path / "two"]) == "two/a"
+    monkeypatch.chdir(tmp_path)
+    assert called(Path("v1.2") / "a", [Path()]) == "v1.2/a"
+    assert without_folders("see v1.2/a.", [Path()]) == "see v1.2/a."
+    assert without_folders(f"the same as {tmp_path}/runs/a", [tmp_path / "runs"]) == "the same as a"
 
 
 def test_without_runs_the_page_says_so(tmp_path):
