@@ -80,6 +80,12 @@ def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def copy_from_main(values: torch.Tensor) -> None:
+    """Overwrite `values` (any shape) with the main rank's."""
+    if world_size() > 1:
+        dist.broadcast(values, src=0)
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Every rank's small picklable `value`, in rank order, on every rank."""
     if world_size() == 1:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import checkpoint
-from engine.distributed import barrier, gather_objects, rank, sum_over_ranks, world_size
+from engine.distributed import barrier, copy_from_main, gather_objects, rank, sum_over_ranks, world_size
 from engine.errors import CheckpointError, ConfigError
 from engine.optim import Schedule
 from engine.run import Run
@@ -226,8 +226,14 @@ class TrainingState:
             self.average.update(self.model, step=self.step)
 
     def evaluation_model(self) -> nn.Module:
-        """The average if there is one, else the model."""
-        return self.average.module if self.average is not None else self.model
+        """The average if there is one, else the model; on every rank with the main one's buffers, which are saved.
+
+        Plain BatchNorm statistics differ between ranks after a step, and a resumed run evaluates with the saved ones.
+        """
+        model: nn.Module = self.average.module if self.average is not None else self.model
+        for buffer in model.buffers():
+            copy_from_main(buffer)
+        return model
 
 
 def _averaged(model: nn.Module, settings: LoopSettings) -> Any:
