@@ -54,17 +54,19 @@ def describe(stages: list[Stage], num_devices: int, num_images: int) -> str:
         lines.append(
             f"  {stage.name}: {stage.recipe}, {length} at {config.image_size} px, "
             f"batch {config.batch_size} = {num_devices} devices x {share} images x {pieces} accumulation steps, "
-            f"peak learning rate {config.learning_rate:g}, about {_rounded(hours)} GPU-hours"
+            f"peak learning rate {config.learning_rate:g}, {_about(hours)} GPU-hours"
         )
     wall = total / num_devices
     lines.append(
-        f"  in all about {_rounded(total)} GPU-hours, {_rounded(wall)} hours on {num_devices} devices. Estimated from "
+        f"  in all {_about(total)} GPU-hours, {_about(wall)} hours on {num_devices} devices. Estimated from "
         "operation counts for an A100 in bfloat16; measure your own with: python -m benchmarks throughput"
     )
     return "\n".join(lines)
 
 
-def _rounded(hours: float) -> str:
+def _about(hours: float) -> str:
     """Two significant digits: an estimate is no better than that."""
-    digits = max(1 - math.floor(math.log10(hours)), 0) if hours > 0 else 0
-    return f"{round(hours, 1 - math.floor(math.log10(hours))) if hours > 0 else 0:.{min(digits, 3)}f}"
+    if hours < 0.01:
+        return "less than 0.01"
+    magnitude = math.floor(math.log10(hours))
+    return f"about {round(hours, 1 - magnitude):,.{max(1 - magnitude, 0)}f}"

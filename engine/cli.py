@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import torch
 import tyro
 
 from engine import config
-from engine.errors import ConfigError, MemoryExhaustedError, StopRequested
+from engine.errors import ConfigError, StopRequested
+from engine.memory import explain
 
 Recipe = Callable[..., Any]
 
@@ -60,26 +60,16 @@ def guard(debug: bool = False) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            error = _explain_memory(error)
-        code = getattr(error, "exit_code", None)
+        shown = explain(error)
+        code = getattr(shown, "exit_code", None)
         if code is None or debug:
             traceback.print_exc()
-        label = "stopped" if isinstance(error, StopRequested) else "error"
-        print(f"{label}: {error}", file=sys.stderr)
+        label = "stopped" if isinstance(shown, StopRequested) else "error"
+        print(f"{label}: {shown}", file=sys.stderr)
         sys.exit(1 if code is None else code)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def _explain_memory(error: torch.OutOfMemoryError) -> MemoryExhaustedError:
-    peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-    reason = str(error).split(". ")[0]
-    return MemoryExhaustedError(
-        f"out of memory ({reason}; peak {peak:.1f} GB). The batch is not made smaller for you, for that would change "
-        "the result: use --accumulation 2 or more for the same global batch in smaller pieces, then --resume"
-    )
 
 
 @dataclasses.dataclass(frozen=True)

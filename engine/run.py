@@ -15,6 +15,7 @@ from engine.allocator import keep_freed_memory
 from engine.claim import claim, compare_config, never_started
 from engine.errors import ConfigError
 from engine.folder import Run
+from engine.memory import explain
 
 __all__ = ["Run", "open_run", "prepare"]
 
@@ -46,6 +47,7 @@ def open_run(
             configuration.
         DivergedError: `resume` of a diverged run.
         CheckpointError: the folder cannot be written.
+        MemoryExhaustedError: the block ran out of GPU memory.
     """
     config.check(config_object)
     device = distributed.pick_device()
@@ -62,9 +64,12 @@ def open_run(
         try:
             yield run
         except BaseException as error:
+            explained = explain(error, values)
             if run.main:
-                _record_error(run, error)
-            raise
+                _record_error(run, explained)
+            if explained is error:
+                raise
+            raise explained from error
         finally:
             if run.main:
                 lock.release(run_dir)

@@ -11,6 +11,7 @@ How a signal becomes a requeue:
 import importlib
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def _hand_over(folder: Path, place: Place, reason: str) -> NoReturn:
 def _give_up(folder: Path, place: Place, error: Exception) -> NoReturn:
     """Submitit or Slurm refused to queue the job again."""
     reason = str(error).removeprefix("Job not requeued because: ").rstrip(".")
-    message = f"{reason}. The state is saved: python -m slurm retry {folder.name} --runs-dir {folder.parent}"
+    where = shlex.quote(str(folder.parent))
+    message = f"{reason}. The state is saved: python -m slurm retry {folder.name} --runs-dir {where}"
     record.append(folder, "failed", job=place.job, rank=0, reason=message, exit_code=STOPPED_EXIT_CODE)
     values = {"type": type(error).__name__, "message": message, "exit_code": STOPPED_EXIT_CODE}
     storage.write_json(folder / "error.json", {**values, "time": datetime.now(UTC).isoformat(timespec="seconds")})

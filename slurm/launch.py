@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import graphlib
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,8 @@ def announce(choice: Choice, label: str, runs_dir: Path) -> None:
     """Print what was chosen."""
     print(f"{label}: {choice.describe()}", flush=True)
     if choice.failed:
-        print(f"start failed ones with --retry, or: python -m slurm retry {label} --runs-dir {runs_dir}")
+        where = shlex.quote(str(runs_dir))
+        print(f"start failed ones with --retry, or: python -m slurm retry {label} --runs-dir {where}")
 
 
 def look(runs: Sequence[Run]) -> dict[str, RunState]:
@@ -111,7 +113,7 @@ def start(runs: Sequence[Run], states: dict[str, RunState], resources: Resources
     arrays = submit(runs, resources, runs_dir=target.runs_dir, label=target.label, queued=queued_jobs(states))
     seconds = time.perf_counter() - began
     print(f"{len(runs)} runs submitted as {arrays} jobs and arrays in {seconds:.1f} s")
-    print(f"watch them: python -m slurm status --watch --runs-dir {target.runs_dir}", flush=True)
+    print(f"watch them: python -m slurm status --watch --runs-dir {shlex.quote(str(target.runs_dir))}", flush=True)
     return 0
 
 

@@ -3,6 +3,7 @@ second or two."""
 
 import os
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -42,16 +43,16 @@ def status(runs_dir: Path, names: tuple[str, ...], *, watch: float | None = None
     if watch is None:
         console.print(_view(states, runs_dir), highlight=False)
     else:
-        with Live(_view(states, runs_dir), console=console, auto_refresh=False) as live:
+        with Live(_view(states, runs_dir, watched=True), console=console, auto_refresh=False) as live:
             while any(state.state in LIVE for state in states):
                 time.sleep(watch)
                 states = survey(record.find(runs_dir, names))
-                live.update(_view(states, runs_dir), refresh=True)
+                live.update(_view(states, runs_dir, watched=True), refresh=True)
     return int(any(state.state == "failed" for state in states))
 
 
-def _view(states: Sequence[RunState], runs_dir: Path) -> Group:
-    """The table, what failed and why, and a line that sums up."""
+def _view(states: Sequence[RunState], runs_dir: Path, *, watched: bool = False) -> Group:
+    """The table, what failed and why, and a line that sums up: the last, or where the rest may overflow, the first."""
     table = Table(
         "run", "state", "job", "progress", "loss", "images/s", "left", "interrupted", "why", title=str(runs_dir)
     )
@@ -62,18 +63,24 @@ def _view(states: Sequence[RunState], runs_dir: Path) -> Group:
         why = "" if state.state == "failed" else state.reason
         job = state.record.job or ""
         table.add_row(state.name, state.state, job, *numbers[:3], left, interruptions(state.record), why)
-    lines: list[str] = []
+    failures: list[str] = []
     for state in states:
         if state.state == "failed":
-            lines.append(f"{state.name} failed: {state.reason}")
-            lines += [f"    {line}" for line in last_log_lines(state.record)]
-    counts = Counter(state.state for state in states)
-    lines.append(f"{len(states)} runs: " + ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name]))
+            failures.append(f"{state.name} failed: {state.reason}")
+            failures += [f"    {line}" for line in last_log_lines(state.record)]
+    parts = [table] + [Text("\n".join(failures))] * bool(failures)  # Text: a log may hold what looks like markup
+    return Group(*([_summary(states, runs_dir), *parts] if watched else [*parts, _summary(states, runs_dir)]))
+
+
+def _summary(states: Sequence[RunState], runs_dir: Path) -> Text:
+    counts, where = Counter(state.state for state in states), shlex.quote(str(runs_dir))
+    shown = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
+    lines = [f"{len(states)} runs" + f": {shown}" * bool(shown)]
     if states and counts["finished"] == len(states):
-        lines.append(f"the table: python -m results tables {runs_dir}")
+        lines.append(f"the table: python -m results tables {where}")
     if counts["failed"]:
-        lines.append(f"again: python -m slurm retry --runs-dir {runs_dir}")
-    return Group(table, Text("\n".join(lines)))  # Text: a log may hold what looks like markup
+        lines.append(f"again: python -m slurm retry --runs-dir {where}")
+    return Text("\n".join(lines))
 
 
 def logs(runs_dir: Path, name: str, *, rank: int = 0, lines: int | None = None) -> int:

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.demo_data import write_demo_data
-from benchmarks.plan import METHODS, TASKS, Profile, Request, Stage, data_sets, make_stages
-from engine.errors import ConfigError
+from benchmarks.plan import METHODS, Profile, Request, Stage, data_sets, make_stages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,8 +16,8 @@ class Sweep:
     """Published names (r50, convnext_t, vit_b, ...) or any timm models."""
     methods: tuple[str, ...] = METHODS
     """Pre-training methods; scratch is the control."""
-    tasks: tuple[str, ...] = TASKS
-    """What each is fine-tuned for, as far as the data for it are given; classification always."""
+    tasks: tuple[str, ...] | None = None
+    """What each is fine-tuned for; by default every task that has data (in the demo, all three)."""
     seeds: int = 1
     """Fine-tuning runs of each."""
     pretrain_seeds: int = 1
@@ -94,7 +93,7 @@ def expand(sweep: Sweep, runs_dir: Path, *, num_tasks: int) -> list[Stage]:
     Raises:
         ConfigError: a name is unknown, the data are not given, or the batch does not divide among the processes.
     """
-    data = sweep_data(sweep)
+    data = data_sets(sweep.profile, sweep.data, imagenet=sweep.imagenet, coco=sweep.coco, ade20k=sweep.ade20k)
     stages: dict[str, Stage] = {}
     for model in dict.fromkeys(sweep.models):
         for recipe in sweep.finetune or (None,):
@@ -106,25 +105,13 @@ def expand(sweep: Sweep, runs_dir: Path, *, num_tasks: int) -> list[Stage]:
                 pretrain_seeds=sweep.pretrain_seeds,
                 runs_dir=runs_dir,
                 data=data,
+                tasks=sweep.tasks,
                 finetune=recipe,
                 num_devices=num_tasks if sweep.profile == "paper" else 1,
                 num_workers=sweep.num_workers,
             )
             stages |= {stage.name: stage for stage in make_stages(request) if stage.name not in stages}
     return list(stages.values())
-
-
-def sweep_data(sweep: Sweep) -> dict[str, Path]:
-    """The data set of each task of the sweep.
-
-    Raises:
-        ConfigError: a paper sweep was given no image folder, or a task is unknown.
-    """
-    unknown = [task for task in sweep.tasks if task not in TASKS]
-    if unknown:
-        raise ConfigError(f"no task {', '.join(unknown)}: {', '.join(TASKS)}")
-    data = data_sets(sweep.profile, sweep.data, imagenet=sweep.imagenet, coco=sweep.coco, ade20k=sweep.ade20k)
-    return {task: path for task, path in data.items() if task in sweep.tasks}
 
 
 def write_data(sweep: Sweep) -> None:

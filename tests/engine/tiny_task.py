@@ -43,6 +43,8 @@ class TinyConfig:
     "Make the loss of this step NaN, on rank `poison_rank`."
     poison_rank: int = 0
     poison_gradient: bool = False
+    poison_memory: bool = False
+    "Run out of memory in this step instead."
     signal_at: str = ""
     "STEP:SIGNAL - raise this signal in the process when the step's batch is used."
     slow: float = 0.0
@@ -136,6 +138,8 @@ def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, acc
             logits = model(batch["image"]).float()
             value = nn.functional.cross_entropy(logits, batch["label"])
             if step == config.poison_step and rank() == config.poison_rank:
+                if config.poison_memory:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
                 if config.poison_gradient:
                     logits.register_hook(lambda g: g * float("inf"))
                 else:

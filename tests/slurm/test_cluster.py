@@ -28,8 +28,10 @@ pytestmark = pytest.mark.slurm
 
 TWO_RANKS = Resources(gpus_per_node=2, time=1.0)
 TWO_NODES = Resources(gpus_per_node=1, nodes=2, partition="apart", time=1.0)
+FIRST_NODE = {"partition": "apart", "sbatch": ("nodelist=0x7f000003",)}
+TWO_RANKS_APART = Resources(gpus_per_node=2, time=1.0, **FIRST_NODE)
 # Of ten minutes, of which submitit takes every signal for a time-out. Slurm looks at its clock every 30 s.
-TEN_MINUTES = Resources(gpus_per_node=0, partition="apart", time=1 / 6, save_seconds=90)
+TEN_MINUTES = Resources(gpus_per_node=0, time=1 / 6, save_seconds=90, **FIRST_NODE)
 HELD = {"hold": "7", "log_every": 1}  # in step 7, with a checkpoint of step 4 behind it
 
 
@@ -104,20 +106,27 @@ def test_a_killed_process_is_a_failure_with_the_end_of_its_log(interrupted):
     assert interrupted.killed_state.reason == "ended without a word (Slurm: FAILED)"
 
 
-def test_two_ranks_preempted_by_a_higher_partition_end_as_two_nodes_undisturbed(slurm, tmp_path):
-    preempted, undisturbed = (tiny_run(tmp_path / name, **HELD) for name in ("preempted", "nodes"))
+def test_two_ranks_preempted_and_two_nodes_of_which_one_fails_end_as_two_ranks_undisturbed(slurm, limited, tmp_path):
+    names = ("preempted", "nodes", "undisturbed")
+    preempted, nodes, undisturbed = (tiny_run(tmp_path / name, **HELD) for name in names)
     let_go(undisturbed)
     submit_tiny([preempted], TWO_RANKS)
-    submit_tiny([undisturbed], TWO_NODES)
-    wait_for_step(preempted, 6)
+    submit_tiny([nodes], TWO_NODES)
+    submit_tiny([undisturbed], TWO_RANKS_APART)
+    for run in (preempted, nodes):
+        wait_for_step(run, 6)
+    command("scontrol", "update", "NodeName=0x7f000004", "State=DOWN", "Reason=test")
     # The whole of both nodes: whatever runs in the lower partition has to go.
     command("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     wait_for(lambda: "preempted" in events(preempted), "preemption", preempted)
-    let_go(preempted)
-    wait_for_end(preempted, undisturbed)
+    wait_for(lambda: "requeued" in events(nodes), "failure of a node", nodes)
+    let_go(preempted, nodes)
+    wait_for_end(preempted, nodes, undisturbed)
     assert events(preempted) == ["started", "preempted", "started"]
-    assert record.read(preempted.folder).last("started")["tasks"] == 2
-    assert_same_bytes(undisturbed.folder, preempted.folder)
+    assert events(nodes) == ["started", "requeued", "started"]
+    assert record.read(nodes.folder).last("started")["tasks"] == 2
+    for run in (preempted, nodes):
+        assert_same_bytes(undisturbed.folder, run.folder)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def clocks() -> np.ndarray:
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes") / "demo"
-    write_demo_data(folder, num_train=400, num_val=20)
+    write_demo_data(folder, num_train=200, num_val=20)
     return folder / "imagenet"
 
 

@@ -84,7 +84,8 @@ def test_a_batch_that_does_not_divide_among_the_gpus_is_refused(launch, capsys):
     [
         (["launch", "papr-table"], "no sweep 'papr-table'; nearest: paper-table"),
         (["launch", "cnn"], "--imagenet"),
-        (["launch", "cnn", "--imagenet", "x", "--tasks", "captioning"], "no task captioning"),
+        (["launch", "cnn", "--imagenet", "x", "--tasks", "captioning"], "no task 'captioning'"),
+        (["launch", "cnn", "--imagenet", "x", "--tasks", "detection"], "no data for detection"),
         (["run", "--gpus-per-node", "1"], "run needs a task package"),
         (["start"], "no command 'start'"),
         (["status", "--runs-dir", "nowhere"], "nowhere: no such folder of runs"),

@@ -120,6 +120,17 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     assert f"continuing {run.folder} at step 7" in record.read(run.folder).log.read_text()
 
 
+def test_full_memory_fails_with_the_way_out_and_without_another_try(tmp_path):
+    run = tiny_run(tmp_path / "run", poison_step=2, poison_memory=True)
+    assert run_local([run], CPU, runs_dir=tmp_path, label="tiny") == 1
+    assert events(run) == ["started", "failed"]
+    failure = record.read(run.folder).last("failed")
+    assert failure["exit_code"] == 6
+    assert "peak 0.0 GB, batch_size 8, accumulation 1)" in state(run).reason
+    assert "with --accumulation 2 or more" in state(run).reason
+    assert json.loads((run.folder / "error.json").read_text())["exit_code"] == 6
+
+
 def test_a_sweep_runs_here_and_again_does_nothing(tmp_path, capsys):
     write_demo_data(tmp_path / "demo", num_train=40, num_val=20)
     launch = ["launch", "demo", "--local", "--gpus-per-node", "0", "--models", "test_resnet.r160_in1k",
