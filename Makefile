@@ -16,7 +16,7 @@ BIN     := .venv/bin
 STAMP   := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark demo-data verify-data throughput tables test test-slurm check clean
+.PHONY: help setup benchmark demo-data verify-data throughput tables test test-slurm test-browser check clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,13 @@ test-slurm: $(STAMP) ## run the Slurm tests on a Slurm of their own; installs De
 	  apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends \
 	  slurmctld slurmd slurm-client munge >/dev/null; } || echo "Slurm cannot be installed here: its tests are skipped"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST) tests/slurm -m slurm -rs
+
+test-browser: $(STAMP) ## run the page's tests in a headless Chromium; installs Debian's as root
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends chromium >/dev/null; } || \
+	  echo "Chromium cannot be installed here: its tests are skipped"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/results/test_report_browser.py
 
 check: $(STAMP) ## what CI runs: format, lint, types, tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
