@@ -14,7 +14,7 @@ from results.figures_data import Curves, read_curves
 from results.figures_difference import differences_to_scratch
 from results.figures_labels import label_efficiency
 from results.figures_panels import reconstruction_grids
-from results.figures_style import Drawing, png, style, svg
+from results.figures_style import Drawing, lay_out, png, style, svg
 
 
 def write_figures(runs_dirs: Iterable[Path | str], output: Path) -> list[Path]:
@@ -60,6 +60,7 @@ def draw(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
             while name in names:  # two recipes whose names differ in nothing that a file name may hold
                 name += "_"
             names.add(name)
+            lay_out(drawing.figure)
             yield Drawing(name, drawing.title, drawing.caption, drawing.figure)
 
 

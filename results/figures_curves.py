@@ -1,31 +1,27 @@
 """Figures of training over time: loss of pre-training, evaluations of what was trained after it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.figures_data import Curves, Line, first_of, lines_of, main_metric, metric_label, with_labels
-from results.figures_style import Drawing, Look, clipped, legend_below, looks, panels
-from results.published import load_published
-from results.tables_comparison import compare_with_published
-from results.tables_text import records
+from results import figures_expected
+from results.figures_data import Curves, Line, first_of, lines_of, main_metric, metric_label, natural, with_labels
+from results.figures_expected import draw_expected, published_for
+from results.figures_style import Drawing, Look, legend_below, looks, panels
 
-Groups = list[tuple[dict[str, str], pd.DataFrame]]
-"""For each panel what tells it apart, and its runs."""
-Key = tuple[str, ...]
-"""Model, recipe, variant, data and label."""
+Groups = list[tuple[str, pd.DataFrame]]
+"""For each panel its title and its runs."""
 
-_MOST_PANELS, _MOST_FIGURES, _MOST_LINES = 12, 2, 16  # of one figure, of one task and recipe, of a figure
+_MOST_PANELS, _MOST_LINES = 15, 16  # of one figure
+_FEW = 15  # points, each of which is marked
+_LONG = 6  # evaluations, of which the later half tells the methods apart
 _SEEDS = "Mean over seeds, shaded from lowest to highest."
-_EXPECTED = (
-    "Dotted: the accuracy published for the same data set, architecture, method, recipe and lengths of training, which "
-    "a curve is expected to end at."
-)
-_FEW = 15  # evaluations, each of which is marked
+_LATER = " Shown is the later half of training."
+_OWN_LOSSES = " Methods have losses of their own: the height of a curve compares the runs of one, not the methods."
 
 
 def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
@@ -36,15 +32,12 @@ def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iter
         curves: of every run in rows.
     """
     runs = rows[rows["task"] == "pretrain"].drop_duplicates("run")
-    # A pre-training run is itself what other runs start from: its own epochs and settings tell the lines apart.
-    runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
-    caption = (
-        f"{_SEEDS} Methods have losses of their own: the height of a curve compares the runs of one, not the methods."
-    )
-    pages, left_out = _pages(runs, ["model", "data"])
-    for number, page in enumerate(pages):
-        figure = _page(page, curves, "train", "loss", "loss")
-        yield Drawing(_numbered("curves-pretraining", number), "Pre-training: loss", caption + left_out, figure)
+    if len(runs):
+        # A pre-training run is itself what other runs start from: its own epochs and settings tell the lines apart.
+        runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
+        groups, left_out = _groups(runs, ["model", "data"])
+        figure = _losses(groups, curves, "loss")
+        yield Drawing("curves-pretraining", "Pre-training: loss", _SEEDS + _OWN_LOSSES + left_out, figure)
 
 
 def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
@@ -57,92 +50,83 @@ def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Itera
         curves: of every run in rows.
     """
     measured = rows[rows["task"] != "pretrain"]
-    published = _published(measured)
+    published = published_for(measured)
     for (task, recipe), part in measured.groupby(["task", "recipe"], sort=True):
         metric = main_metric(part)
-        runs = with_labels(part.drop_duplicates("run"))
-        evaluated = any(len(line.epochs) > 1 for line in lines_of(runs, curves, "val", metric))
-        split, name = ("val", metric) if evaluated else ("train", "loss")
-        axis = metric_label(str(task), metric) if evaluated else "training loss"
-        title = f"{str(task).capitalize()}, {recipe}: {'evaluations during training' if evaluated else axis}"
-        pages, left_out = _pages(runs, ["model", "variant", "data"])
-        for number, page in enumerate(pages):
-            figure = _page(page, curves, split, name, axis)
-            expected = evaluated and _draw_expected(figure.axes, page, published)
-            caption = f"{_SEEDS} {_EXPECTED}" if expected else _SEEDS
-            yield Drawing(_numbered(f"curves-{task}-{recipe}", number), title, caption + left_out, figure)
+        groups, left_out = _groups(with_labels(part.drop_duplicates("run")), ["model", "variant", "data"])
+        name, title = f"curves-{task}-{recipe}", f"{str(task).capitalize()}, {recipe}"
+        lines = [line for _, group in groups for line in lines_of(group, curves, "val", metric)]
+        if any(len(line.epochs) > 1 for line in lines):
+            figure, caption = _evaluations(groups, curves, metric, published)
+            yield Drawing(name, f"{title}: evaluations", caption + left_out, figure)
+        else:
+            figure = _losses(groups, curves, "training loss")
+            yield Drawing(name, f"{title}: training loss", _SEEDS + left_out, figure)
 
 
-def _published(rows: pd.DataFrame) -> dict[Key, float]:
-    """What was published for the same as a run: data set, architecture, method, recipe and lengths of training."""
-    if not len(rows):
-        return {}
-    lines = compare_with_published(rows, load_published())
-    known = lines[(lines["origin"] == "measured") & lines["published"].notna()]
-    main = known[known["metric"].isin(("top1", "box_AP", "mIoU"))]
-    return {_key(line): float(line["published"]) for line in records(with_labels(main.assign(target="")))}
-
-
-def _key(line: Mapping[str, Any]) -> Key:
-    return tuple(str(line[name]) for name in ("model", "recipe", "variant", "data", "label"))
-
-
-def _draw_expected(axes: Sequence[Axes], groups: Groups, published: Mapping[Key, float]) -> bool:
-    """A thin line across the panel at the published number of each line; returns whether there was any."""
-    keys = [_key(line) for _, group in groups for line in records(group.drop_duplicates("label"))]
-    if not published.keys() & set(keys):
-        return False
+def _losses(groups: Groups, curves: Mapping[str, Curves], label: str) -> Figure:
+    figure, axes, seen = _axes(groups, label)
     for ax, (_, group) in zip(axes, groups, strict=True):
-        colors = {str(line.get_label()): line.get_color() for line in ax.get_lines()}
-        for line in records(group.drop_duplicates("label")):
-            value = published.get(_key(line))
-            if value is not None:
-                ax.axhline(value, color=colors[line["label"]], linewidth=0.9, linestyle=":")
-                text = f"{clipped(line['label'])}, published {value:g}"
-                ax.annotate(text, (0.02, value), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
-                            fontsize=6.5)  # fmt: skip
-    return True
-
-
-def _pages(runs: pd.DataFrame, keys: list[str]) -> tuple[list[Groups], str]:
-    """Groups for each figure, with those keys that tell the groups apart, and the model; and what is left out."""
-    if not len(runs):
-        return [], ""
-    labels, fewer_lines = first_of(list(runs["label"].unique()), _MOST_LINES)
-    shown = runs[runs["label"].isin(labels)]
-    telling = [key for key in keys if key == "model" or runs[key].nunique() > 1]
-    groups = [
-        ({key: str(group[key].iloc[0]) for key in telling}, group) for _, group in shown.groupby(keys, dropna=False)
-    ]
-    kept, fewer_panels = first_of(groups, _MOST_PANELS * _MOST_FIGURES)
-    pages = [list(kept[first : first + _MOST_PANELS]) for first in range(0, len(kept), _MOST_PANELS)]
-    return pages, fewer_panels or fewer_lines
-
-
-def _title(keys: Mapping[str, str]) -> str:
-    return ", ".join(f"data {value}" if key == "data" else value for key, value in keys.items() if value)
-
-
-def _numbered(name: str, number: int) -> str:
-    return name if number == 0 else f"{name}-{number + 1}"
-
-
-def _page(groups: Groups, curves: Mapping[str, Curves], split: str, metric: str, axis: str) -> Figure:
-    figure, axes = panels([_title(keys) for keys, _ in groups])
-    everything = with_labels(pd.concat([group for _, group in groups]))
-    seen = looks(list(zip(everything["method"], everything["label"], strict=True)))
-    for ax, (_, group) in zip(axes, groups, strict=True):
-        for line in lines_of(group, curves, split, metric):
-            _draw(ax, line, seen[line.label])
-        ax.set_xlabel("epochs")
-        ax.set_ylabel(axis)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
+        _draw(ax, list(lines_of(group, curves, "train", "loss")), seen)
     legend_below(figure, axes)
     return figure
 
 
-def _draw(ax: Axes, line: Line, look: Look) -> None:
-    every = max(len(line.epochs) // _FEW, 1)
-    ax.plot(line.epochs, line.mean, label=line.label, markevery=every, **look.line())
-    if (line.high > line.low).any():
-        ax.fill_between(line.epochs, line.low, line.high, color=look.color, alpha=0.18, linewidth=0)
+def _evaluations(
+    groups: Groups, curves: Mapping[str, Curves], metric: str, published: Mapping[figures_expected.Key, float]
+) -> tuple[Figure, str]:
+    """The figure and its caption."""
+    figure, axes, seen = _axes(groups, metric_label(str(groups[0][1]["task"].iloc[0]), metric))
+    expected, later = False, False
+    for ax, (_, group) in zip(axes, groups, strict=True):
+        lines = list(lines_of(group, curves, "val", metric))
+        _draw(ax, lines, seen)
+        numbers = draw_expected(ax, group, published, seen)
+        expected |= bool(numbers)
+        if any(len(line.epochs) >= _LONG for line in lines):
+            _show_later_half(ax, lines, numbers)
+            later = True
+    legend_below(figure, axes)
+    return figure, _SEEDS + _LATER * later + figures_expected.CAPTION * expected
+
+
+def _show_later_half(ax: Axes, lines: Sequence[Line], numbers: Sequence[float]) -> None:
+    late = [values[line.epochs >= line.epochs[-1] / 2] for line in lines for values in (line.low, line.high)]
+    shown = np.concatenate([*late, np.array(numbers)])
+    margin = 0.08 * (shown.max() - shown.min()) or 1.0
+    ax.set_ylim(shown.min() - margin, shown.max() + margin)
+    ax.set_xlim(left=0.48 * max(line.epochs[-1] for line in lines))
+
+
+def _groups(runs: pd.DataFrame, keys: list[str]) -> tuple[Groups, str]:
+    """Panels, titled by what tells them apart and the model; and what is left out."""
+    labels, fewer_lines = first_of(list(runs["label"].unique()), _MOST_LINES)
+    shown = runs[runs["label"].isin(labels)]
+    telling = [key for key in keys if key == "model" or runs[key].nunique() > 1]
+    groups = [(_title(group, telling), group) for _, group in shown.groupby(keys, dropna=False)]
+    kept, fewer_panels = first_of(sorted(groups, key=lambda entry: natural(entry[0])), _MOST_PANELS)
+    return list(kept), fewer_panels or fewer_lines
+
+
+def _title(group: pd.DataFrame, telling: Sequence[str]) -> str:
+    values = {key: str(group[key].iloc[0]) for key in telling}
+    return ", ".join(f"data {value}" if key == "data" else value for key, value in values.items() if value)
+
+
+def _axes(groups: Groups, label: str) -> tuple[Figure, list[Axes], dict[str, Look]]:
+    """The panels, and how each label is drawn in them."""
+    figure, axes = panels([title for title, _ in groups])
+    for ax in axes:
+        ax.set_xlabel("epochs")
+        ax.set_ylabel(label)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
+    everything = with_labels(pd.concat([group for _, group in groups]))
+    return figure, axes, looks(list(zip(everything["method"], everything["label"], strict=True)))
+
+
+def _draw(ax: Axes, lines: Sequence[Line], seen: Mapping[str, Look]) -> None:
+    for line in lines:
+        look, every = seen[line.label], max(len(line.epochs) // _FEW, 1)
+        ax.plot(line.epochs, line.mean, label=line.label, markevery=every, **look.line())
+        if (line.high > line.low).any():
+            ax.fill_between(line.epochs, line.low, line.high, color=look.color, alpha=0.18, linewidth=0)

@@ -1,6 +1,7 @@
 """What figures are drawn from: the curves of a run folder, and rows grouped into panels and lines."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,16 @@ class Line:
     high: Floats
 
 
+def natural(text: str) -> list[str | int]:
+    """Key to sort names by, r50 before r101."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
+
+
 def first_of(groups: Sequence[Group], most: int) -> tuple[Sequence[Group], str]:
     """As many of the groups as a figure has room for, and what its caption has to say if that is not all."""
     if len(groups) <= most:
         return groups, ""
-    return groups[:most], f" Drawn are the first {most} of {len(groups)}; the tables have all."
+    return groups[:most], f" Shown are the first {most} of {len(groups)}; the tables have all."
 
 
 def read_curves(run_dir: Path, points: int = _POINTS) -> Curves:

@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.figures_data import first_of, main_metric, metric_label, with_labels
+from results.figures_data import first_of, main_metric, metric_label, natural, with_labels
 from results.figures_style import INK, PAPER, Drawing, Look, clipped, looks
 from results.tables import benchmark_table
 from results.tables_text import records
 
 _MOST_LINES, _MOST_FIGURES, _LINE_INCHES = 36, 3, 0.27
-_MORE = f" Drawn are the first {_MOST_LINES * _MOST_FIGURES} differences; the tables have all."
+_MORE = f" Shown are the first {_MOST_LINES * _MOST_FIGURES} differences; the tables have all."
 _CAPTION = (
     "Mean difference in percent points; bars are 95 % intervals (Student's t), with seeds paired where both sides have "
     "the same. Hollow: fewer than three seeds, so no interval, and no evidence either."
@@ -44,7 +44,7 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
     labelled = with_labels(table[table["difference"].notna()])
     telling = ["model", *(key for key in ("recipe", "variant", "data") if labelled[key].nunique() > 1)]
     where = [", ".join(str(line[key]) for key in telling if line[key]) for line in records(labelled)]
-    return labelled.assign(where=where).sort_values(telling, kind="stable")
+    return labelled.assign(where=where).sort_values("where", key=lambda names: names.map(natural), kind="stable")
 
 
 def _figure(lines: pd.DataFrame) -> Figure:

@@ -147,6 +147,14 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
         )
 
 
+def lay_out(figure: Figure) -> None:
+    """Give every part its place, once for all formats."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def svg(drawing: Drawing) -> str:
     """The figure as an SVG document without a date."""
     return _saved(drawing, "svg", metadata={"Date": None, "Creator": None, "Title": drawing.title}).decode()

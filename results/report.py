@@ -14,17 +14,18 @@ from markupsafe import Markup
 from engine.storage import write_atomic
 from results.collect import Rejected, collect
 from results.figures import curves_of, draw
-from results.figures_data import Curves, thinned
+from results.figures_data import Curves, first_of, thinned
 from results.figures_style import Drawing, svg
-from results.report_overview import facts, left_out_table, numbers_table, runs_table
+from results.report_overview import facts, left_out_table, numbers_table, runs_table, without_details
 from results.report_pictures import choose, pictures
 from results.report_runs import Measured, called, runs_of, section
 from results.report_tables import page_table
-from results.tables import LEGEND, benchmark_table, readable
+from results.tables import EXPERIMENT, LEGEND, benchmark_table, readable
 from results.tables_files import all_sheets
 
 _HERE = Path(__file__).parent
 _WIDE_PT = 500  # a figure that has the page's width for itself, and that is moved sideways on a phone
+_MOST_EXPERIMENTS = 40  # in the summary
 _LEAST_POINTS, _MOST_POINTS, _ALL_POINTS = 30, 100, 20_000  # of the curves of a run, and of all runs together
 
 
@@ -64,17 +65,22 @@ def _render(context: Mapping[str, Any]) -> str:
 
 def _context(rows: pd.DataFrame, rejected: Sequence[Rejected], folders: Sequence[Path], page: Path) -> dict[str, Any]:
     curves = curves_of(rows)
-    runs, table = runs_of(rows), benchmark_table(rows)
+    runs, talked_about = runs_of(rows), without_details(rows)
+    table = benchmark_table(talked_about)
     drawn = pictures(choose((_experiment(run), run.folder) for run in runs))
     sections = [section(number, run, called(run.folder, folders), page, drawn) for number, run in enumerate(runs)]
     points = min(max(_ALL_POINTS // max(len(curves), 1), _LEAST_POINTS), _MOST_POINTS)
+    summary, left_out = first_of(list(table.groupby(EXPERIMENT, sort=False)), _MOST_EXPERIMENTS)
+    shown = readable(pd.concat([lines for _, lines in summary])) if summary else []
     return {
         "facts": facts(rows, rejected),
-        "summary": [page_table(lines, title, sortable=False) for title, lines in readable(table)],
-        "legend": LEGEND if len(table) else "No finished run to show.",
+        "summary": [page_table(lines, title, sortable=False) for title, lines in shown],
+        "legend": LEGEND + left_out if summary else "No finished run to show.",
         "figures": [_inline(drawing) for drawing in draw(rows, curves)],
-        "sheets": [page_table(sheet.shown, sheet.title, filters=(), notes=sheet.notes) for sheet in all_sheets(rows)],
-        "numbers": numbers_table(table),
+        "sheets": [
+            page_table(sheet.shown, sheet.title, filters=(), notes=sheet.notes) for sheet in all_sheets(talked_about)
+        ],
+        "numbers": numbers_table(table, complete=len(talked_about) == len(rows)),
         "runs": runs_table(runs, sections),
         "sections": sections,
         "curves": [_rounded(thinned(curve, points)) for curve in curves.values()],

@@ -9,6 +9,7 @@ from results.collect import Rejected
 from results.figures_data import with_labels
 from results.report_runs import Measured, Section, called, link, without_folders
 from results.report_tables import PageTable, page_table
+from results.tables import EXPERIMENT, HEADLINES, START
 from results.tables_text import data_names, start
 
 _NUMBERS = {
@@ -19,6 +20,7 @@ _NUMBERS = {
     "images_per_second": "images/s",
 }  # fmt: skip
 _NUM_TEXTS = 8  # of _NUMBERS, before the numbers
+_MOST_NUMBERS = 3000  # lines
 
 
 def facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, str]]:
@@ -45,15 +47,32 @@ def facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, s
     return [(name, value) for name, value in found.items() if value]
 
 
-def numbers_table(table: pd.DataFrame) -> PageTable:
-    """Every line of benchmark_table, to search and sort."""
+def without_details(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of collect, of very many experiments only the metrics that are talked about: a page has its limits."""
+    keys = [*EXPERIMENT, *START, "metric"]
+    if len(rows[keys].drop_duplicates()) <= _MOST_NUMBERS:
+        return rows
+    talked_about = [name for names in HEADLINES.values() for name in names]
+    return rows[(rows["task"] == "pretrain") | rows["metric"].isin(talked_about)]
+
+
+def numbers_table(table: pd.DataFrame, *, complete: bool) -> PageTable:
+    """Every line of benchmark_table, to search and sort.
+
+    Args:
+        table: of benchmark_table.
+        complete: whether it holds all metrics.
+    """
+    note = "Mean, sample standard deviation and 95 % interval over seeds, and difference to scratch with its interval."
+    note += "" if complete else " Of so many runs only the main metrics are here; `collect` writes all."
     shown = with_labels(table).sort_index()
     shown = shown.assign(data=data_names(shown), method=shown["label"])[list(_NUMBERS)].rename(columns=_NUMBERS)
     shown = shown[[name for name in shown if shown[name].astype(str).str.strip().any()]]
     decimals = {name: 1 if name == "images/s" else 2 for name in list(_NUMBERS.values())[_NUM_TEXTS:] if name != "n"}
     filters = ("task", "model", "recipe", "method", "metric")
-    note = "Mean, sample standard deviation and 95 % interval over seeds, and difference to scratch with its interval."
-    return page_table(shown, "Every metric", filters=filters, decimals=decimals, notes=[note])
+    return page_table(
+        shown, "Every metric" if complete else "Main metrics", filters=filters, decimals=decimals, notes=[note]
+    )
 
 
 def runs_table(runs: Sequence[Measured], sections: Sequence[Section]) -> PageTable:

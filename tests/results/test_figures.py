@@ -99,7 +99,7 @@ def test_the_published_number_is_drawn_only_for_the_same_data_recipe_and_lengths
     pre = pretrained(tmp_path / "pre")
     common = {"recipe": "rsb-a2", "epochs": 300, "metrics": {"top1": 80.0}}
     tuned(tmp_path / "same", init=str(pre), counts=IMAGENET, **common)
-    assert expected_lines(tmp_path) == ["A2MIM 300 epochs, published 80.4"]
+    assert expected_lines(tmp_path) == ["80.4"]
     shutil.rmtree(tmp_path / "same")
     tuned(tmp_path / "other", init=str(pre), **common)
     assert expected_lines(tmp_path) == []
@@ -109,6 +109,20 @@ def expected_lines(runs):
     rows, _ = collect([runs])
     (drawing,) = finetuning_curves(rows, curves_of(rows))
     return [text.get_text() for text in drawing.figure.axes[0].texts]
+
+
+def test_of_a_long_training_the_later_half_is_shown_with_the_published_number_in_view(tmp_path):
+    run = tuned(tmp_path / "run", recipe="rsb-a2", epochs=300, counts=IMAGENET, metrics={"top1": 79.0})
+    values = [10, 40, 60, 70, 75, 77, 78, 78.5, 78.8, 79.0]
+    lines = [f'{{"step": {i}, "epoch": {i * 30}, "split": "val", "top1": {v}}}' for i, v in enumerate(values, start=1)]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    rows, _ = collect([tmp_path])
+    (drawing,) = finetuning_curves(rows, curves_of(rows))
+    (ax,) = drawing.figure.axes
+    bottom, top = ax.get_ylim()
+    assert 74 < bottom < 75, "reached half way"
+    assert 79.8 < top < 81, "published"
+    assert 140 < ax.get_xlim()[0] < 150
 
 
 def test_runs_with_several_shares_of_the_labels_give_the_label_efficiency(tmp_path):
