@@ -1,18 +1,23 @@
 """`python -m results collect | tables | figures | report | all | compare`: what run folders measured, for people."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import pandas as pd
 import tyro
 from rich.console import Console
 
 from engine.cli import guard
 from engine.errors import ConfigError
+from results.collect import Rejected
 from results.collect import collect as collect_runs
 from results.compare import compare_runs
 from results.tables import benchmark_table, print_table, write_csv
+
+if TYPE_CHECKING:
+    from results.figures_data import Curves
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 OneRun = Annotated[Path, tyro.conf.Positional]
@@ -42,13 +47,8 @@ def tables(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: Folder of the files; by default `tables` in the first of the folders.
     """
-    from results.tables_files import write_tables  # here: not every command needs what takes a second to import
-
     rows, rejected = collect_runs(_some(runs))
-    print_table(benchmark_table(rows), rejected)
-    folder = output or runs[0] / "tables"
-    paths = write_tables(rows, rejected, folder)
-    print(f"{len(paths)} files written to {folder}; tables.md there has all tables to read")
+    _write_tables(rows, rejected, output or runs[0] / "tables")
 
 
 def figures(runs: Runs, *, output: Output = None) -> None:
@@ -58,10 +58,10 @@ def figures(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: Folder of the files; by default `figures` in the first of the folders.
     """
-    from results.figures import write_figures
+    from results.figures import curves_of
 
-    folder = output or _some(runs)[0] / "figures"
-    print(f"{len(write_figures(runs, folder))} files written to {folder}")
+    rows, _ = collect_runs(_some(runs))
+    _write_figures(rows, curves_of(rows), output or runs[0] / "figures")
 
 
 def report(runs: Runs, *, output: Output = None) -> None:
@@ -71,9 +71,10 @@ def report(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: The page; by default report.html in the first of the folders.
     """
-    from results.report import write_report
+    from results.figures import curves_of
 
-    print(f"page written to {write_report(_some(runs), output or runs[0] / 'report.html')}")
+    rows, rejected = collect_runs(_some(runs))
+    _write_page(rows, rejected, curves_of(rows), runs, output or runs[0] / "report.html")
 
 
 def everything(runs: Runs) -> None:
@@ -82,8 +83,13 @@ def everything(runs: Runs) -> None:
     Args:
         runs: Run folders, or folders of run folders.
     """
-    for write in (tables, figures, report):
-        write(runs)
+    from results.figures import curves_of
+
+    rows, rejected = collect_runs(_some(runs))
+    _write_tables(rows, rejected, runs[0] / "tables")
+    curves = curves_of(rows)  # read once for both: with a thousand runs it is what takes long
+    _write_figures(rows, curves, runs[0] / "figures")
+    _write_page(rows, rejected, curves, runs, runs[0] / "report.html")
 
 
 def compare(one: OneRun, other: OneRun) -> None:
@@ -95,6 +101,29 @@ def compare(one: OneRun, other: OneRun) -> None:
     """
     # A file or a pipe has no width of its own; 80 columns would break the lines for nothing.
     compare_runs(one, other, Console() if sys.stdout.isatty() else Console(width=160))
+
+
+def _write_tables(rows: pd.DataFrame, rejected: list[Rejected], folder: Path) -> None:
+    from results.tables_files import write_tables  # here: not every command needs what takes a second to import
+
+    print_table(benchmark_table(rows), rejected)
+    paths = write_tables(rows, rejected, folder)
+    print(f"{len(paths)} files written to {folder}; tables.md there has all tables to read")
+
+
+def _write_figures(rows: pd.DataFrame, curves: "Mapping[str, Curves]", folder: Path) -> None:
+    from results.figures import write_figures
+
+    print(f"{len(write_figures(rows, curves, folder))} files written to {folder}")
+
+
+def _write_page(
+    rows: pd.DataFrame, rejected: list[Rejected], curves: "Mapping[str, Curves]", folders: Sequence[Path], path: Path
+) -> None:
+    from results.report import write_report
+
+    write_report(rows, rejected, curves, folders, path)
+    print(f"page written to {path}")
 
 
 def _some(runs: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -1,13 +1,12 @@
 """Every figure of a set of run folders: drawn, and written as SVG and PNG."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from engine.storage import write_atomic
-from results.collect import collect
 from results.figures_cost import accuracy_against_cost
 from results.figures_curves import finetuning_curves, pretraining_curves
 from results.figures_data import Curves, read_curves
@@ -17,24 +16,20 @@ from results.figures_panels import reconstruction_grids
 from results.figures_style import Drawing, lay_out, png, style, svg
 
 
-def write_figures(runs_dirs: Iterable[Path | str], output: Path) -> list[Path]:
+def write_figures(rows: pd.DataFrame, curves: Mapping[str, Curves], output: Path) -> list[Path]:
     """Draw everything the runs have data for, as OUTPUT/<name>.svg and .png.
 
     Args:
-        runs_dirs: run folders, or folders that hold run folders at any depth.
+        rows: of collect.
+        curves: of curves_of.
         output: a folder; it is made.
 
     Returns:
         The files written. The same runs give the same bytes.
-
-    Raises:
-        DataError: a folder does not exist.
-        ConfigError: two runs are the same seed of the same experiment with different results.
     """
-    rows, _ = collect(runs_dirs)
     output.mkdir(parents=True, exist_ok=True)
     written = []
-    for drawing in draw(rows, curves_of(rows)):
+    for drawing in draw(rows, curves):
         for ending, content in ((".svg", svg(drawing)), (".png", png(drawing))):
             written.append(output / f"{drawing.name}{ending}")
             write_atomic(written[-1], content)

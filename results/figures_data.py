@@ -1,6 +1,5 @@
 """What figures are drawn from: the curves of a run folder, and rows grouped into panels and lines."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from results.runfiles import read_metrics
 from results.tables import METHOD_ORDER
 from results.tables_text import records, start
 
@@ -69,8 +69,7 @@ def read_curves(run_dir: Path, points: int = _POINTS) -> Curves:
         points: how many to keep of each split: means of as many stretches in training, evaluations as they are.
     """
     lines: dict[str, list[dict[str, Any]]] = {}
-    for text in (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]:
-        line = json.loads(text)
+    for line in read_metrics(run_dir):
         lines.setdefault(str(line.get("split")), []).append(line)
     return {
         split: {
@@ -91,7 +90,7 @@ def thinned(curves: Curves, points: int) -> Curves:
 
 
 def _thin(values: Sequence[Any], points: int, *, average: bool) -> list[float | None]:
-    numbers = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
+    numbers = [v if type(v) is float else float(v) if type(v) is int else None for v in values]  # not bool
     if len(numbers) <= points:
         return numbers
     if not average:

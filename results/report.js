@@ -53,9 +53,9 @@ const svgNode = (name, attributes, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
-const short = (value) => {
+const short = (value, digits = 4) => {
   const size = Math.abs(value);
-  return size && (size < 1e-3 || size >= 1e5) ? value.toExponential(1) : String(Number(value.toPrecision(4)));
+  return size && (size < 1e-3 || size >= 1e5) ? value.toExponential(1) : String(Number(value.toPrecision(digits)));
 };
 
 function drawCurve(title, epochs, values) {
@@ -71,8 +71,8 @@ function drawCurve(title, epochs, values) {
   const svg = svgNode("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   svg.append(svgNode("title", {}, label));
   svg.append(svgNode("text", { x: left, y: 15, class: "title" }, `${title}   ${short(last)}`));
-  svg.append(svgNode("text", { x: left - 5, y: toY(y1) + 4, "text-anchor": "end" }, short(y1)));
-  if (y1 > y0) svg.append(svgNode("text", { x: left - 5, y: toY(y0) + 4, "text-anchor": "end" }, short(y0)));
+  svg.append(svgNode("text", { x: left - 5, y: toY(y1) + 4, "text-anchor": "end" }, short(y1, 3)));
+  if (y1 > y0) svg.append(svgNode("text", { x: left - 5, y: toY(y0) + 4, "text-anchor": "end" }, short(y0, 3)));
   svg.append(svgNode("text", { x: toX(x0), y: height - 6 }, short(x0)));
   if (x1 > x0) svg.append(svgNode("text", { x: toX(x1), y: height - 6, "text-anchor": "end" }, `epoch ${short(x1)}`));
   const path = points.map(([x, y], i) => `${i ? "L" : "M"}${toX(x).toFixed(1)} ${toY(y).toFixed(1)}`).join("");

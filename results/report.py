@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine.storage import write_atomic
-from results.collect import Rejected, collect
-from results.figures import curves_of, draw
+from results.collect import Rejected
+from results.figures import draw
 from results.figures_data import Curves, first_of, thinned
 from results.figures_style import Drawing, svg
 from results.report_overview import facts, left_out_table, numbers_table, runs_table, without_details
@@ -24,30 +24,28 @@ from results.tables import EXPERIMENT, LEGEND, benchmark_table, readable
 from results.tables_files import all_sheets
 
 _HERE = Path(__file__).parent
-_WIDE_PT = 500  # a figure that has the page's width for itself, and that is moved sideways on a phone
+_WIDE_PT = 520  # a figure that has the page's width for itself, and that is moved sideways on a phone
 _MOST_EXPERIMENTS = 40  # in the summary
 _LEAST_POINTS, _MOST_POINTS, _ALL_POINTS = 30, 100, 20_000  # of the curves of a run, and of all runs together
 
 
-def write_report(runs_dirs: Iterable[Path | str], path: Path) -> Path:
-    """Write the page.
+def write_report(
+    rows: pd.DataFrame,
+    rejected: Sequence[Rejected],
+    curves: Mapping[str, Curves],
+    folders: Sequence[Path],
+    path: Path,
+) -> None:
+    """Write the page; the same runs give the same bytes.
 
     Args:
-        runs_dirs: run folders, or folders that hold run folders at any depth.
+        rows, rejected: of collect.
+        curves: of curves_of.
+        folders: those that collect was given; runs are called by their place below them.
         path: the HTML file; its folder is made. Links to run folders are relative to it.
-
-    Returns:
-        The path. The same runs give the same bytes.
-
-    Raises:
-        DataError: a folder does not exist.
-        ConfigError: two runs are the same seed of the same experiment with different results.
     """
-    folders = [Path(folder) for folder in runs_dirs]
-    rows, rejected = collect(folders)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, _render(_context(rows, rejected, folders, path)))
-    return path
+    write_atomic(path, _render(_context(rows, rejected, curves, folders, path)))
 
 
 def _render(context: Mapping[str, Any]) -> str:
@@ -63,8 +61,13 @@ def _render(context: Mapping[str, Any]) -> str:
     return template.render(**context, css=css, script=Markup(script), script_hash=f"sha256-{digest}")
 
 
-def _context(rows: pd.DataFrame, rejected: Sequence[Rejected], folders: Sequence[Path], page: Path) -> dict[str, Any]:
-    curves = curves_of(rows)
+def _context(
+    rows: pd.DataFrame,
+    rejected: Sequence[Rejected],
+    curves: Mapping[str, Curves],
+    folders: Sequence[Path],
+    page: Path,
+) -> dict[str, Any]:
     runs, talked_about = runs_of(rows), without_details(rows)
     table = benchmark_table(talked_about)
     drawn = pictures(choose((_experiment(run), run.folder) for run in runs))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from results.collect import collect
-from results.figures import curves_of, write_figures
+from results.figures import curves_of
 from results.figures_cost import accuracy_against_cost
 from results.figures_curves import finetuning_curves
 from results.figures_data import read_curves
@@ -20,6 +20,7 @@ from results.figures_style import looks
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_pretraining, copy_run
 from tests.results.runs import IMAGENET, pretrained, tuned
+from tests.results.written import figures_of
 
 
 def texts(path):
@@ -30,7 +31,7 @@ def texts(path):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
-    return {path.name: path for path in write_figures([FIXTURE], folder)}
+    return {path.name: path for path in figures_of(FIXTURE, folder)}
 
 
 def test_everything_the_runs_have_data_for_is_drawn_as_svg_and_png(written):
@@ -169,7 +170,7 @@ def test_names_may_hold_anything(tmp_path):
         tuned(tmp_path / f"scratch{number}", model=name, recipe=name)
         tuned(tmp_path / f"a2mim{number}", model=name, recipe=name, init=str(pre))
     with warnings.catch_warnings(action="error"):  # such as: no room left for the axes
-        paths = write_figures([tmp_path], tmp_path / "figures")
+        paths = figures_of(tmp_path, tmp_path / "figures")
     assert {path.parent for path in paths} == {tmp_path / "figures"}
     assert len(set(paths)) == len(paths) == 2 * (3 + len(names))
     shown = texts(tmp_path / "figures" / "differences.svg")
@@ -177,4 +178,4 @@ def test_names_may_hold_anything(tmp_path):
 
 
 def test_without_runs_there_are_no_figures(tmp_path):
-    assert write_figures([tmp_path], tmp_path / "figures") == []
+    assert figures_of(tmp_path, tmp_path / "figures") == []

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from results.collect import collect
-from results.report import write_report
 from results.report_runs import called, command, without_folders
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_run
 from tests.results.runs import edit, pretrained, tuned
+from tests.results.written import page_of
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -52,7 +52,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_report([FIXTURE], path)
+    page_of(FIXTURE, path)
     return path
 
 
@@ -97,7 +97,7 @@ def test_the_same_runs_elsewhere_give_the_same_bytes(tmp_path, page):
     first, second = tmp_path / "a" / "runs", tmp_path / "b" / "runs"
     shutil.copytree(FIXTURE, first)
     shutil.copytree(FIXTURE, second)
-    write_report([first], tmp_path / "a" / "report.html")
+    page_of(first, tmp_path / "a" / "report.html")
     output = tmp_path / "b" / "report.html"
     done = run_module(
         "results", "report", str(second), "--output", str(output), timeout=300, PYTHONHASHSEED="1", TZ="Asia/Tokyo"
@@ -123,8 +123,8 @@ def test_text_from_run_folders_stays_text(tmp_path):
     (runs / "failed" / "error.json").write_text(json.dumps({"message": HOSTILE}))
     clean = tmp_path / "clean"
     tuned(clean / "tuned")
-    text = write_report([runs], tmp_path / "hostile.html").read_text()
-    parsed, expected = Page(text), Page(write_report([clean], tmp_path / "clean.html").read_text())
+    text = page_of(runs, tmp_path / "hostile.html").read_text()
+    parsed, expected = Page(text), Page(page_of(clean, tmp_path / "clean.html").read_text())
     assert parsed.misnested == []
     for tag in ("script", "style"):
         inline = [1 for found, _ in parsed.elements if found == tag]
@@ -169,7 +169,7 @@ def test_pictures_are_small_and_what_is_more_is_linked(tmp_path, monkeypatch):
         for method in ("simmim", "a2mim"):
             name = f"demo-test_resnet-{method}-pretrain-s0"
             copy_run(name, tmp_path / "runs" / f"{method}-{seed}", seed=seed)
-    parsed = Page(write_report([tmp_path / "runs"], tmp_path / "report.html").read_text())
+    parsed = Page(page_of(tmp_path / "runs", tmp_path / "report.html").read_text())
     pictures = [found["alt"] for tag, found in parsed.elements if tag == "img"]
     assert [name.partition(" of ")[2] for name in pictures] == ["a2mim-0", "a2mim-0", "simmim-0"], "each method first"
     links = [link for link in parsed.all("a", "href") if link.endswith(".png")]
@@ -180,7 +180,7 @@ def test_a_picture_that_cannot_be_read_does_not_end_the_page(tmp_path):
     run = copy_run("demo-test_resnet-a2mim-pretrain-s0", tmp_path / "runs" / "a2mim")
     for panel in (run / "panels").iterdir():
         panel.write_bytes(panel.read_bytes()[:200])
-    text = write_report([tmp_path / "runs"], tmp_path / "report.html").read_text()
+    text = page_of(tmp_path / "runs", tmp_path / "report.html").read_text()
     assert "<img" not in text
     assert 'href="runs/a2mim/panels/epoch_0004.png"' in text
 
@@ -196,4 +196,4 @@ def test_runs_are_called_by_their_place_below_the_folder_given(tmp_path, monkeyp
 
 
 def test_without_runs_the_page_says_so(tmp_path):
-    assert "No finished run to show." in write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "No finished run to show." in page_of(tmp_path, tmp_path / "report.html").read_text()

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from results.report import write_report
 from tests.results.copies import FIXTURE
+from tests.results.written import page_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
@@ -20,7 +20,7 @@ FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-backgro
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    return write_report([FIXTURE], tmp_path_factory.mktemp("page") / "report.html").as_uri()
+    return page_of(FIXTURE, tmp_path_factory.mktemp("page") / "report.html").as_uri()
 
 
 @pytest.fixture(scope="module")
