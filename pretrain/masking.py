@@ -39,15 +39,16 @@ def cell_mask(rng: np.random.Generator, image_size: int, cell_size: int, mask_ra
     return mask.reshape(side, side)
 
 
-def expand_mask(mask_bgg: Tensor, size: Sequence[int]) -> Tensor:
+def expand_mask(mask_bgg: Tensor, size: Sequence[int], dtype: torch.dtype = torch.bool) -> Tensor:
     """Repeat a mask on the cell grid up to a feature map or an image, on the device it is on.
 
     Args:
         mask_bgg: (batch, rows, columns) of any type, non-zero where hidden.
         size: (height, width) wanted, whole multiples of the grid.
+        dtype: of the result, in which hidden is True or 1.
 
     Returns:
-        bool (batch, 1, height, width).
+        (batch, 1, height, width) of that type.
 
     Raises:
         ValueError: a side is not a multiple of the grid; a truncated or resized mask would hide other pixels.
@@ -59,7 +60,7 @@ def expand_mask(mask_bgg: Tensor, size: Sequence[int]) -> Tensor:
             f"a mask of {rows} x {columns} cells cannot be repeated to {height} x {width}: each side must be a "
             "multiple; choose mask.cell_size as a multiple of the stride where the token enters"
         )
-    cells = mask_bgg.bool()[:, None, :, None, :, None]
+    cells = mask_bgg.bool().to(dtype)[:, None, :, None, :, None]
     repeated = cells.expand(batch, 1, rows, height // rows, columns, width // columns)
     return repeated.reshape(batch, 1, height, width)
 

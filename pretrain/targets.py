@@ -65,6 +65,6 @@ def fill_masked(images_bchw: Tensor, mask_bgg: Tensor) -> Tensor:
         Same shape and memory format.
     """
     mean_bc11 = images_bchw.mean((2, 3), keepdim=True)
-    hidden_b1hw = expand_mask(mask_bgg, images_bchw.shape[-2:]).to(images_bchw.dtype)
+    hidden_b1hw = expand_mask(mask_bgg, images_bchw.shape[-2:], images_bchw.dtype)
     # torch.where's bits, for lerp is exact at 0 and 1, in a quarter of its time on a CPU
     return torch.lerp(images_bchw, mean_bc11, hidden_b1hw)
