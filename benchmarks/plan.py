@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -143,8 +144,13 @@ def lay_out(stages: Sequence[Stage], runs_dir: Path) -> None:
     Raises:
         ConfigError: a folder holds a run with another configuration.
     """
-    for stage in stages:
+
+    def write(stage: Stage) -> None:
         prepare(stage.folder(runs_dir), stage.config, package=stage.package, recipe=stage.recipe)
+
+    # The disk confirms a thousand files much sooner when they are not written one after another.
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        list(pool.map(write, stages))  # raises the first error; what has not begun by then does not begin
 
 
 def _name(request: Request, method: str, task: str, seed: int) -> str:

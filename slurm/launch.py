@@ -39,7 +39,7 @@ class Choice:
 
 
 def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str]) -> Choice:
-    """Start the runs in a wanted state, and the cancelled children of those.
+    """Start the runs in a wanted state, and the children of those that they took along.
 
     Args:
         runs: parents before children.
@@ -52,7 +52,7 @@ def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str]) -
         if state == "finished" or state in LIVE:
             choice.finished += state == "finished"
             choice.live += state != "finished"
-        elif state in wanted or (state == "cancelled" and starting & set(run.needs)):
+        elif state in wanted or (state in ("cancelled", "new") and starting & set(run.needs)):
             if all(need in starting or _will_finish(states.get(need)) for need in run.needs):
                 choice.start.append(run)
                 starting.add(run.name)
@@ -183,7 +183,7 @@ def recorded_run(each: record.Record) -> Run:
 
 
 def retry(runs_dir: Path, names: tuple[str, ...]) -> int:
-    """Start failed runs again, with their cancelled children, as they were started before; returns the exit code.
+    """Start failed runs again, with the children they took along, as they were started before; returns the exit code.
 
     Raises:
         ConfigError: a name does not exist, or Slurm refuses.

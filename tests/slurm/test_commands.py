@@ -136,16 +136,24 @@ def state(name: str, what: str) -> RunState:
 @pytest.mark.parametrize(
     ("wanted", "started", "blocked"),
     [
-        ({"new", "cancelled", "stopped"}, ["new", "stopped", "heir", "next"], ["orphan"]),
-        ({"new", "cancelled", "stopped", "failed"}, ["failed", "new", "stopped", "orphan", "heir", "next"], []),
-        ({"failed"}, ["failed", "orphan"], []),
+        ({"new", "cancelled", "stopped"}, ["new", "stopped", "heir", "next"], ["orphan", "unborn"]),
+        (
+            {"new", "cancelled", "stopped", "failed"},
+            ["failed", "new", "stopped", "orphan", "unborn", "heir", "next"],
+            [],
+        ),
+        ({"failed"}, ["failed", "orphan", "unborn"], []),
     ],
 )
 def test_only_what_is_neither_finished_nor_running_starts(wanted, started, blocked):
-    """launch, launch --retry, retry: the last leaves alone what was cancelled by hand."""
+    """launch, launch --retry, retry: the last leaves alone what was cancelled by hand.
+
+    A failed parent's child was cancelled by Slurm, or with --local was never submitted.
+    """
     states = {"finished": "finished", "running": "running", "pending": "pending", "failed": "failed", "new": "new",
-              "stopped": "stopped", "orphan": "cancelled", "heir": "cancelled", "next": "new"}  # fmt: skip
-    needs = {"orphan": ("failed",), "heir": ("running",), "next": ("new",)}
+              "stopped": "stopped", "orphan": "cancelled", "unborn": "new", "heir": "cancelled",
+              "next": "new"}  # fmt: skip
+    needs = {"orphan": ("failed",), "unborn": ("failed",), "heir": ("running",), "next": ("new",)}
     runs = [Run(Path(name), "pretrain", needs=needs.get(name, ())) for name in states]
     choice = choose(runs, {name: state(name, what) for name, what in states.items()}, wanted)
     assert [run.name for run in choice.start] == started
