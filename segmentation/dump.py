@@ -17,12 +17,19 @@ from engine.config import check
 from engine.errors import DataError
 from segmentation.check import ade_root
 from segmentation.config import SegmentationConfig
-from segmentation.mmseg_adapter import dataset_config, evaluation_pipeline, model_config, training_pipeline
+from segmentation.mmseg_adapter import (
+    dataset_config,
+    evaluation_pipeline,
+    model_config,
+    multi_scale_pipeline,
+    training_pipeline,
+)
 
 _HEAD = '''"""Written by `python -m segmentation --dump-config`. Needs the suite's packages on PYTHONPATH.
 
-batch_size is what one process trains with: divide it by the number of processes. mmengine 0.10.7 cannot resume its own
-checkpoints with torch 2.6 or newer; its fork onedl-mmengine 0.10.12 can.
+batch_size is what one process trains with: divide it by the number of processes. AmpOptimWrapper needs a GPU: for a
+CPU, dump with --precision float32. mmengine 0.10.7 cannot read its own checkpoints with torch 2.6 or newer, to resume
+or to test, unless TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set; its fork onedl-mmengine 0.10.12 can.
 """
 '''
 
@@ -47,13 +54,16 @@ def runner_config(config: SegmentationConfig) -> dict[str, Any]:
         root = str(ade_root(config.data.root).absolute())
     except DataError:  # another machine's folder
         root = config.data.root
+    init = config.init if config.init == "none" else str(Path(config.init).absolute())
     return {
         "default_scope": "mmseg",
         "custom_imports": {"imports": ["segmentation.mmseg_adapter"], "allow_failed_imports": False},
-        "model": model_config(config, init=config.init),
+        "model": model_config(config, init=init),
         "train_dataloader": _loader(config, root, train=True),
         "val_dataloader": _loader(config, root, train=False),
         "test_dataloader": _loader(config, root, train=False),
+        "tta_model": {"type": "SegTTAModel"},  # for tools/test.py --tta
+        "tta_pipeline": multi_scale_pipeline(config),
         "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
         "test_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
         "optim_wrapper": _optimizer(config),

@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.errors import ConfigError
 
+FRAMEWORK = "mmsegmentation"
 PACKAGES = ("mmengine", "mmcv", "mmseg")
 INSTALL = 'pip install -c constraints.txt -e ".[segmentation]" (make setup does it)'
 
@@ -42,6 +43,16 @@ def import_mmsegmentation() -> None:
     import cv2
 
     cv2.setNumThreads(0)  # its threads would compete with the loader's processes
+
+
+def framework_version() -> str:
+    """MMSegmentation's version, with those of the two packages it stands on: "1.2.2 (mmengine 0.10.7, mmcv 2.1.0)".
+
+    Read from the modules, so that it is right for the forks, whose packages have other names.
+    """
+    import_mmsegmentation()
+    engine, operators, segmentor = (sys.modules[name].__version__ for name in PACKAGES)
+    return f"{segmentor} (mmengine {engine}, mmcv {operators})"
 
 
 def _import_operators() -> None:

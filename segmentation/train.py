@@ -24,6 +24,7 @@ from engine.state import LoopSettings
 from segmentation.config import SegmentationConfig
 from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate
+from segmentation.framework import FRAMEWORK, framework_version
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import build_optimizer
 from segmentation.panels import draw_panels
@@ -87,6 +88,8 @@ def _run(run: Run, config: SegmentationConfig) -> dict[str, float]:
     metrics = summary(run.read_metrics("val"))
     run.finish(
         metrics,
+        framework=FRAMEWORK,
+        framework_version=framework_version(),
         num_train=len(sets.train),
         num_val=len(sets.val),
         unreadable=sets.num_unreadable,
@@ -238,6 +241,7 @@ def _read_evaluation(run_dir: Path, step: int) -> dict[str, Any]:
 
 def _announce(run: Run, config: SegmentationConfig, settings: LoopSettings) -> None:
     run.note(
+        framework=f"{FRAMEWORK} {framework_version()}",
         global_batch=config.batch_size,
         ranks=world_size(),
         accumulation=config.accumulation,

@@ -62,8 +62,18 @@ def test_the_command_dumps_a_recipe(recipe, model, tmp_path, capsys):
     assert config.train_cfg.max_iters == 160_000
     assert config.model.decode_head.num_classes == config.model.auxiliary_head.num_classes == 150
     assert config.train_dataloader.dataset.data_root == "/data/ADEChallengeData2016"
+    assert len(config.tta_pipeline[1].transforms[0]) == 6, "the scales of multi-scale testing"
+    assert config.tta_model.type == "SegTTAModel"
     assert config.optim_wrapper.optimizer.lr == RECIPES[recipe](model).learning_rate
     assert not (ROOT / "out").exists()
+
+
+def test_weights_named_from_here_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = small("test_resnet", init="weights.safetensors")
+    dump_config(replace(config, data=replace(config.data, root="/data")), tmp_path / "out.py")
+    dumped = Config.fromfile(tmp_path / "out.py", import_custom_modules=False)
+    assert dumped.model.backbone.init == str(tmp_path / "weights.safetensors")
 
 
 def test_a_dump_without_a_file_name_is_refused(capsys):

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import mmseg
 import pytest
 
 from engine.errors import ConfigError, StopRequested
@@ -42,6 +43,8 @@ def test_a_run_from_scratch_learns_and_leaves_everything_a_reader_needs(root, tm
     assert metrics["mIoU"] > 60 > 3 * finished["constant_mIoU"] / 2
     assert metrics["aAcc"] > 80
     assert finished["metrics"] == metrics
+    assert finished["framework"] == "mmsegmentation"
+    assert finished["framework_version"].startswith(f"{mmseg.__version__} (mmengine ")
     assert (finished["num_train"], finished["num_val"], finished["unreadable"]) == (16, 5, 0)
     assert [row["step"] for row in lines(tmp_path / "run", "val")] == [12, 24]
     record = json.loads((tmp_path / "run" / "evaluations" / "00000024.json").read_text())
@@ -52,6 +55,7 @@ def test_a_run_from_scratch_learns_and_leaves_everything_a_reader_needs(root, tm
     }
     assert record["classes"]["flag"]["IoU"] > 50
     effective = json.loads((tmp_path / "run" / "environment.json").read_text())["effective"]
+    assert effective["framework"] == f"mmsegmentation {finished['framework_version']}"
     assert (effective["peak_learning_rate"], effective["global_batch"]) == (pytest.approx(6e-3), 8)
     assert json.loads((tmp_path / "run" / "initialisation.json").read_text()) == {"source": "none"}
     assert [path.name for path in (tmp_path / "run" / "panels").iterdir()] == ["ADE_validation_00000000.png"]
