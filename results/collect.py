@@ -1,7 +1,8 @@
 """Collect run folders into one table of measurements, each from a run that proves what it measured."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ COLUMNS = (
     "config_hash", "commit", "run",
 )  # fmt: skip
 
+_FILES_OF_A_RUN = {"config.json", "metrics.jsonl", "finished.json"}  # one is enough to be listed
 _ABSENT = "not a setting"  # of the version of the suite that made the run
 
 
@@ -60,6 +62,8 @@ def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejecte
             runs.append(replace(read_run(run_dir, known), run_dir=run_dir))
         except UnusableRun as error:
             rejected.append(Rejected(run_dir, str(error)))
+        except RecursionError:
+            rejected.append(Rejected(run_dir, "the runs it started from lead back to themselves"))
     unique, copies = _without_copies(runs)
     rejected += copies
     variant = _variants(unique, _family, lambda run: run.settings)
@@ -77,11 +81,18 @@ def _find(runs_dirs: Iterable[Path | str]) -> list[Path]:
     for path in map(Path, runs_dirs):
         if not path.is_dir():
             raise DataError(f"{path}: no such folder of runs")
-        for config_path in sorted(path.rglob("config.json"), key=lambda file: (len(file.parts), file)):
-            folder = config_path.parent
-            if not any(parent in found for parent in folder.resolve().parents):  # files inside a run are its own affair
+        for folder in sorted(_run_folders(path), key=lambda folder: (len(folder.parts), folder)):
+            if not any(parent in found for parent in folder.resolve().parents):
                 found.setdefault(folder.resolve(), folder)
     return list(found.values())
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    for place, inside, files in os.walk(path):
+        if "config.json" in files:
+            inside.clear()  # files inside a run are its own affair
+        if not _FILES_OF_A_RUN.isdisjoint(files):
+            yield Path(place)
 
 
 def _identity(run: FinishedRun) -> str:
@@ -144,8 +155,7 @@ def _varying(members: list[dict[str, Any]]) -> list[str]:
 
 def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[str, Any]]:
     probe = run.config.get("freeze") == "encoder"
-    effective = run.environment.get("effective")
-    trained = effective.get("trainable_parameters") if isinstance(effective, dict) else None
+    trained = run.environment.get("effective", {}).get("trainable_parameters")
     shared = {
         "task": run.task,
         "dataset": run.dataset,
@@ -167,12 +177,12 @@ def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[st
         "seconds": run.seconds,
         "pretrain_seconds": run.start.seconds,
         "devices": run.environment.get("world_size"),
-        "device": run.environment.get("device") or "",
+        "device": run.environment.get("device", ""),
         "images_per_second": run.images_per_second,
         "peak_memory_bytes": run.peak_memory_bytes,
         "unreadable": run.unreadable + run.start.unreadable,
         "config_hash": run.config_hash,
-        "commit": run.environment.get("git_commit") or "",
+        "commit": run.environment.get("git_commit", ""),
         "run": str(run.run_dir),
     }
     return [{**shared, "metric": name, "value": value} for name, value in run.metrics.items()]

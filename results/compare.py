@@ -12,6 +12,7 @@ from rich.table import Table
 
 from engine.config import differences
 from engine.errors import DataError
+from results.runfiles import is_number
 
 STEPS = " ▁▂▃▄▅▆▇█"
 WIDTH = 24  # characters of a drawn curve
@@ -71,19 +72,22 @@ def _curves(run: Path) -> dict[str, "pd.Series[float]"]:
     points: dict[str, dict[int, float]] = {}
     for row in _lines(run):
         for name, value in row.items():
-            if name not in ("step", "epoch", "split", "num_images") and isinstance(value, int | float):
-                points.setdefault(f"{row.get('split')} {name}", {})[int(row["step"])] = float(value)
+            if name not in ("step", "epoch", "split", "num_images") and is_number(value):
+                points.setdefault(f"{row.get('split')} {name}", {})[row["step"]] = float(value)
     return {name: pd.Series(values, dtype=float) for name, values in points.items()}
 
 
 def _lines(run: Path) -> Iterator[dict[str, Any]]:
     """The objects in metrics.jsonl; the run may still be writing it, so the last line may be half there."""
     path = run / "metrics.jsonl"
-    for line in path.read_text().split("\n")[:-1] if path.is_file() else []:
+    for number, line in enumerate(path.read_text().split("\n")[:-1] if path.is_file() else [], start=1):
         try:
-            yield dict(json.loads(line))
+            row = dict(json.loads(line))
         except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: a line is no JSON object ({error})") from error
+            raise DataError(f"{path} line {number}: no JSON object ({error})") from error
+        if not is_number(row.get("step")):
+            raise DataError(f"{path} line {number}: step is {row.get('step')!r}, not a number")
+        yield row
 
 
 def _read(run: Path) -> dict[str, Any]:
@@ -114,8 +118,9 @@ def _state(run: Path) -> str:
 
 def _numbers(summary: dict[str, Any]) -> dict[str, float]:
     own = ("seconds", "images_per_second", "peak_memory_bytes", "unreadable")
-    values = {**dict(summary.get("metrics") or {}), **{name: summary.get(name) for name in own}}
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    metrics = summary.get("metrics")
+    values = {**(metrics if isinstance(metrics, dict) else {}), **{name: summary.get(name) for name in own}}
+    return {name: value for name, value in values.items() if is_number(value)}
 
 
 def _number(value: float | None) -> str:

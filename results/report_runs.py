@@ -134,12 +134,12 @@ def command(folder: Path, stored: Mapping[str, Any], environment: Mapping[str, A
 
     Paths are as the run was given them, so the place to type it is where the run was started.
     """
-    given = [str(part) for part in environment.get("command") or []]
+    command_line, ranks = environment.get("command"), environment.get("world_size")
+    given = [str(part) for part in command_line] if isinstance(command_line, list) else []
     where = next((after for part, after in itertools.pairwise(given) if part == "--run-dir"), "")
     where = where or next((part.partition("=")[2] for part in given if part.startswith("--run-dir=")), "")
     where = where or os.path.relpath(folder.resolve(), page.resolve().parent)
-    ranks = int(environment.get("world_size") or 1)
-    start = ["python"] if ranks == 1 else ["torchrun", "--standalone", "--nproc-per-node", str(ranks)]
+    start = ["python"] if ranks in (1, None) else ["torchrun", "--standalone", "--nproc-per-node", str(ranks)]
     threads = environment.get("num_threads")
     if threads and str(environment.get("device", "")).startswith("cpu"):
         start.insert(0, f"OMP_NUM_THREADS={threads}")

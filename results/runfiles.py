@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnusableRun(f"{path.name} cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise UnusableRun(f"{path.name} does not hold an object")
@@ -54,16 +55,18 @@ def read_summary(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def optional_number(summary: dict[str, Any], name: str) -> float | None:
-    """A number of finished.json that older runs lack.
+def optional_number(summary: dict[str, Any], name: str, *, where: str = "finished.json") -> float | None:
+    """A time, rate, size or count in a file, which older runs lack: finite and not below zero.
 
     Raises:
         UnusableRun: it is something else.
     """
     value = summary.get(name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UnusableRun(f"finished.json: {name} is {value!r}, not a number")
-    return value
+    if value is None:
+        return None
+    if not is_number(value) or value < 0:
+        raise UnusableRun(f"{where}: {name} is {value!r}, not a finite number from 0 on")
+    return value  # type: ignore[no-any-return]  # checked above
 
 
 def checked_metrics(run_dir: Path, task: str, summary: dict[str, Any]) -> dict[str, float]:
@@ -124,8 +127,15 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a number that can be reckoned with: no truth value, not NaN, not infinite."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < sys.float_info.max  # integers of JSON have no bounds
+    return isinstance(value, float) and math.isfinite(value)
+
+
 def _check_number(where: str, task: str, name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise UnusableRun(f"{where}: {name} is {value}, not a finite number")
     if name.startswith("num_"):
         return

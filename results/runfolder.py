@@ -13,6 +13,9 @@ NOT_SETTINGS = {
     "deterministic",
 }  # fmt: skip
 
+# What every other use of a configuration relies on; the fields that a task lacks are not looked at.
+KINDS = {"model": str, "method": str, "seed": int, "epochs": int, "iterations": int, "data": dict}
+
 # (task, training images, validation images, classes where the task records them) -> name in results/published.
 DATASETS: dict[tuple[Any, ...], str] = {
     ("pretrain", 1281167, None, None): "ImageNet-1K",
@@ -58,7 +61,7 @@ class FinishedRun:
         data: tells image sets apart: a digest of names and sizes where the run recorded one, else their folder.
         dataset: what people call them: see `_dataset`.
         config_hash: of the whole configuration.
-        framework: of the detector, "torchvision" or "detectron2"; "" where the run did not record one.
+        framework: "torchvision", "detectron2" or "mmsegmentation"; "" where the run recorded none.
         environment: environment.json; {} without one.
     """
 
@@ -102,7 +105,12 @@ def _read(run_dir: Path, known: dict[Path, FinishedRun]) -> FinishedRun:
         task, recipe, config = str(stored["package"]), str(stored["recipe"]), dict(stored["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise UnusableRun("config.json does not hold package, recipe and config") from error
+    for name, kind in KINDS.items():
+        if name in config and type(config[name]) is not kind:
+            raise UnusableRun(f"config.json: {name} is {config[name]!r}, which is no {kind.__name__}")
     summary = read_summary(run_dir, config)
+    if summary.get("task", task) != task:
+        raise UnusableRun(f"config.json says {task}, finished.json {summary['task']}")
     return FinishedRun(
         run_dir=run_dir,
         task=task,
@@ -135,17 +143,20 @@ def _data(run_dir: Path, config: dict[str, Any]) -> str:
 
 def _dataset(task: str, summary: dict[str, Any]) -> str:
     """The published data set with as many images (and classes) as the run counted, else those counts as text."""
-    counts = (summary.get("num_train", summary.get("num_images")), summary.get("num_val"), summary.get("num_classes"))
+    names = ("num_train" if "num_train" in summary else "num_images", "num_val", "num_classes")
+    counts = tuple(optional_number(summary, name) for name in names)
     numbers = " + ".join(str(count) for count in counts[:2] if count is not None)
     return DATASETS.get((task, *counts)) or (f"{numbers} images" if numbers else "")
 
 
 def _environment(run_dir: Path) -> dict[str, Any]:
-    # Only describes the run: without it the numbers are the same.
+    # Only describes the run: without it, or without what is nonsense in it, the numbers are the same.
     try:
-        return read_json(run_dir / "environment.json")
+        values = read_json(run_dir / "environment.json")
     except UnusableRun:
         return {}
+    kinds = {"device": str, "git_commit": str, "world_size": int, "effective": dict}
+    return {name: value for name, value in values.items() if isinstance(value, kinds.get(name, object))}
 
 
 def _start(run_dir: Path, task: str, config: dict[str, Any], known: dict[Path, FinishedRun]) -> Start:
@@ -160,12 +171,17 @@ def _start(run_dir: Path, task: str, config: dict[str, Any], known: dict[Path, F
     if init == "none":
         return Start("scratch")
     record = read_json(run_dir / "initialisation.json") if (run_dir / "initialisation.json").is_file() else {}
-    description = dict(record.get("description") or {})
-    origin = _origin(run_dir, init, description.get("config_hash"))
+    description = record.get("description") or {}
+    if not isinstance(description, dict):
+        raise UnusableRun(f"initialisation.json: description is {description!r}, not an object")
+    # Weights that were loaded but name no configuration are not of this suite, whatever folder here has their name.
+    known_to_be_foreign = bool(record) and "config_hash" not in description
+    origin = None if known_to_be_foreign else _origin(run_dir, init, description.get("config_hash"))
     if origin is not None:
         return _start_at_run(origin, description.get("config_hash"), known)
     if "method" in description:
-        return Start(str(description["method"]), epochs=description.get("epochs"))
+        epochs = optional_number(description, "epochs", where="initialisation.json")
+        return Start(str(description["method"]), epochs=None if epochs is None else int(epochs))
     if not record:
         raise UnusableRun(f"the run it started from, {init}, is not here, so its method is not known")
     return Start(f"file {Path(init).name}")
@@ -178,7 +194,8 @@ def _origin(run_dir: Path, init: str, loaded_hash: str | None) -> Path | None:
     """
     given = Path(init)
     named = (given, given.parent, run_dir.parent / given.name, run_dir.parent / given.parent.name)
-    there = [folder for folder in named if (folder / "config.json").is_file()]
+    itself = run_dir.resolve()
+    there = [folder for folder in named if (folder / "config.json").is_file() and folder.resolve() != itself]
     same = [folder for folder in there if _is(folder, loaded_hash)] if len(there) > 1 else []
     return next(iter(same or there), None)
 

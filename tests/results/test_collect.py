@@ -71,7 +71,7 @@ def test_descriptions_edited_into_nonsense_do_not_stop_the_others(tmp_path):
         tuned(tmp_path / name, seed=len(name))
     edit(tmp_path / "effective" / "environment.json", effective=[1], world_size=None, device=None)
     edit(tmp_path / "seconds" / "finished.json", seconds="long")
-    assert reasons(tmp_path) == (2, {"seconds": "finished.json: seconds is 'long', not a number"})
+    assert reasons(tmp_path) == (2, {"seconds": "finished.json: seconds is 'long', not a finite number from 0 on"})
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
@@ -259,3 +259,61 @@ def test_no_runs_give_no_rows(tmp_path):
     rows, rejected = collect([tmp_path])
     assert (len(rows), rejected) == (0, [])
     assert "metric" in rows.columns
+
+
+def edit_config(run_dir, **settings):
+    """Settings changed by hand together with the hash that is to show it."""
+    stored = json.loads((run_dir / "config.json").read_text())
+    stored["config"] |= settings
+    (run_dir / "config.json").write_text(json.dumps(stored))
+    edit(run_dir / "finished.json", config_hash=config_hash(stored["config"]))
+
+
+def test_nothing_in_one_folder_keeps_the_others_out(tmp_path):
+    tuned(tmp_path / "good", seed=99)
+    for seed, (name, settings) in enumerate(
+        {"model": {"model": {"a": 1}}, "data": {"data": "x"}, "seed": {"seed": [1]}, "epochs": {"epochs": "3"}}.items()
+    ):
+        edit_config(tuned(tmp_path / name, seed=seed), **settings)
+    for seed, (name, summary) in enumerate(
+        {"skipped": {"unreadable": float("inf")}, "count": {"num_train": [1]}, "hours": {"seconds": float("nan")},
+         "rate": {"images_per_second": -1.0}, "task": {"task": "detection"}}.items(), start=10
+    ):  # fmt: skip
+        edit(tuned(tmp_path / name, seed=seed) / "finished.json", **summary)
+    (tuned(tmp_path / "nested", seed=20) / "finished.json").write_text("[" * 100_000)
+    with (tuned(tmp_path / "huge", seed=21) / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 11, "split": "val", "top1": ' + "9" * 400 + "}\n")
+    (tuned(tmp_path / "bare", seed=22) / "config.json").unlink()
+    edit(tuned(tmp_path / "odd", seed=23) / "environment.json", device=["a"], git_commit={}, world_size="two")
+    count, found = reasons(tmp_path)
+    assert count == 2
+    assert found.keys() == {"model", "data", "seed", "epochs", "skipped", "count", "hours", "rate", "task", "nested",
+                            "huge", "bare"}  # fmt: skip
+    assert found["model"] == "config.json: model is {'a': 1}, which is no str"
+    assert found["hours"] == "finished.json: seconds is nan, not a finite number from 0 on"
+    assert found["task"] == "config.json says classification, finished.json detection"
+    assert found["bare"].startswith("config.json cannot be read")
+
+
+def test_a_run_named_like_the_weights_it_started_from_is_not_its_own_start(tmp_path):
+    start = pretrained(tmp_path / "elsewhere" / "r50")
+    run_dir = tuned(tmp_path / "runs" / "r50", init=str(start))
+    edit(run_dir / "initialisation.json", description={"method": "a2mim", "epochs": 300, "config_hash": "f" * 64})
+    shutil.rmtree(start)
+    rows, rejected = collect([tmp_path / "runs"])
+    assert not rejected
+    assert set(rows["method"]) == {"a2mim"}
+
+
+def test_foreign_weights_are_not_taken_for_the_run_of_the_same_name(tmp_path):
+    run_dir = tuned(tmp_path / "runs" / "fine", init=str(pretrained(tmp_path / "runs" / "dino")))
+    edit_config(run_dir, init="/weights/dino")
+    edit(run_dir / "initialisation.json", description={})
+    rows, _ = collect([run_dir])
+    assert set(rows["method"]) == {"file dino"}
+
+
+def test_runs_that_start_from_each_other_are_left_out(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        edit_config(tuned(tmp_path / name), init=other)
+    assert reasons(tmp_path) == (0, dict.fromkeys("ab", "the runs it started from lead back to themselves"))

@@ -48,6 +48,17 @@ def test_curves_stand_on_one_scale_and_meet_at_the_last_common_step(tmp_path):
     assert line == ["val top1", "▁▂", "▂▄█", "10", "10", "20", "+10"]
 
 
+def test_steps_without_a_finite_value_are_left_out_of_a_curve(tmp_path):
+    one, other = tuned(tmp_path / "a", metrics={"top1": 10.0}), tuned(tmp_path / "b", metrics={"top1": 20.0})
+    with (other / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 15, "split": "val", "top1": NaN}\n{"step": 16, "split": "val", "top1": true}\n')
+    line = next(line for line in curves(one, other) if line[0] == "val top1")
+    assert line == ["val top1", "▁▃", "▃█", "10", "10", "20", "+10"]
+    (other / "metrics.jsonl").write_text('{"split": "val", "top1": 1}\n')
+    with pytest.raises(DataError, match=r"line 1: step is None, not a number"):
+        curves(one, other)
+
+
 def test_an_unfinished_run_is_compared_by_its_curves(tmp_path):
     one, other = tuned(tmp_path / "a"), tuned(tmp_path / "b", epochs=6, seed=1)
     (other / "finished.json").unlink()
@@ -84,7 +95,7 @@ def test_what_is_no_run_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no run folder"):
         said(tuned(tmp_path / "a"), tmp_path)
     (tmp_path / "a" / "metrics.jsonl").write_text("loss 3\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl: a line is no JSON object"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl line 1: no JSON object"):
         said(tmp_path / "a", tmp_path / "a")
     with pytest.raises(SystemExit) as stopped:
         main(["compare", str(tmp_path / "a"), str(tmp_path / "nothing")])

@@ -106,6 +106,19 @@ def test_the_published_number_is_drawn_only_for_the_same_data_recipe_and_lengths
     assert expected_lines(tmp_path) == []
 
 
+def test_published_numbers_close_together_can_both_be_read(tmp_path):
+    common = {"recipe": "rsb-a2", "epochs": 300, "counts": IMAGENET}
+    tuned(tmp_path / "scratch", metrics={"top1": 70.0}, **common)
+    pre = pretrained(tmp_path / "pre", recipe="simmim-r50-300e", method="simmim")
+    tuned(tmp_path / "simmim", init=str(pre), metrics={"top1": 75.0}, **common)
+    rows, _ = collect([tmp_path])
+    (drawing,) = finetuning_curves(rows, curves_of(rows))
+    drawing.figure.draw_without_rendering()
+    scratch, simmim = drawing.figure.axes[0].texts
+    assert (scratch.get_text(), simmim.get_text()) == ("79.8", "79.9")
+    assert not scratch.get_window_extent().overlaps(simmim.get_window_extent())
+
+
 def expected_lines(runs):
     rows, _ = collect([runs])
     (drawing,) = finetuning_curves(rows, curves_of(rows))
