@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.figures_data import first_of, main_metric, metric_label, natural, with_labels
-from results.figures_style import INK, PAPER, Drawing, Look, clipped, looks
+from results.figures_style import INK, PAPER, Drawing, Look, clipped_pair, looks
 from results.tables import benchmark_table
 from results.tables_text import records
 
@@ -57,9 +57,7 @@ def _figure(lines: pd.DataFrame) -> Figure:
         ax.axvline(0, color=INK, linewidth=1)
         for place, line in enumerate(records(part)):
             _draw(ax, place, line, seen[line["label"]])
-        ax.set_yticks(
-            range(len(part)), [clipped(f"{w}: {m}") for w, m in zip(part["where"], part["label"], strict=True)]
-        )
+        ax.set_yticks(range(len(part)), [clipped_pair(w, m) for w, m in zip(part["where"], part["label"], strict=True)])
         ax.set_ylim(len(part) - 0.5, -0.5)
         ax.margins(x=0.1)
         ax.set_title(str(task), loc="left")

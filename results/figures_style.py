@@ -102,9 +102,15 @@ def looks(labels: Sequence[tuple[str, str]]) -> dict[str, Look]:
     return found
 
 
-def clipped(text: str) -> str:
+def clipped(text: str, longest: int = _LONGEST) -> str:
     """Text as long as a figure has room for."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def clipped_pair(text: str, ending: str) -> str:
+    """ "text: ending" as long as a figure has room for; the text gives way first."""
+    ending = clipped(ending, _LONGEST // 2)
+    return f"{clipped(text, _LONGEST - len(ending) - 2)}: {ending}"
 
 
 @contextmanager
@@ -139,12 +145,15 @@ def panels(titles: Sequence[str], *, height: float = PANEL_INCHES[1]) -> tuple[F
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """One legend for all panels, each label once, in the order first drawn."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if handles:
-        columns = min(len(handles), 3 if len(axes) == 1 else 2 * min(len(axes), COLUMNS))
-        names = [clipped(label) for label in handles]
-        figure.legend(
+    most = 3 if len(axes) == 1 else 2 * min(len(axes), COLUMNS)
+    names = [clipped(label) for label in handles]
+    for columns in range(min(len(handles), most), 0, -1):
+        legend = figure.legend(
             handles.values(), names, loc="outside lower center", ncols=columns, handlelength=3, columnspacing=1
         )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def lay_out(figure: Figure) -> None:

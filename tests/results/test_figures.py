@@ -11,7 +11,7 @@ from PIL import Image
 from results.collect import collect
 from results.figures import curves_of
 from results.figures_cost import accuracy_against_cost
-from results.figures_curves import finetuning_curves
+from results.figures_curves import finetuning_curves, pretraining_curves
 from results.figures_data import read_curves
 from results.figures_difference import differences_to_scratch
 from results.figures_labels import label_efficiency
@@ -117,6 +117,26 @@ def test_published_numbers_close_together_can_both_be_read(tmp_path):
     scratch, simmim = drawing.figure.axes[0].texts
     assert (scratch.get_text(), simmim.get_text()) == ("79.8", "79.9")
     assert not scratch.get_window_extent().overlaps(simmim.get_window_extent())
+
+
+def test_a_legend_stays_inside_its_figure_and_a_difference_names_its_method(tmp_path):
+    for length in (4, 300):
+        for method in ("a2mim", "simmim"):
+            pre = pretrained(tmp_path / f"pre-{method}-{length}", epochs=length, method=method, model=f"net{length}")
+            tuned(tmp_path / f"{method}-{length}", model=f"net{length}", recipe="m" * 60, init=str(pre))
+        tuned(tmp_path / f"scratch-{length}", model=f"net{length}", recipe="m" * 60)
+    rows, _ = collect([tmp_path])
+    (drawing,) = pretraining_curves(rows, curves_of(rows))
+    drawing.figure.draw_without_rendering()
+    (legend,) = drawing.figure.legends
+    assert len(legend.get_texts()) == 4
+    assert legend.get_window_extent().width <= drawing.figure.bbox.width
+    rows["recipe"] = rows["recipe"].mask(rows["model"] == "net4", "n" * 120)
+    (drawing,) = differences_to_scratch(rows)
+    names = [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()]
+    assert [name.partition("…: ")[2] for name in names] == [
+        "SimMIM 4 epochs", "A2MIM 4 epochs", "SimMIM 300 epochs", "A2MIM 300 epochs",
+    ]  # fmt: skip
 
 
 def expected_lines(runs):

@@ -153,6 +153,13 @@ def test_a_phone_shows_the_page_in_its_width(open_page, color_scheme):
         ".map((node) => parseFloat(getComputedStyle(node).fontSize))"
     )
     assert min(sizes) >= 12
+    of_figures = page.evaluate(
+        """() => [...document.querySelectorAll('#figures svg')].flatMap((svg) => {
+          const scale = svg.getScreenCTM().a;
+          return [...svg.querySelectorAll('text')].map((text) => parseFloat(getComputedStyle(text).fontSize) * scale);
+        })"""
+    )
+    assert min(of_figures) > 7.5
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
