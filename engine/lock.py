@@ -32,7 +32,7 @@ def take(run_dir: Path) -> None:
             if content.strip():
                 _refuse_if_alive(path, json.loads(content))
             os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(_identity()).encode(), 0)
+            os.pwrite(handle, json.dumps(identity()).encode(), 0)
             return
         finally:
             os.close(handle)
@@ -50,7 +50,8 @@ def owner(run_dir: Path) -> dict[str, Any] | None:
     return dict(json.loads(content)) if content.strip() else None
 
 
-def _identity() -> dict[str, Any]:
+def identity() -> dict[str, Any]:
+    """This process, as an owner of run folders."""
     return {
         "host": platform.node(),
         "pid": os.getpid(),

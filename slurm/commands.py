@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from engine.run import prepare
 from slurm.arrays import Run
 from slurm.launch import Target, announce, check_batches, choose, look, one_at_a_time, require_slurm, start
+from slurm.local import line_up
 from slurm.resources import Resources
 
 FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> int:
         announce(choice, folder.name, runs_dir)
         if not how.local:
             return start(choice.start, states, resources, Target(runs_dir, folder.name))
+        line_up(choice.start)
     return start(choice.start, states, resources, Target(runs_dir, folder.name, local=True))
 
 

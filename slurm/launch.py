@@ -14,7 +14,7 @@ from engine.config import check, from_dict, read_config_file
 from engine.errors import ConfigError
 from slurm import record, scheduler
 from slurm.arrays import Run
-from slurm.local import run_local
+from slurm.local import line_up, run_local
 from slurm.resources import Resources
 from slurm.submit import submit
 from slurm.survey import LIVE, RunState, survey
@@ -34,17 +34,18 @@ class Choice:
         """In one sentence."""
         parts = [f"{len(self.start)} to start", f"{self.finished} finished", f"{self.live} in the queue or running"]
         parts += [f"{len(self.failed)} failed before"] * bool(self.failed)
-        parts += [f"{len(self.blocked)} wait for a failed one"] * bool(self.blocked)
+        parts += [f"{len(self.blocked)} wait for one that failed or runs elsewhere"] * bool(self.blocked)
         return ", ".join(parts)
 
 
-def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str]) -> Choice:
+def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str], *, local: bool = False) -> Choice:
     """Start the runs in a wanted state, and the children of those that they took along.
 
     Args:
         runs: parents before children.
         states: of them, and of everything they need.
         wanted: states to start from.
+        local: they start on this machine, where nothing can wait for a run that another launch has started.
     """
     choice, starting = Choice(), set[str]()
     for run in runs:
@@ -53,7 +54,7 @@ def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str]) -
             choice.finished += state == "finished"
             choice.live += state != "finished"
         elif state in wanted or (state in ("cancelled", "new") and starting & set(run.needs)):
-            if all(need in starting or _will_finish(states.get(need)) for need in run.needs):
+            if all(need in starting or _will_finish(states.get(need), local) for need in run.needs):
                 choice.start.append(run)
                 starting.add(run.name)
             else:
@@ -63,8 +64,8 @@ def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str]) -
     return choice
 
 
-def _will_finish(parent: RunState | None) -> bool:
-    return parent is not None and (parent.state == "finished" or parent.state in LIVE)
+def _will_finish(parent: RunState | None, local: bool) -> bool:
+    return parent is not None and (parent.state == "finished" or (parent.state in LIVE and not local))
 
 
 def announce(choice: Choice, label: str, runs_dir: Path) -> None:
@@ -196,13 +197,21 @@ def retry(runs_dir: Path, names: tuple[str, ...]) -> int:
         states = _survey_by_name(record.find(runs_dir))
         choice = choose(runs, states, {"failed"})
         print(choice.describe(), flush=True)
-        code = 0
-        for (resources, directory, local), group in _alike(choice.start, by_name).items():
+        groups = _alike(choice.start, by_name)
+        for (resources, directory, local), group in groups.items():
+            if local:
+                line_up(group)
+                continue
             require_slurm(local)
             with contextlib.chdir(directory):  # for relative paths in the configurations
-                code = max(code, start(group, states, resources, Target(runs_dir, "retry", local)))
+                start(group, states, resources, Target(runs_dir, "retry"))
             states = _survey_by_name(record.find(runs_dir))
-        return code
+    code = 0
+    for (resources, directory, local), group in groups.items():
+        if local:
+            with contextlib.chdir(directory):
+                code = max(code, start(group, states, resources, Target(runs_dir, "retry", local)))
+    return code
 
 
 def _alike(runs: Sequence[Run], records: dict[str, record.Record]) -> dict[tuple[Resources, str, bool], list[Run]]:

@@ -17,6 +17,7 @@ import submitit
 from submitit.helpers import environment_variables
 
 from benchmarks.progress import is_finished
+from engine import lock
 from engine.errors import STOPPED_EXIT_CODE
 from slurm import record
 from slurm.arrays import Run
@@ -27,6 +28,12 @@ from slurm.submit import PATIENT_PYTHON, ROOT, ignoring_signals, note_submission
 log = logging.getLogger("mim")
 POLL_S = 0.2
 MOST_STARTS = 1000  # of a run that is interrupted again and again
+
+
+def line_up(runs: Sequence[Run]) -> None:
+    """Say in the folders that this process will start them, so that another launch leaves them alone."""
+    for run in runs:
+        record.append(run.folder, "queued", **lock.identity())
 
 
 def run_local(runs: Sequence[Run], resources: Resources, *, runs_dir: Path, label: str) -> int:
@@ -86,13 +93,21 @@ class _Sweep:
         for run in list(self.waiting):
             ends = [self.states.get(need) for need in run.needs]
             if self.stopping or any(end in ("failed", "blocked", "stopped") for end in ends):
-                self.waiting.remove(run)
-                self._say(run.name, "stopped" if self.stopping else "blocked")
+                self._drop(run, "stopped" if self.stopping else "blocked")
             elif len(self.active) < (self.resources.array_parallelism or 1) and self._ready(run):
+                turn = record.read(run.folder).turn
+                if turn is not None and turn["event"] == "dropped":  # by `cancel`
+                    self._drop(run, "stopped")
+                    continue
                 self.waiting.remove(run)
                 self.starts[run.name] = self.starts.get(run.name, 0) + 1
                 self.active[run.name] = (run, self._submit(run))
                 self._say(run.name, "running")
+
+    def _drop(self, run: Run, state: str) -> None:
+        self.waiting.remove(run)
+        record.append(run.folder, "dropped")
+        self._say(run.name, state)
 
     def _ready(self, run: Run) -> bool:
         unfinished = {other.name for other in self.waiting} | self.active.keys()

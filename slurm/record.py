@@ -1,6 +1,8 @@
 """slurm.jsonl in a run folder: which jobs it was given to and what became of each attempt, one event per line.
 
 listed     sweep, needs                      the run belongs to a sweep; `needs` are the runs it starts from
+queued     host, pid, ...                    a --local sweep will start it in its turn, while that process lives
+dropped                                      it will not: cancelled, or what it waits for has failed
 submitted  job, logs, name, resources, ...   handed to Slurm (or to this machine, with --local)
 started    job, host, tasks, log             an attempt began; its job is the last submitted one
 preempted, timed out                         an attempt saved its state and asked to be queued again
@@ -24,12 +26,14 @@ INTERRUPTIONS = ("preempted", "timed out", "requeued")
 
 @dataclass(frozen=True)
 class Record:
-    """What a run folder knows about its jobs. `events` are those of the last submission, in order."""
+    """What a run folder knows about its jobs. `events` are those of the last submission, in order; `turn` is the newest
+    of queued, dropped and submitted."""
 
     folder: Path
     sweeps: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     submitted: dict[str, Any] | None = None
+    turn: dict[str, Any] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -44,8 +48,13 @@ class Record:
 
     @property
     def is_local(self) -> bool:
-        """Whether the last job was one of --local."""
-        return self.job is not None and self.job.startswith("local-")
+        """Whether the last job was, or the next one is, one of --local."""
+        return self.waits_here or (self.job is not None and self.job.startswith("local-"))
+
+    @property
+    def waits_here(self) -> bool:
+        """Whether a --local sweep would start it in its turn; `turn` says which process that sweep is."""
+        return self.turn is not None and self.turn["event"] == "queued"
 
     @property
     def log(self) -> Path | None:
@@ -79,11 +88,13 @@ def read(folder: Path) -> Record:
     listed = [row for row in rows if row["event"] == "listed"]
     submitted = next((row for row in reversed(rows) if row["event"] == "submitted"), None)
     job = submitted["job"] if submitted else None
+    turns = [row for row in rows if row["event"] in ("queued", "dropped", "submitted")]
     return Record(
         folder,
         sweeps=tuple(dict.fromkeys(row["sweep"] for row in listed)),
         needs=tuple(listed[-1]["needs"]) if listed else (),
         submitted=submitted,
+        turn=turns[-1] if turns else None,
         # By job, not by place in the file: a job may start before the line that says it was submitted is written.
         events=[row for row in rows if row.get("job") == job and row is not submitted],
     )

@@ -20,7 +20,7 @@ from benchmarks.progress import progress
 from engine.errors import ConfigError
 from slurm import record, scheduler
 from slurm.record import Record
-from slurm.survey import LIVE, RunState, interruptions, last_log_lines, survey
+from slurm.survey import LIVE, RunState, interruptions, last_log_lines, starts_here, survey
 
 ORDER = ("running", "preempted", "pending", "new", "stopped", "cancelled", "failed", "finished")
 WIDE = 200  # columns, where the output is not a terminal
@@ -110,19 +110,28 @@ def cancel(runs_dir: Path, names: tuple[str, ...]) -> int:
         ConfigError: a name does not exist, or Slurm refuses.
     """
     live = [state.record for state in survey(record.find(runs_dir, names)) if state.state in LIVE]
-    here = [each for each in live if each.is_local]
+    # What waits first: a sweep would start it in the place of one that ends.
+    here = sorted((each for each in live if each.is_local), key=lambda each: not each.waits_here)
     numbers = [each.job for each in live if each.job and each not in here]
     if numbers:
         scheduler.cancel(numbers)
     for each in here:
         _cancel_here(each)
+    if not numbers and not here:
+        print("nothing to cancel: none of these is in the queue or running")
+        return 0
     print(f"{len(numbers) + len(here)} runs cancelled; python -m slurm launch starts them again where they stood")
     return 0
 
 
 def _cancel_here(each: Record) -> None:
-    """Ask submitit's controller on this machine to pass a stop signal on."""
+    """Take a run out of its --local sweep, or ask submitit's controller on this machine to pass a stop signal on."""
+    if each.waits_here:
+        record.append(each.folder, "dropped")
+        return
     assert each.job is not None and each.submitted is not None
     if each.submitted.get("host") != platform.node():
         raise ConfigError(f"{each.name} runs on {each.submitted.get('host')}: cancel it there")
+    if not starts_here(each):  # its number may be another process's by now
+        raise ConfigError(f"{each.name} was started by hand: run.lock in its folder names the process to stop")
     os.kill(int(each.job.removeprefix("local-")), signal.SIGTERM)

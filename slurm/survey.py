@@ -67,6 +67,8 @@ def survey(records: Sequence[Record]) -> list[RunState]:
             states[each.name] = _in_queue(each, queue[each.job])
         elif _held(each.folder, raw):
             states[each.name] = RunState(each, "running")
+        elif each.turn is not None and each.waits_here and lock.alive(each.turn):
+            states[each.name] = RunState(each, "pending", f"its turn on {each.turn['host']}")
         else:
             states[each.name] = _after_its_end(each, ends.get(each.job or ""))
     return [_blame_parents(state, states) for state in states.values()]
@@ -103,7 +105,7 @@ def _held(folder: Path, raw: set[str]) -> bool:
 def _after_its_end(each: Record, job: scheduler.Job | None) -> RunState:
     if each.submitted is None:
         return RunState(each, "new")
-    if _starts_here(each):
+    if starts_here(each):
         return RunState(each, "running", "starting")
     failure, end = each.last("failed"), job.state if job else ""
     if failure is not None:
@@ -120,7 +122,7 @@ def _after_its_end(each: Record, job: scheduler.Job | None) -> RunState:
     return RunState(each, "failed", "ended without a word" + (f" (Slurm: {end})" if end else ""))
 
 
-def _starts_here(each: Record) -> bool:
+def starts_here(each: Record) -> bool:
     """Whether submitit's local controller of a run is alive: the run itself may be between two attempts."""
     if each.job is None or each.submitted is None or each.submitted.get("host") != platform.node():
         return False

@@ -25,6 +25,7 @@ from slurm.launch import (
     require_slurm,
     start,
 )
+from slurm.local import line_up
 from slurm.resources import Resources
 from slurm.sweeps import SWEEPS, expand, write_data
 
@@ -65,10 +66,11 @@ def launch(arguments: list[str]) -> int:
         runs = _runs(stages, how)
         list_in_sweep(runs, name)
         states = look(runs)
-        choice = choose(runs, states, wanted_states(how))
+        choice = choose(runs, states, wanted_states(how), local=how.local)
         announce(choice, name, how.runs_dir)
         if not how.local:
             return start(choice.start, states, resources, Target(how.runs_dir, name))
+        line_up(choice.start)
     return start(choice.start, states, resources, Target(how.runs_dir, name, local=True))
 
 
@@ -95,7 +97,7 @@ def _describe(stages: Sequence[Stage], resources: Resources, how: LaunchHow) -> 
     """Print the arrays of a launch, what each waits for, and its cost; writes nothing."""
     runs = _runs(stages, how)
     states = look(runs)
-    choice = choose(runs, states, wanted_states(how))
+    choice = choose(runs, states, wanted_states(how), local=how.local)
     queued = queued_jobs(states)
     arrays = plan(choice.start, queued=queued, limit=_array_limit())
     for k, array in enumerate(arrays):

@@ -16,7 +16,8 @@ from engine import lock
 from slurm import record
 from slurm.__main__ import main
 from slurm.arrays import Run
-from slurm.local import run_local
+from slurm.launch import choose, look
+from slurm.local import line_up, run_local
 from slurm.resources import Resources
 from tests.engine.tiny_task import TinyConfig, TinyData
 from tests.helpers import ROOT, assert_same_bytes, environment
@@ -30,13 +31,14 @@ def _clean(monkeypatch):
     clean(monkeypatch)
 
 
-def start(run: Run, *, hours: float = 1.0, max_timeouts: int = 5) -> multiprocessing.Process:
-    """Run a prepared folder from a process of its own, forked because importing torch again takes seconds."""
+def start(*runs: Run, hours: float = 1.0, max_timeouts: int = 5) -> multiprocessing.Process:
+    """Run prepared folders from a process of its own, forked because importing torch again takes seconds."""
     resources = Resources(gpus_per_node=0, time=hours, max_timeouts=max_timeouts)
 
     def body() -> None:
         os.setsid()
-        sys.exit(run_local([run], resources, runs_dir=run.folder.parent, label="tiny"))
+        line_up(runs)
+        sys.exit(run_local(runs, resources, runs_dir=runs[0].folder.parent, label="tiny"))
 
     process = multiprocessing.get_context("fork").Process(target=body)
     process.start()
@@ -69,6 +71,38 @@ def test_children_follow_their_parent_and_only_a_failed_parents_are_left_out(tmp
     shown = capsys.readouterr().out
     assert "bad failed: DivergedError: " in shown
     assert "waits for bad, failed" in shown
+
+
+def test_what_waits_here_is_not_started_twice_and_a_cancelled_sweep_starts_nothing_more(tmp_path, capsys):
+    parent, child = (
+        tiny_run(tmp_path / "parent", hold="7", log_every=1),
+        tiny_run(tmp_path / "child", needs=("parent",)),
+    )
+    other = tiny_run(tmp_path / "other")
+    process = start(parent, child, other)
+    wait_for_step(parent, 6)
+    again = choose([parent, child, other], look([parent, child, other]), {"new", "cancelled", "stopped"}, local=True)
+    assert (again.start, again.live) == ([], 3)
+    assert main(["cancel", "tiny", "--runs-dir", str(tmp_path)]) == 0
+    assert end(process) == 75
+    assert "3 runs cancelled" in capsys.readouterr().out
+    assert [state(run).state for run in (parent, child, other)] == ["stopped", "new", "new"]
+    assert main(["cancel", "tiny", "--runs-dir", str(tmp_path)]) == 0
+    assert "nothing to cancel" in capsys.readouterr().out
+
+
+def test_here_nothing_starts_before_a_parent_that_another_launch_runs(tmp_path):
+    parent, child = (
+        tiny_run(tmp_path / "parent", hold="7", log_every=1),
+        tiny_run(tmp_path / "child", needs=("parent",)),
+    )
+    process = start(parent)
+    wait_for_step(parent, 6)
+    states = look([parent, child])
+    assert choose([parent, child], states, {"new"}, local=True).blocked == ["child"]
+    assert choose([parent, child], states, {"new"}).start == [child], "Slurm would let it wait"
+    let_go(parent)
+    assert end(process) == 0
 
 
 def test_a_signal_to_every_process_of_a_run_saves_once_and_continues_to_the_same_bytes(tmp_path):
