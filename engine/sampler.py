@@ -4,7 +4,10 @@ Nothing here keeps state, so a run resumed at step k asks for step k and gets wh
 randomness comes from `generator(seed, key)`, so it does not depend on worker, rank or history either.
 """
 
+import atexit
+import functools
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -149,6 +152,9 @@ def make_batches(
         generator=torch.Generator().manual_seed(0),
     )
     micro = _start_workers(loader)
+    # The traceback of the error that ends a run keeps this generator alive, often beyond the interpreter's last chance.
+    stop = functools.partial(_stop_workers, micro)
+    atexit.register(stop)
     try:
         while True:
             group = [item for _, item in zip(range(options.accumulation), micro, strict=False)]
@@ -160,18 +166,27 @@ def make_batches(
     except DataError as error:  # a worker's error arrives with the worker's traceback as its text
         raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from None
     finally:
-        _stop_workers(micro)
+        atexit.unregister(stop)
+        stop()
 
 
 def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     """Start the workers with the stop signals blocked, so that a signal to the whole process group cannot kill one
-    before it ignores them (engine/stop.py handles them in the parent)."""
+    before it ignores them (engine/stop.py handles them in the parent).
+
+    torch's SIGCHLD handler is taken out again: it raises wherever the process is when a worker dies, in the middle of a
+    step and on one rank only. The loader finds the death within five seconds when it waits for the worker's batch, and
+    there all ranks save and stop together.
+    """
     if loader.num_workers == 0:
         return iter(loader)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    on_child = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
     try:
         return iter(loader)
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, on_child)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
