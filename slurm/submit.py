@@ -108,8 +108,9 @@ def _executor(
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{resources.threads(num_workers)}}}",
             *resources.setup,
         ],
-        # One rank's crash ends the others at once instead of after MIM_TIMEOUT_S.
-        srun_args=["--kill-on-bad-exit=1"],
+        # One rank's crash ends the others at once instead of after MIM_TIMEOUT_S. Without cpus-per-task, which srun
+        # does not take over from sbatch from Slurm 22.05 on, each process would be bound to one core, with its loader.
+        srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cores(num_workers)}"],
         additional_parameters=more,
     )
     return executor

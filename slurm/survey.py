@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.progress import is_finished
 from engine import lock
@@ -52,9 +53,14 @@ def survey(records: Sequence[Record]) -> list[RunState]:
         ConfigError: Slurm is there and does not answer.
     """
     finished = {each.name for each in records if is_finished(each.folder)}
-    in_slurm = [each for each in records if each.name not in finished and each.job and not each.is_local]
+    owners = {each.name: _lock_owner(each.folder) for each in records if each.name not in finished}
+    in_slurm = [each for each in records if each.name in owners and each.job and not each.is_local]
+    # And what runs inside of a job of the user's own: by hand, or with --local.
+    inside = [
+        each for each in records if any((who or {}).get("slurm_job") for who in (owners.get(each.name), each.turn))
+    ]
     queue: dict[str, scheduler.Job] = {}
-    for user in {_owner(each.folder) for each in in_slurm}:
+    for user in {_user(each.folder) for each in (*in_slurm, *inside)}:
         queue |= scheduler.queued(user)
     gone = [each.job.split("_")[0] for each in in_slurm if each.job and each.job not in queue]
     ends = scheduler.ended(gone) if gone else {}
@@ -65,16 +71,16 @@ def survey(records: Sequence[Record]) -> list[RunState]:
             states[each.name] = RunState(each, "finished")
         elif each.job in queue:
             states[each.name] = _in_queue(each, queue[each.job])
-        elif _held(each.folder, raw):
+        elif _lives(owners[each.name], raw):
             states[each.name] = RunState(each, "running")
-        elif each.turn is not None and each.waits_here and lock.alive(each.turn):
+        elif each.turn is not None and each.waits_here and _lives(each.turn, raw):
             states[each.name] = RunState(each, "pending", f"its turn on {each.turn['host']}")
         else:
             states[each.name] = _after_its_end(each, ends.get(each.job or ""))
     return [_blame_parents(state, states) for state in states.values()]
 
 
-def _owner(folder: Path) -> str:
+def _user(folder: Path) -> str:
     """Whose jobs to look for: those of the user who launched the run."""
     path = folder / record.FILE
     try:
@@ -90,16 +96,20 @@ def _in_queue(each: Record, job: scheduler.Job) -> RunState:
     return RunState(each, "running", "" if job.state == "RUNNING" else job.state)
 
 
-def _held(folder: Path, raw: set[str]) -> bool:
-    """Whether a living process outside the queue has the folder: started by hand, or by --local."""
-    owner = None
+def _lock_owner(folder: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):  # written or removed just now
-        owner = lock.owner(folder)
-    if owner is None:
+        return lock.owner(folder)
+    return None
+
+
+def _lives(process: dict[str, Any] | None, raw: set[str]) -> bool:
+    """Whether a process that wrote down its identity is alive: here, in a job of the queue, or, for all that can be
+    known, on another machine."""
+    if process is None:
         return False
-    if owner.get("slurm_job"):
-        return owner["slurm_job"] in raw
-    return owner["host"] != platform.node() or lock.alive(owner)
+    if process["host"] == platform.node():
+        return lock.alive(process)
+    return process["slurm_job"] in raw if process.get("slurm_job") else True
 
 
 def _after_its_end(each: Record, job: scheduler.Job | None) -> RunState:

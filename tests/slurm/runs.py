@@ -23,7 +23,7 @@ def tiny_run(folder: Path, *, needs: tuple[str, ...] = (), sweep: str = "tiny", 
     """A prepared folder, listed in a sweep."""
     prepare(folder, TinyConfig(data=TinyData(num_workers=num_workers), **config), package=PACKAGE, recipe="tiny")
     record.append(folder, "listed", sweep=sweep, needs=needs)
-    return Run(folder, PACKAGE, needs=needs)
+    return Run(folder, PACKAGE, needs=needs, num_workers=num_workers)
 
 
 def submit_tiny(runs: list[Run], resources: Resources = CPU) -> None:

@@ -1,5 +1,6 @@
 """Runs under a real Slurm: interrupted in every way it has, they end with the bytes of an undisturbed run."""
 
+import json
 import os
 import subprocess
 from types import SimpleNamespace
@@ -97,6 +98,14 @@ def test_the_array_is_one_job_of_slurm(interrupted):
     assert len({job(run).split("_")[0] for run in vars(interrupted).values() if hasattr(run, "folder")}) == 1
 
 
+def test_srun_gives_each_process_the_cores_of_its_loader_too(interrupted):
+    """From Slurm 22.05 on it does not take them from sbatch; only where cores are bound, not here, would it be felt."""
+    log = record.read(interrupted.undisturbed.folder).log
+    (script,) = log.parent.glob("*submission.sh")
+    (line,) = [line for line in script.read_text().splitlines() if line.startswith("srun ")]
+    assert " --cpus-per-task=2 " in line
+
+
 def test_a_job_stopped_before_its_first_step_did_none(interrupted):
     signal = record.read(interrupted.early.folder).last("preempted")["signal"]
     assert signal == "SIGUSR2" or "after step 0 " in signal
@@ -127,6 +136,18 @@ def test_two_ranks_preempted_and_two_nodes_of_which_one_fails_end_as_two_ranks_u
     assert record.read(nodes.folder).last("started")["tasks"] == 2
     for run in (preempted, nodes):
         assert_same_bytes(undisturbed.folder, run.folder)
+
+
+def test_what_runs_by_hand_inside_of_a_job_elsewhere_lives_as_long_as_the_job(slurm, tmp_path):
+    run, waiting = tiny_run(tmp_path / "run"), tiny_run(tmp_path / "waiting")
+    number = command("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600").strip()
+    process = {**lock.identity(), "host": "elsewhere", "slurm_job": number}
+    (run.folder / "run.lock").write_text(json.dumps(process))
+    record.append(waiting.folder, "queued", **process)  # as `launch --local` does it
+    assert (state(run).state, state(waiting).state) == ("running", "pending")
+    command("scancel", number)
+    wait_for(lambda: number not in queued("root"), "end of the job")
+    assert (state(run).state, state(waiting).state) == ("new", "new")
 
 
 @pytest.fixture(scope="module")
