@@ -149,14 +149,14 @@ def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, rate: float, 
 
 
 def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor: Monitor) -> dict[str, float]:
-    """Evaluate after the current step. A checkpoint of this step stands for the state before its evaluation, so an
-    interrupted evaluation is simply done again."""
+    """Evaluate after the current step. An interrupted evaluation is simply done again."""
     started = time.perf_counter()
 
     def check_stop() -> None:
         if _any_rank(stop.asked, state.run.device):
             _stop(state, stop)
 
+    state.begin_evaluation()
     average = state.evaluation_model()
     was_training = average.training
     average.eval()

@@ -129,6 +129,7 @@ class TrainingState:
         self.run, self.optimizer, self.settings = run, optimizer, settings
         self.step, self.meters = 0, Meters()
         self._failed_saves = self._skipped = 0
+        self._evaluated_step, self._lines_before = -1, 0
         _set_backends(settings, run.device)
         self.model = _place(model, run.device, settings)
         self.average = _averaged(self.model, settings)
@@ -187,9 +188,14 @@ class TrainingState:
                 "scaler": self.scaler.state_dict(),
                 "meters": meters,
             },
-            metrics_offset=self.run.metrics_offset(),
+            metrics_offset=self._lines_before if self._evaluated_step == self.step else self.run.metrics_offset(),
             ema=None if self.average is None else self.average.module.state_dict(),
         )
+
+    def begin_evaluation(self) -> None:
+        """Remember where metrics.jsonl ends: a checkpoint of this step stands for the state before its evaluation, which
+        a resumed run does again, even if it is saved afterwards because the next step's data could not be had."""
+        self._evaluated_step, self._lines_before = self.step, self.run.metrics_offset()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision for a forward pass, or nothing in float32."""

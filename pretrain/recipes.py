@@ -56,7 +56,7 @@ def _a2mim_resnet(model: str, epochs: int = 300) -> PretrainConfig:
         model=model,
         method="a2mim",
         epochs=epochs,
-        visualize_every_epochs=10,
+        visualize_every_epochs=10 if (model, epochs) != ("r50", 300) else 25,
         data=DataConfig(crop_scale=(0.8, 1.0)),
         token=TokenConfig(stage=3, form="gated"),
         loss=_FOCAL,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -116,7 +117,8 @@ def test_a_signal_to_every_process_of_the_task_is_survived_by_the_loader_workers
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 0)])
 def test_unreadable_data_on_any_rank_saves_the_state_of_all_and_can_be_continued(tmp_path, undisturbed, ranks, workers):
-    options = ("--data.num-workers", str(workers))
+    # An evaluation before every step: the one before the unreadable sample is done again, and stands there once.
+    options = ("--data.num-workers", str(workers), "--evaluate-every", "1", "--checkpoint-every", "50")
     broken = start("tiny", "--run-dir", tmp_path / "run", *options, ranks=ranks, TINY_BAD_SAMPLE="40")
     assert broken.wait(60) != 0
     error = json.loads((tmp_path / "run/error.json").read_text())
@@ -126,6 +128,23 @@ def test_unreadable_data_on_any_rank_saves_the_state_of_all_and_can_be_continued
     resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume", ranks=ranks)
     assert resumed.wait(60) == 0, resumed.stderr.read()
     assert_same_bytes(tmp_path / "run", undisturbed(*options, ranks=ranks))
+
+
+def test_a_killed_loader_worker_is_named_and_the_run_can_be_continued(tmp_path, undisturbed):
+    options = ("--data.num-workers", "2", "--slow", "0.1")
+    process = start("tiny", "--run-dir", tmp_path / "run", *options)
+    wait_for_step(tmp_path / "run", 3, process)
+    worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1]
+    os.kill(int(worker), signal.SIGKILL)
+    killed = time.monotonic()
+    assert process.wait(30) == 3, process.stderr.read()
+    assert time.monotonic() - killed < 15, "torch looks every five seconds"
+    message = json.loads((tmp_path / "run/error.json").read_text())["message"]
+    assert "loader worker" in message
+    assert "memory" in message
+    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume")
+    assert resumed.wait(60) == 0, resumed.stderr.read()
+    assert_same_bytes(tmp_path / "run", undisturbed(*options))
 
 
 def test_a_second_interrupt_leaves_at_once(tmp_path):
