@@ -193,8 +193,8 @@ class TrainingState:
         )
 
     def begin_evaluation(self) -> None:
-        """Remember where metrics.jsonl ends: a checkpoint of this step stands for the state before its evaluation, which
-        a resumed run does again, even if it is saved afterwards because the next step's data could not be had."""
+        """Remember where metrics.jsonl ends: a checkpoint of this step stands for the state before its evaluation, even
+        if it is written after it, because the next step's data could not be had. A resumed run evaluates again."""
         self._evaluated_step, self._lines_before = self.step, self.run.metrics_offset()
 
     def autocast(self) -> AbstractContextManager[Any]:
