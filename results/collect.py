@@ -55,15 +55,13 @@ def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejecte
         DataError: a folder does not exist.
         ConfigError: two runs have the same settings and seed, but other results.
     """
-    runs, rejected, known = [], [], dict[Path, FinishedRun]()
+    runs, rejected, known = [], [], dict[Path, FinishedRun | None]()
     for run_dir in _find(runs_dirs):
         try:
             # Read as the start of another it may go by another name.
             runs.append(replace(read_run(run_dir, known), run_dir=run_dir))
         except UnusableRun as error:
             rejected.append(Rejected(run_dir, str(error)))
-        except RecursionError:
-            rejected.append(Rejected(run_dir, "the runs it started from lead back to themselves"))
     unique, copies = _without_copies(runs)
     rejected += copies
     variant = _variants(unique, _family, lambda run: run.settings)

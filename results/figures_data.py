@@ -1,5 +1,6 @@
 """What figures are drawn from: the curves of a run folder, and rows grouped into panels and lines."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,14 +91,14 @@ def thinned(curves: Curves, points: int) -> Curves:
 
 
 def _thin(values: Sequence[Any], points: int, *, average: bool) -> list[float | None]:
-    numbers = [v if type(v) is float else float(v) if type(v) is int else None for v in values]  # not bool
-    if len(numbers) <= points:
-        return numbers
-    if not average:
-        return [numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, points)]
-    parts = (numbers[len(numbers) * i // points : len(numbers) * (i + 1) // points] for i in range(points))
-    found = ([value for value in part if value is not None] for part in parts)
-    return [sum(part) / len(part) if part else None for part in found]
+    numbers = [v if type(v) is float else float(v) if type(v) is int and abs(v) < 1e300 else None for v in values]
+    if len(numbers) > points and average:
+        parts = (numbers[len(numbers) * i // points : len(numbers) * (i + 1) // points] for i in range(points))
+        found = ([value for value in part if value is not None] for part in parts)
+        numbers = [sum(part) / len(part) if part else None for part in found]
+    elif len(numbers) > points:
+        numbers = [numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, points)]
+    return [value if value is not None and math.isfinite(value) else None for value in numbers]
 
 
 def main_metric(rows: pd.DataFrame) -> str:

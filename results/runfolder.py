@@ -83,23 +83,33 @@ class FinishedRun:
     unreadable: int
 
 
-def read_run(run_dir: Path, known: dict[Path, FinishedRun]) -> FinishedRun:
+def read_run(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
     """The finished run in a folder, of whatever task.
 
     Args:
         run_dir: the folder.
-        known: the runs read so far, by resolved folder; many runs start from the same one. What is read is added.
+        known: the runs read so far, by resolved folder; many runs start from the same one. What is read is added,
+            None while it is being read.
 
     Raises:
         UnusableRun: it is unfinished, failed, was edited, or holds a number that cannot be.
     """
     place = run_dir.resolve()
-    if place not in known:
-        known[place] = _read(run_dir, known)
-    return known[place]
+    if place in known:
+        run = known[place]
+        if run is None:
+            raise UnusableRun("it is the start of a run that it started from")
+        return run
+    known[place] = None
+    try:
+        known[place] = run = _read(run_dir, known)
+    except UnusableRun:
+        del known[place]
+        raise
+    return run
 
 
-def _read(run_dir: Path, known: dict[Path, FinishedRun]) -> FinishedRun:
+def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
     stored = read_json(run_dir / "config.json")
     try:
         task, recipe, config = str(stored["package"]), str(stored["recipe"]), dict(stored["config"])
@@ -159,7 +169,7 @@ def _environment(run_dir: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, kinds.get(name, object))}
 
 
-def _start(run_dir: Path, task: str, config: dict[str, Any], known: dict[Path, FinishedRun]) -> Start:
+def _start(run_dir: Path, task: str, config: dict[str, Any], known: dict[Path, FinishedRun | None]) -> Start:
     """What the run started from: the run folder `init` names if it is there, else what the weights said of themselves.
 
     Raises:
@@ -207,7 +217,7 @@ def _is(folder: Path, wanted_hash: str | None) -> bool:
         return False
 
 
-def _start_at_run(origin: Path, loaded_hash: str | None, known: dict[Path, FinishedRun]) -> Start:
+def _start_at_run(origin: Path, loaded_hash: str | None, known: dict[Path, FinishedRun | None]) -> Start:
     try:
         before = read_run(origin, known)
     except UnusableRun as error:

@@ -20,7 +20,7 @@ from results.figures_style import looks
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_pretraining, copy_run
 from tests.results.runs import IMAGENET, pretrained, tuned
-from tests.results.written import figures_of
+from tests.results.written import figures_of, page_of
 
 
 def texts(path):
@@ -194,6 +194,15 @@ def test_curves_keep_their_ends_and_lose_a_torn_line(tmp_path):
     assert curves["val"]["epoch"] == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
     assert curves["val"]["top1"][-1] == 99.9, "an evaluation is shown as it was"
     assert curves["train"]["loss"][0] == np.mean(range(100)), "training is averaged"
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity", "9" * 400])
+def test_a_training_value_that_is_not_finite_leaves_a_gap(tmp_path, number):
+    run = tuned(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"step": 11, "epoch": 3.1, "split": "train", "loss": {number}}}\n')
+    assert read_curves(run)["train"]["loss"] == [0.25, None]
+    page_of(tmp_path, tmp_path / "report.html")
 
 
 def test_names_may_hold_anything(tmp_path):
