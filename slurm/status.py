@@ -24,6 +24,8 @@ from slurm.survey import LIVE, RunState, interruptions, last_log_lines, starts_h
 
 ORDER = ("running", "preempted", "pending", "new", "stopped", "cancelled", "failed", "finished")
 WIDE = 200  # columns, where the output is not a terminal
+NARROW = 120  # below, Slurm's numbers are left out: every command takes the run's name
+COLUMNS = ("run", "state", "job", "progress", "loss", "images/s", "left", "interrupted", "why")
 
 
 def status(runs_dir: Path, names: tuple[str, ...], *, watch: float | None = None) -> int:
@@ -41,35 +43,51 @@ def status(runs_dir: Path, names: tuple[str, ...], *, watch: float | None = None
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     states = survey(records)
     if watch is None:
-        console.print(_view(states, runs_dir), highlight=False)
+        console.print(_view(states, runs_dir, console.width), highlight=False)
     else:
-        with Live(_view(states, runs_dir, watched=True), console=console, auto_refresh=False) as live:
+        with Live(_view(states, runs_dir, console.width, watched=True), console=console, auto_refresh=False) as live:
             while any(state.state in LIVE for state in states):
                 time.sleep(watch)
                 states = survey(record.find(runs_dir, names))
-                live.update(_view(states, runs_dir, watched=True), refresh=True)
+                live.update(_view(states, runs_dir, console.width, watched=True), refresh=True)
     return int(any(state.state == "failed" for state in states))
 
 
-def _view(states: Sequence[RunState], runs_dir: Path, *, watched: bool = False) -> Group:
+def _view(states: Sequence[RunState], runs_dir: Path, width: int, *, watched: bool = False) -> Group:
     """The table, what failed and why, and a line that sums up: the last, or where the rest may overflow, the first."""
-    table = Table(
-        "run", "state", "job", "progress", "loss", "images/s", "left", "interrupted", "why", title=str(runs_dir)
-    )
+    rows = []
     for state in sorted(states, key=lambda each: (ORDER.index(each.state), each.name)):
         moving = state.state in ("running", "preempted", "stopped", "failed")
         numbers = progress(state.record.folder) if moving else ("", "", "", "")
         left = numbers[3] if state.state == "running" else ""
         why = "" if state.state == "failed" else state.reason
         job = state.record.job or ""
-        table.add_row(state.name, state.state, job, *numbers[:3], left, interruptions(state.record), why)
+        rows.append((state.name, state.state, job, *numbers[:3], left, interruptions(state.record), why))
     failures: list[str] = []
     for state in states:
         if state.state == "failed":
             failures.append(f"{state.name} failed: {state.reason}")
             failures += [f"    {line}" for line in last_log_lines(state.record)]
-    parts = [table] + [Text("\n".join(failures))] * bool(failures)  # Text: a log may hold what looks like markup
+    # Text: a log may hold what looks like markup
+    parts: list[Table | Text] = [
+        status_table(rows, str(runs_dir), width),
+        *([Text("\n".join(failures))] if failures else []),
+    ]
     return Group(*([_summary(states, runs_dir), *parts] if watched else [*parts, _summary(states, runs_dir)]))
+
+
+def status_table(rows: Sequence[tuple[str, ...]], title: str, width: int) -> Table:
+    """Without the columns that are empty; where it is too wide, names and reasons go over several lines, whole."""
+    shown = [
+        k for k, name in enumerate(COLUMNS) if any(row[k] for row in rows) and not (name == "job" and width < NARROW)
+    ]
+    folded = ("run", "why") if width < NARROW else ("why",)
+    table = Table(title=title)
+    for k in shown:
+        table.add_column(COLUMNS[k], overflow="fold", no_wrap=COLUMNS[k] not in folded)
+    for row in rows:
+        table.add_row(*(row[k] for k in shown))
+    return table
 
 
 def _summary(states: Sequence[RunState], runs_dir: Path) -> Text:

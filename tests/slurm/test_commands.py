@@ -1,9 +1,11 @@
 """Commands where no cluster is needed: what is refused, what --dry-run prints, what launching again starts."""
 
+import io
 import pickle
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks.demo_data import write_demo_data
 from engine import config
@@ -14,6 +16,7 @@ from slurm.job import RunJob
 from slurm.launch import choose
 from slurm.record import Record
 from slurm.resources import Resources
+from slurm.status import status_table
 from slurm.survey import RunState, interruptions, survey
 from slurm.sweeps import SWEEPS, Sweep, expand
 from tests.slurm.runs import tiny_run
@@ -174,6 +177,25 @@ def test_a_record_survives_torn_lines_and_a_job_that_starts_before_its_submissio
     assert (known.sweeps, known.needs, known.job) == (("first", "second"), ("parent",), "7_1")
     assert interruptions(known) == "preempted 1x, timed out 1x, restarted 1x"
     assert known.log == tmp_path / "7_1_0_log.out"
+
+
+def test_in_a_narrow_terminal_nothing_is_cut_short_and_empty_columns_are_left_out():
+    numbers = ("0.6/4 epochs", "0.6749", "110", "8.0 min")
+    row = (
+        "paper-convnext_t-a2mim-pretrain-s0",
+        "running",
+        "52659288_0",
+        *numbers,
+        "",
+        "its turn on a machine far away",
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(status_table([row], "runs", console.width))
+    lines = console.file.getvalue().splitlines()
+    cells = [
+        "".join(parts).replace(" ", "") for parts in zip(*(line.split("│")[1:-1] for line in lines[4:-1]), strict=True)
+    ]
+    assert cells == [word.replace(" ", "") for word in row if word not in ("", "52659288_0")]
 
 
 def test_status_of_a_run_that_was_only_prepared(no_slurm, tmp_path, capsys):
