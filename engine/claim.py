@@ -54,6 +54,8 @@ def claim(run: Run, resume: bool, accept_divergence: bool) -> bool:
         if never_started(run.dir):
             (run.dir / "data.json").unlink(missing_ok=True)
         changed = compare_config(run) if continuing else {}
+        if continuing:  # a run keeps the name it was started under, whatever else gives the same configuration
+            run.recipe = str(config.read_config_file(run.dir / "config.json").get("recipe", run.recipe))
         _refuse_divergence(run, accept_divergence)
         with storage.storage_errors(run.dir):
             _record_start(run, continuing, changed)

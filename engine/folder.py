@@ -113,6 +113,7 @@ class Run:
         rates = sorted(row["images_per_second"] for row in timings if "images_per_second" in row)
         summary = {
             "task": self.package,
+            "recipe": self.recipe,
             "metrics": metrics,
             "config_hash": config.config_hash(self.config),
             "seconds": round(sum(row.get("seconds", 0.0) for row in timings), 3),

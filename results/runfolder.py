@@ -119,8 +119,9 @@ def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
         if name in config and type(config[name]) is not kind:
             raise UnusableRun(f"config.json: {name} is {config[name]!r}, which is no {kind.__name__}")
     summary = read_summary(run_dir, config)
-    if summary.get("task", task) != task:
-        raise UnusableRun(f"config.json says {task}, finished.json {summary['task']}")
+    for name, value in (("task", task), ("recipe", recipe)):
+        if summary.get(name, value) != value:
+            raise UnusableRun(f"config.json says {name} {value}, finished.json {summary[name]}")
     return FinishedRun(
         run_dir=run_dir,
         task=task,

@@ -277,7 +277,8 @@ def test_nothing_in_one_folder_keeps_the_others_out(tmp_path):
         edit_config(tuned(tmp_path / name, seed=seed), **settings)
     for seed, (name, summary) in enumerate(
         {"skipped": {"unreadable": float("inf")}, "count": {"num_train": [1]}, "hours": {"seconds": float("nan")},
-         "rate": {"images_per_second": -1.0}, "task": {"task": "detection"}}.items(), start=10
+         "rate": {"images_per_second": -1.0}, "task": {"task": "detection"},
+         "recipe": {"recipe": "rsb-a1"}}.items(), start=10
     ):  # fmt: skip
         edit(tuned(tmp_path / name, seed=seed) / "finished.json", **summary)
     (tuned(tmp_path / "nested", seed=20) / "finished.json").write_text("[" * 100_000)
@@ -287,11 +288,12 @@ def test_nothing_in_one_folder_keeps_the_others_out(tmp_path):
     edit(tuned(tmp_path / "odd", seed=23) / "environment.json", device=["a"], git_commit={}, world_size="two")
     count, found = reasons(tmp_path)
     assert count == 2
-    assert found.keys() == {"model", "data", "seed", "epochs", "skipped", "count", "hours", "rate", "task", "nested",
-                            "huge", "bare"}  # fmt: skip
+    assert found.keys() == {"model", "data", "seed", "epochs", "skipped", "count", "hours", "rate", "task", "recipe",
+                            "nested", "huge", "bare"}  # fmt: skip
     assert found["model"] == "config.json: model is {'a': 1}, which is no str"
     assert found["hours"] == "finished.json: seconds is nan, not a finite number from 0 on"
-    assert found["task"] == "config.json says classification, finished.json detection"
+    assert found["task"] == "config.json says task classification, finished.json detection"
+    assert found["recipe"].endswith("finished.json rsb-a1")
     assert found["bare"].startswith("config.json cannot be read")
 
 
