@@ -5,7 +5,8 @@ them, so while `mmcv.ops` is imported a stand-in takes the place of the compiled
 
 The maintained forks (onedl-mmsegmentation 1.4.2, onedl-mmengine 0.10.12, onedl-mmcv 2.3.6 without its compiled part)
 keep these import names and work in their place: runs, evaluation and dumped configurations were tried. The official
-packages are the ones installed and tested, because onedl-mmcv comes as source only and compiles its operators.
+packages are the ones installed and tested, because onedl-mmcv comes as source only and compiles its operators, which
+does not work against torch 2.14: they want C++17, it C++20.
 """
 
 import importlib
