@@ -5,8 +5,10 @@ randomness comes from `generator(seed, key)`, so it does not depend on worker, r
 """
 
 import atexit
+import ctypes
 import functools
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from engine.errors import ConfigError, DataError
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGUSR2, signal.SIGINT}
+_SET_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
 
 
 class SampleKey(NamedTuple):
@@ -200,6 +203,9 @@ def _stop_workers(batches: Iterator[Any]) -> None:
 
 def _quiet_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # A worker whose parent was killed would wait for ever to get rid of what it has read, and keep its memory.
+        ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

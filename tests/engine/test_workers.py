@@ -1,12 +1,16 @@
-"""A process whose loader workers still read leaves when it is told to."""
+"""A process whose loader workers still read leaves when it is told to, and they leave when it is killed."""
 
 import subprocess
 import sys
+import time
+from pathlib import Path
+
+import pytest
 
 from tests.helpers import ROOT, environment
 
-_LEAVE_EARLY = """
-import sys
+_READ_ONE_BATCH = """
+import multiprocessing, os, signal, sys
 import numpy as np
 from torch.utils.data import Dataset
 from engine.sampler import LoaderOptions, SampleKey, make_batches
@@ -18,13 +22,39 @@ class Large(Dataset):
 options = LoaderOptions(num_workers=1, collate=list)
 stream = make_batches(Large(), lambda step: [SampleKey(0, step)], range(100), options)
 next(stream)
-sys.exit(75)  # `stream` lives on, as it does in the traceback of the error that ends a stopped run
+"""
+# `stream` lives on, as it does in the traceback of the error that ends a stopped run.
+_LEAVE_EARLY = f"{_READ_ONE_BATCH}sys.exit(75)"
+_BE_KILLED = f"""{_READ_ONE_BATCH}
+print(multiprocessing.active_children()[0].pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_batches_that_nobody_closes_do_not_keep_the_process_from_leaving():
-    done = subprocess.run(
-        [sys.executable, "-c", _LEAVE_EARLY],
+    done = run(_LEAVE_EARLY)
+    assert done.returncode == 75, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_workers_do_not_outlive_a_killed_process():
+    pid = int(run(_BE_KILLED).stdout)
+    deadline = time.monotonic() + 30
+    while is_running(pid):
+        assert time.monotonic() < deadline, f"worker {pid} still waits"
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
         env=environment(),
         cwd=ROOT,
         text=True,
@@ -32,4 +62,3 @@ def test_batches_that_nobody_closes_do_not_keep_the_process_from_leaving():
         timeout=100,
         check=False,
     )
-    assert done.returncode == 75, done.stderr
