@@ -14,7 +14,7 @@ from engine.config import check, from_dict, read_config_file
 from engine.errors import ConfigError
 from slurm import record, scheduler
 from slurm.arrays import Run
-from slurm.local import line_up, run_local
+from slurm.local import find_gpus, line_up, run_local
 from slurm.resources import Resources
 from slurm.submit import submit
 from slurm.survey import LIVE, RunState, survey
@@ -143,6 +143,8 @@ def check_batches(configs: dict[str, Any], resources: Resources, *, local: bool 
     check(resources)
     if local and resources.nodes > 1:
         raise ConfigError(f"--nodes {resources.nodes} with --local: this is one machine")
+    if local and 0 < len(find_gpus()) < resources.gpus_per_node:
+        raise ConfigError(f"--gpus-per-node {resources.gpus_per_node} with --local: {len(find_gpus())} to be used here")
     wrong = []
     for name, config in configs.items():
         parts = resources.num_tasks * (getattr(config, "accumulation", None) or 1)

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ from types import FrameType
 from typing import Any
 
 import submitit
+import torch
 from submitit.helpers import environment_variables
 
 from benchmarks.progress import is_finished
 from engine import lock
-from engine.errors import STOPPED_EXIT_CODE
+from engine.errors import STOPPED_EXIT_CODE, ConfigError
 from slurm import record
 from slurm.arrays import Run
 from slurm.job import RunJob
@@ -60,6 +62,22 @@ def run_local(runs: Sequence[Run], resources: Resources, *, runs_dir: Path, labe
     return 0 if set(sweep.states.values()) <= {"finished"} else 1
 
 
+def find_gpus() -> tuple[int, ...]:
+    """The numbers of the GPUs that runs on this machine may use: CUDA_VISIBLE_DEVICES, or all there are.
+
+    Raises:
+        ConfigError: it names them by something else than numbers, which submitit does not take.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return tuple(range(torch.cuda.device_count()))
+    try:
+        numbers = [int(word) for word in listed.split(",") if word.strip()]
+    except ValueError:
+        raise ConfigError(f"CUDA_VISIBLE_DEVICES={listed}: --local needs GPUs by number") from None
+    return tuple(number for number in numbers if number >= 0)
+
+
 @dataclass
 class _Sweep:
     waiting: list[Run]
@@ -68,6 +86,8 @@ class _Sweep:
     active: dict[str, tuple[Run, submitit.Job[Any]]] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
+    gpus: tuple[int, ...] = field(default_factory=find_gpus)
+    used: dict[str, tuple[int, ...]] = field(default_factory=dict)
     stopping: bool = False
 
     def collect(self) -> None:
@@ -113,6 +133,12 @@ class _Sweep:
         unfinished = {other.name for other in self.waiting} | self.active.keys()
         return not unfinished & set(run.needs)
 
+    def _least_used_gpus(self, run: Run) -> tuple[int, ...]:
+        """GPUs for one more run; submitit would give each the first ones. None on a machine without any."""
+        taken = Counter(gpu for name in self.active for gpu in self.used[name])
+        self.used[run.name] = tuple(sorted(self.gpus, key=lambda gpu: taken[gpu])[: self.resources.gpus_per_node])
+        return self.used[run.name]
+
     def _submit(self, run: Run) -> submitit.Job[Any]:
         executor = submitit.LocalExecutor(
             self.folder, max_num_timeout=self.resources.max_timeouts, python=PATIENT_PYTHON
@@ -121,7 +147,8 @@ class _Sweep:
             timeout_min=self.resources.minutes,
             signal_delay_s=self.resources.save_seconds,
             tasks_per_node=self.resources.num_tasks,
-            gpus_per_node=self.resources.gpus_per_node,
+            gpus_per_node=len(self._least_used_gpus(run)),
+            visible_gpus=self.used[run.name],
             stderr_to_stdout=True,
         )
         path = f"{ROOT}:{os.environ['PYTHONPATH']}" if os.environ.get("PYTHONPATH") else str(ROOT)

@@ -13,11 +13,12 @@ import pytest
 
 from benchmarks.demo_data import write_demo_data
 from engine import lock
+from engine.errors import ConfigError
 from slurm import record
 from slurm.__main__ import main
 from slurm.arrays import Run
-from slurm.launch import choose, look
-from slurm.local import line_up, run_local
+from slurm.launch import check_batches, choose, look
+from slurm.local import find_gpus, line_up, run_local
 from slurm.resources import Resources
 from tests.engine.tiny_task import TinyConfig, TinyData
 from tests.helpers import ROOT, assert_same_bytes, environment
@@ -31,9 +32,9 @@ def _clean(monkeypatch):
     clean(monkeypatch)
 
 
-def start(*runs: Run, hours: float = 1.0, max_timeouts: int = 5) -> multiprocessing.Process:
+def start(*runs: Run, hours: float = 1.0, max_timeouts: int = 5, **more: int) -> multiprocessing.Process:
     """Run prepared folders from a process of its own, forked because importing torch again takes seconds."""
-    resources = Resources(gpus_per_node=0, time=hours, max_timeouts=max_timeouts)
+    resources = Resources(**{"gpus_per_node": 0, "time": hours, "max_timeouts": max_timeouts, **more})
 
     def body() -> None:
         os.setsid()
@@ -89,6 +90,24 @@ def test_what_waits_here_is_not_started_twice_and_a_cancelled_sweep_starts_nothi
     assert [state(run).state for run in (parent, child, other)] == ["stopped", "new", "new"]
     assert main(["cancel", "tiny", "--runs-dir", str(tmp_path)]) == 0
     assert "nothing to cancel" in capsys.readouterr().out
+
+
+def test_each_run_has_gpus_of_its_own_among_those_it_may_use(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    runs = [tiny_run(tmp_path / name, hold="7", log_every=1) for name in "ab"]
+    process = start(*runs, gpus_per_node=1, array_parallelism=2)
+    seen = []
+    for run in runs:
+        wait_for_step(run, 6)
+        variables = Path(f"/proc/{lock.owner(run.folder)['pid']}/environ").read_text().split("\0")
+        seen.append(dict(line.split("=", 1) for line in variables if line)["CUDA_VISIBLE_DEVICES"])
+    let_go(*runs)
+    assert end(process) == 0
+    assert seen == ["3", "5"]
+    with pytest.raises(ConfigError, match="--gpus-per-node 3 with --local: 2 to be used here"):
+        check_batches({}, Resources(gpus_per_node=3), local=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert find_gpus() == ()
 
 
 def test_here_nothing_starts_before_a_parent_that_another_launch_runs(tmp_path):
