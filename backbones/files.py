@@ -73,7 +73,7 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
                 f"{source} holds no backbone.safetensors: it is no run folder, or its run stopped early."
             )
     if not path.is_file():
-        raise WeightsFileError(f"{path} does not exist.")
+        raise WeightsFileError(f"{path} does not exist: give a file of weights, or the folder of a finished run.")
     _check_hash(path)
     raw, description = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
     state = _tensors(raw, path)

@@ -80,8 +80,6 @@ def benchmark(options: Run) -> int:
     """Run the graph and print its table; returns the exit code."""
     num_devices = max(torch.cuda.device_count(), 1)
     data = data_sets(options.profile, options.data, imagenet=options.imagenet, coco=options.coco, ade20k=options.ade20k)
-    if options.imagenet is None:
-        write_demo_data(options.data)
     request = Request(
         model=options.model,
         methods=options.methods,
@@ -104,6 +102,8 @@ def benchmark(options: Run) -> int:
     if options.dry_run:
         print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
         return 0
+    if options.imagenet is None:
+        write_demo_data(options.data)
     parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))
     outcome = run_stages(stages, options.runs_dir, num_devices=request.num_devices, parallel=parallel)
     for stage in stages:
@@ -127,13 +127,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     with guard(debug):
-        if arguments[:1] == ["throughput"]:
-            return throughput.main(arguments[1:])
-        commands = Annotated[Run, tyro.conf.subcommand("run")] | Annotated[DemoData, tyro.conf.subcommand("demo-data")]
+        commands = (
+            Annotated[Run, tyro.conf.subcommand("run")]
+            | Annotated[DemoData, tyro.conf.subcommand("demo-data")]
+            | Annotated[throughput.Throughput, tyro.conf.subcommand("throughput")]
+        )
         config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
         options = tyro.cli(commands, args=arguments, prog="python -m benchmarks", config=config)
         if isinstance(options, Run):
             return benchmark(options)
+        if isinstance(options, throughput.Throughput):
+            throughput.run_throughput(options)
+            return 0
         write_demo_data(options.directory, num_train=options.num_train, num_val=options.num_val, seed=options.seed)
         return 0
 

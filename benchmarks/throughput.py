@@ -5,14 +5,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
-import tyro
 
 from backbones import build_backbone
 from benchmarks.loader_speed import loader_speed, write_photos
@@ -189,10 +188,3 @@ def _write(folder: Path, started: datetime, device: torch.device, frame: pd.Data
     frame.to_csv(base.with_suffix(".csv"), index=False)
     base.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     print(f"\n{table(frame)}\n\nwritten: {base}.csv, {base}.json")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse and run; returns the exit code."""
-    config = (tyro.conf.FlagCreatePairsOff,)
-    run_throughput(tyro.cli(Throughput, args=argv, prog="python -m benchmarks throughput", config=config))
-    return 0

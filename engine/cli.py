@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -94,6 +95,7 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
         sys.exit(0 if arguments else 2)
     name, rest = arguments[0], arguments[1:]
     default, label, rest = _default_config(package, recipes, name, rest)
+    _refuse_unknown_flags(default, rest)
     cls = dataclasses.make_dataclass(
         "Options",
         [
@@ -108,6 +110,23 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
     cls.__doc__ = inspect.getdoc(recipes[name]) if name in recipes else f"The configuration in {name}."
     options: Any = tyro.cli(cls, args=_plain_flags(rest), prog=f"python -m {package} {name}", config=flags)
     return Command(label, options.config, options.run_dir, options.resume, options.accept_divergence)
+
+
+def _refuse_unknown_flags(default: Any, arguments: list[str]) -> None:
+    """Name the flags nearest to an unknown one, by its whole name and by its last part; tyro names near misses only."""
+    fields = [name.replace("_", "-") for name in config.flatten(dataclasses.asdict(default))]
+    valid = ["run-dir", "resume", "accept-divergence", "help", *fields]
+    by_last_part = {name.rpartition(".")[2]: name for name in reversed(valid)}
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if not flag.startswith("--") or flag[2:] in valid:
+            continue
+        name = re.sub(r"(^|\.)lrr?$", r"\1learning-rate", flag[2:])  # what everyone calls it
+        near = difflib.get_close_matches(name, valid, n=2, cutoff=0.6)
+        parts = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, n=2, cutoff=0.5)
+        near = near + [by_last_part[part] for part in parts] or difflib.get_close_matches(name, valid, cutoff=0.0)
+        nearest = ", ".join(f"--{known}" for known in dict.fromkeys(near))
+        raise ConfigError(f"there is no option {flag}; nearest: {nearest} (--help lists all)")
 
 
 def _plain_flags(arguments: list[str]) -> list[str]:

@@ -4,7 +4,9 @@ MIM_TRACKERS chooses the last two ("tensorboard" by default; "tensorboard,wandb"
 does not change a run, so it is not in its configuration.
 """
 
+import hashlib
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -16,9 +18,27 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.run import Run
+from engine.errors import ConfigError
+from engine.folder import Run
 
 log = logging.getLogger("mim")
+
+
+def trackers() -> list[str]:
+    """What MIM_TRACKERS asks for.
+
+    Raises:
+        ConfigError: one is unknown or not installed.
+    """
+    names = [name.strip() for name in os.environ.get("MIM_TRACKERS", "tensorboard").split(",") if name.strip()]
+    unknown = [name for name in names if name not in _TRACKERS]
+    if unknown:
+        raise ConfigError(
+            f"MIM_TRACKERS={','.join(names)}: no tracker {unknown[0]!r}; there are {', '.join(_TRACKERS)}"
+        )
+    if "wandb" in names and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("MIM_TRACKERS asks for wandb, which is not installed: pip install -e '.[tracking]'")
+    return names
 
 
 @dataclass
@@ -59,8 +79,7 @@ class Monitor:
             self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
             self._bar.start()
             self._bar.add_task(self._run.dir.name, total=self._total, completed=self._first, note="")
-        trackers = [name for name in os.environ.get("MIM_TRACKERS", "tensorboard").split(",") if name]
-        self._writers = [_TRACKERS[name](self._run, self._first) for name in trackers if name in _TRACKERS]
+        self._writers = [_TRACKERS[name](self._run, self._first) for name in trackers()]
         return self
 
     def __exit__(
@@ -110,7 +129,14 @@ class _TensorBoard:
 class _WandB:
     def __init__(self, run: Run, first_step: int) -> None:
         wandb = importlib.import_module("wandb")
-        self._run = wandb.init(project=f"mim-{run.package}", name=run.dir.name, config=run.config, resume="allow")
+        self._run = wandb.init(
+            project=f"mim-{run.package}",
+            name=run.dir.name,
+            id=hashlib.sha256(str(run.dir.absolute()).encode()).hexdigest()[:16],  # a resumed run goes on in its curve
+            dir=run.dir,
+            config=run.config,
+            resume="allow",
+        )
 
     def write(self, split: str, step: int, values: dict[str, float]) -> None:
         self._run.log({f"{split}/{name}": value for name, value in values.items()}, step=step)

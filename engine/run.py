@@ -16,6 +16,7 @@ from engine.claim import claim, compare_config, never_started
 from engine.errors import ConfigError
 from engine.folder import Run
 from engine.memory import explain
+from engine.progress import trackers
 
 __all__ = ["Run", "open_run", "prepare"]
 
@@ -43,13 +44,14 @@ def open_run(
         accept_divergence: continue a run that stopped because it diverged.
 
     Raises:
-        ConfigError: the configuration has problems, the folder is in use or not empty, or `resume` with another
-            configuration.
+        ConfigError: the configuration or MIM_TRACKERS has problems, the folder is in use or not empty, or `resume` with
+            another configuration.
         DivergedError: `resume` of a diverged run.
         CheckpointError: the folder cannot be written.
         MemoryExhaustedError: the block ran out of GPU memory.
     """
     config.check(config_object)
+    trackers()
     device = distributed.pick_device()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

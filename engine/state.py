@@ -1,6 +1,7 @@
 """What a run carries from step to step, and how it is put on the device, saved and restored."""
 
 import logging
+import os
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -256,6 +257,8 @@ def _set_backends(settings: LoopSettings, device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = not settings.deterministic
+        if settings.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
 
 

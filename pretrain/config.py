@@ -32,7 +32,7 @@ class DataConfig:
 
     def problems(self) -> list[str]:
         """What cannot be run, one line each."""
-        found = []
+        found = [] if self.root else ["root is not given: the folder of the images (--data.root DIR)"]
         if self.num_workers < 0:
             found.append(f"num_workers is {self.num_workers}; allowed: 0 or more")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
@@ -244,6 +244,9 @@ class PretrainConfig:
     """Of the forward pass under autocast; losses and spectra are computed in float32."""
     compile: bool = False
     """torch.compile the model."""
+    deterministic: bool = False
+    """Whether a GPU may use only algorithms that repeat exactly: slower, but then a resumed run ends with the same
+    bytes as an undisturbed one, as it always does on a CPU."""
     accumulation: int | None = None
     """Micro-batches of a step on each device; none: one."""
     drop_path: float = 0.0

@@ -125,6 +125,7 @@ def loop_settings(
         log_every=config.log_every,
         evaluate_every=config.visualize_every_epochs * per_epoch,
         evaluate_first=True,
+        deterministic=config.deterministic,
         name_batch=None if index is None else lambda step: [index.path(key.index) for key in plan.batch(step)],
     )
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from benchmarks import throughput, timing
+from benchmarks import timing
+from benchmarks.__main__ import main
 from benchmarks.isolated import isolated
 from benchmarks.loader_speed import PlainPipeline, photo_like, write_photos
 from benchmarks.step_speed import PlainMean, Steps, StepSettings, published_config
@@ -148,7 +149,7 @@ def test_plain_pipeline_does_the_work_of_loader_and_device_together(tmp_path):
 def test_tiny_run_from_the_command_to_the_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.001)
     sizes = ["--image-size", "64", "--batch-size", "2", "--pairs", "1", "--num-images", "2"]
-    assert throughput.main(["--models", "resnet10t", *sizes, "--device", "cpu", "--output", str(tmp_path)]) == 0
+    assert main(["throughput", "--models", "resnet10t", *sizes, "--device", "cpu", "--output", str(tmp_path)]) == 0
     (csv,), (report,) = tmp_path.glob("*.csv"), tmp_path.glob("*.json")
     frame, record = pd.read_csv(csv), json.loads(report.read_text())
     measures = [

@@ -20,9 +20,14 @@ TASK = "tests.engine.tiny_task"
 
 
 def test_a_misspelt_option_is_refused_with_the_nearest_one(tmp_path):
-    done = run_module(TASK, "tiny", "--run-dir", tmp_path / "run", "--learning-rat", "1")
-    assert done.returncode == 2
-    assert "--learning-rate" in done.stderr + done.stdout
+    for misspelt, meant in (
+        ("--learning-rat", "--learning-rate"),
+        ("--opt.lrr", "--learning-rate"),
+        ("--workers=3", "--data.num-workers"),
+    ):
+        done = run_module(TASK, "tiny", "--run-dir", tmp_path / "run", misspelt, "1")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: there is no option {misspelt.partition('=')[0]}; nearest: {meant}")
     assert not (tmp_path / "run").exists()
 
 
@@ -82,6 +87,13 @@ def test_a_run_may_be_prepared_in_folders_that_do_not_exist_yet(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     prepare(Path("some/where/run"), TinyConfig(steps=2), package="tiny", recipe="tiny")
     assert train(TinyConfig(steps=2), Path("some/where/run"), resume=True)
+
+
+def test_a_run_keeps_the_recipe_name_it_was_prepared_under(tmp_path):
+    prepare(tmp_path / "run", TinyConfig(steps=2), package="tiny", recipe="also-tiny")
+    train(TinyConfig(steps=2), tmp_path / "run", resume=True)
+    written = [json.loads((tmp_path / "run" / name).read_text()) for name in ("config.json", "finished.json")]
+    assert [found["recipe"] for found in written] == ["also-tiny", "also-tiny"]
 
 
 def test_a_run_in_use_is_refused_and_a_dead_owner_replaced(tmp_path):

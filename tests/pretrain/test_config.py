@@ -7,12 +7,21 @@ import pytest
 from engine import cli, config
 from engine.errors import ConfigError
 from pretrain.build import build_model
-from pretrain.config import LossConfig, MaskConfig, OptimizerConfig, PretrainConfig, ScheduleConfig, TokenConfig
+from pretrain.config import (
+    DataConfig,
+    LossConfig,
+    MaskConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    ScheduleConfig,
+    TokenConfig,
+)
 from pretrain.recipes import RECIPES, demo
 
-GOOD = replace(demo(), image_size=128, mask=MaskConfig(cell_size=32))
+GOOD = replace(demo(), image_size=128, mask=MaskConfig(cell_size=32), data=DataConfig(root="images"))
 
 BAD = {
+    "data.root is not given": {"data": DataConfig()},
     "mask.mask_ratio is 1.0": {"mask": MaskConfig(mask_ratio=1.0)},
     "mask.mask_ratio is 0": {"mask": MaskConfig(mask_ratio=0.0)},
     "mask.mask_ratio is 0.95, which hides 16 of the 16 cells": {"mask": MaskConfig(mask_ratio=0.95)},

@@ -1,0 +1,58 @@
+"""What a person watches: the bar on a terminal, and the trackers that MIM_TRACKERS names."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from engine import progress
+from engine.errors import ConfigError
+from tests.engine.tiny_task import TinyConfig, train
+from tests.helpers import ROOT, environment
+
+
+def test_a_terminal_gets_a_bar_with_loss_speed_data_wait_and_time_left(tmp_path):
+    master, slave = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "tests.engine.tiny_task",
+        "tiny",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--slow",
+        "0.1",
+    ]
+    shown = environment(TERM="xterm", COLUMNS="160")
+    process = subprocess.Popen(command, cwd=ROOT, env=shown, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    text = b""
+    while True:
+        try:
+            text += os.read(master, 4096)
+        except OSError:  # the other end is closed
+            break
+    assert process.wait(60) == 0
+    seen = text.decode(errors="replace")
+    for part in ("loss", "images/s", "data wait", "14/14", "0:00:0"):
+        assert part in seen, seen[-2000:]
+    assert "step 14/14 train" not in seen, "plain lines are for what is no terminal"
+
+
+@pytest.mark.parametrize("names", ["tensorbord", "tensorboard,wandbb"])
+def test_an_unknown_tracker_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, names):
+    monkeypatch.setenv("MIM_TRACKERS", names)
+    with pytest.raises(ConfigError, match=r"no tracker .*; there are tensorboard, wandb"):
+        train(TinyConfig(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_trackers_are_a_list_that_may_be_empty(monkeypatch):
+    monkeypatch.setenv("MIM_TRACKERS", "")
+    assert progress.trackers() == []
+    monkeypatch.setenv("MIM_TRACKERS", " tensorboard ,")
+    assert progress.trackers() == ["tensorboard"]
+    monkeypatch.delenv("MIM_TRACKERS")
+    assert progress.trackers() == ["tensorboard"]
