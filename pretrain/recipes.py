@@ -465,29 +465,28 @@ def for_model(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
 
 
 def demo(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
-    """A minute on two CPU cores with the generated scenes: shows that it runs, not what a method is worth.
+    """Two minutes on a CPU core with the generated scenes: shows that it runs, not what a method is worth.
 
     The family's published token, losses and decay rules (`--model` any published or timm name, `--method
-    a2mim|simmim`), at 64 pixels and cells of 16, with a rate that moves the weights in a hundred steps. Where the token
-    enters at stride 32 (A2MIM on ConvNeXt) a cell cannot be smaller than the published 32 pixels: then 128 pixels.
+    a2mim|simmim`), at 64 pixels and cells of 16, with a rate that moves the weights in two hundred steps. Where the
+    token enters at stride 32 (A2MIM on ConvNeXt) a cell cannot be smaller than the published 32 pixels: then 128 pixels.
     """
     config = for_model(model, method)
     stride = build_backbone(model, image_size=128).entry(config.token.stage).stride
     image_size, cell_size = (64, 16) if stride <= 16 else (128, 32)
-    rate = 1e-3 if _family(model) in ("vit", "swin", "convnext") else 4e-3
     return replace(
         config,
-        epochs=4,
+        epochs=8,
         batch_size=32,
         image_size=image_size,
         drop_path=0.0,
-        checkpoint_every=50,
+        checkpoint_every=100,
         log_every=5,
-        visualize_every_epochs=2,
+        visualize_every_epochs=4,
         data=replace(config.data, num_workers=1),
         mask=replace(config.mask, cell_size=cell_size),
         loss=replace(config.loss, spectrum_images=None),
-        optimizer=replace(config.optimizer, base_learning_rate=rate, base_batch=32),
+        optimizer=replace(config.optimizer, base_learning_rate=1e-3, base_batch=32),
         schedule=replace(config.schedule, kind="cosine", warmup_epochs=0.5, warmup_start=0.0, step_epochs=()),
     )
 
