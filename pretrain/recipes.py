@@ -469,7 +469,7 @@ def demo(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
 
     The family's published token, losses and decay rules (`--model` any published or timm name, `--method
     a2mim|simmim`), at 64 pixels and cells of 16, with a rate that moves the weights in two hundred steps. Where the
-    token enters at stride 32 (A2MIM on ConvNeXt) a cell cannot be smaller than the published 32 pixels: then 128 pixels.
+    token enters at stride 32 (A2MIM on ConvNeXt) a cell cannot be below the published 32 pixels: then at 128 pixels.
     """
     config = for_model(model, method)
     stride = build_backbone(model, image_size=128).entry(config.token.stage).stride
