@@ -196,7 +196,7 @@ def _raise_mismatches(
         made = f", which describes itself as {file.description['name']}" if "name" in file.description else ""
         raise WeightsError(
             f"{source} ({file.convention} names{made}) does not fit {type(target).__name__}: {'; '.join(problems)}. "
-            "Nothing was loaded. Build the network the file was made with, or name a new head in allow_missing."
+            "Nothing was loaded. Take the model the file was made with (--model), or weights of this one."
         )
 
 
