@@ -1,9 +1,7 @@
 """Images per second of one core: the pre-training loader against a plain torchvision and Pillow pipeline."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -91,8 +89,7 @@ class PlainPipeline(Dataset[dict[str, Tensor]]):
 def loader_speed(folder: Path, *, image_size: int, scale: tuple[float, float], pairs: int) -> Iterator[Comparison]:
     """Compare the two on the images of a folder: in this process and in a worker process, and the decoders alone.
 
-    One thread each; a worker shares its core with the process that takes its batches. "with the device's part" adds
-    normalising and filling the batch, which a run does on the device.
+    One thread each. "with the device's part" adds normalising and filling the batch, which a run does on the device.
     """
     index = index_images(folder, labelled=False)
     ours = PretrainDataset(index=index, image_size=image_size, scale=scale, cell_size=CELL_SIZE, mask_ratio=MASK_RATIO)
@@ -109,10 +106,8 @@ def loader_speed(folder: Path, *, image_size: int, scale: tuple[float, float], p
         yield compare("loader, in process", _in_process("uint8 loader", ours, collate), reference, pairs=pairs)
         whole = _in_process("uint8 loader with the device's part", ours, collate, finish)
         yield compare("loader, in process", whole, reference, pairs=pairs)
-        reference = _in_worker("torchvision and Pillow", plain, default_collate)
-        yield compare("loader, one worker", _in_worker("uint8 loader", ours, collate), reference, pairs=pairs)
-        whole = _in_worker("uint8 loader with the device's part", ours, collate, finish)
-        yield compare("loader, one worker", whole, reference, pairs=pairs)
+        a, b = _in_worker("uint8 loader", ours, collate), _in_worker("torchvision and Pillow", plain, default_collate)
+        yield compare("loader, one worker", a, b, pairs=pairs)
         yield compare("decoding", _decoding("engine.images", index, read_image), _pillow(index), pairs=pairs)
     finally:
         torch.set_num_threads(threads)
@@ -140,40 +135,17 @@ def _in_process(
     return Contender(name=name, run=timing(batch, num_images=BATCH_SIZE, device=CPU))
 
 
-def _in_worker(
-    name: str,
-    dataset: Any,
-    join: Callable[[list[Any]], Any],
-    finish: Callable[[Any], None] | None = None,
-    num_batches: int = 16,
-) -> Contender:
-    """Time from the end of the first batch to that of the last: the worker's start is left out."""
+def _in_worker(name: str, dataset: Any, join: Callable[[list[Any]], Any], num_batches: int = 8) -> Contender:
+    """Time from the first batch's arrival to the last one's: the worker's start is left out."""
 
     def run() -> float:
         batches = [keys for keys, _ in zip(_keys(len(dataset)), range(num_batches), strict=False)]
-        done = []
-        with _one_core():
-            for joined in DataLoader(dataset, batch_sampler=batches, num_workers=1, collate_fn=join):
-                if finish is not None:
-                    finish(joined)
-                done.append(time.perf_counter())
-        return (done[-1] - done[0]) / ((num_batches - 1) * BATCH_SIZE)
+        arrived = []
+        for _ in DataLoader(dataset, batch_sampler=batches, num_workers=1, collate_fn=join):
+            arrived.append(time.perf_counter())
+        return (arrived[-1] - arrived[0]) / ((num_batches - 1) * BATCH_SIZE)
 
     return Contender(name=name, run=run)
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Keep this process and those it starts on one core, where the system can: what one does then costs the other."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _decoding(name: str, index: ImageIndex, decode: Callable[[str], Any]) -> Contender:
