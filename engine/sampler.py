@@ -164,8 +164,10 @@ def make_batches(
             if not group:
                 return
             yield group
-    except RuntimeError as error:
-        raise _explain(error) from error
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if options.num_workers and (death := _death_of_worker(error)):
+            raise death from error
+        raise
     except DataError as error:  # a worker's error arrives with the worker's traceback as its text
         raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from None
     finally:
@@ -211,11 +213,15 @@ def _quiet_worker(worker_id: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def _explain(error: RuntimeError) -> Exception:
+def _death_of_worker(error: Exception) -> DataError | None:
     text = str(error)
-    if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text):
-        return DataError(
-            f"a loader worker died ({text.splitlines()[0]}), most likely for lack of memory or shared memory: "
-            "use fewer (--data.num-workers) or none (--data.num-workers 0), then --resume"
-        )
-    return error
+    missed = "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text)
+    # Its batch was announced, but it was gone when the batch's memory was to be handed over: to this process, or to the
+    # thread that pins memory.
+    gone = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught ")
+    if not (missed or gone or text == "Pin memory thread exited unexpectedly"):
+        return None
+    return DataError(
+        f"a loader worker died ({(text or type(error).__name__).splitlines()[0]}), most likely for lack of memory or "
+        "shared memory: use fewer (--data.num-workers) or none (--data.num-workers 0), then --resume"
+    )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
@@ -13,11 +14,42 @@ def environment(**more: str) -> dict[str, str]:
     return {**keep, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MIM_TRACKERS": "", **more}
 
 
-def run_module(*arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
-    """`python -m ...` in a process of its own."""
-    command = [sys.executable, "-m", *map(str, arguments)]
+def run_python(*arguments: Any, timeout: float = 120, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python ...` to its end in a process of its own."""
+    command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=environment(**env), cwd=ROOT, check=False
+        command, capture_output=True, text=True, timeout=timeout, env=environment(**env), cwd=cwd, check=False
+    )
+
+
+def run_module(*arguments: Any, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ...` to its end."""
+    return run_python("-m", *arguments, timeout=timeout, **env)
+
+
+def run_code(code: str, *arguments: Any, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """A program to its end, which must be a good one."""
+    done = run_python("-c", code, *arguments, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def on_ranks(num_ranks: int) -> list[str]:
+    """What stands between `python` and `-m MODULE` or a script, so that this many processes of this machine run it."""
+    launcher = ["torch.distributed.run", f"--nproc-per-node={num_ranks}"]
+    return ["-m", *launcher, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+
+
+def start_python(*arguments: Any, **env: str) -> subprocess.Popen[str]:
+    """`python ...` in a process group of its own, to be signalled; what it prints is dropped, its errors are kept."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=environment(**env),
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 

@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, assert_same_bytes, environment, final_files, run_module
+from tests.helpers import assert_same_bytes, final_files, on_ranks, run_module, start_python
 
 TASK = "tests.engine.tiny_task"
 
@@ -33,25 +31,8 @@ def undisturbed(tmp_path_factory):
 
 
 def start(*arguments, ranks=1, **env):
-    command = [sys.executable, "-m"]
-    if ranks > 1:
-        command += [
-            "torch.distributed.run",
-            f"--nproc-per-node={ranks}",
-            "--master-port=0",
-            "--rdzv-backend=c10d",
-            "--rdzv-endpoint=localhost:0",
-            "-m",
-        ]
-    return subprocess.Popen(
-        [*command, TASK, *map(str, arguments)],
-        env=environment(**env),
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    launcher = on_ranks(ranks) if ranks > 1 else []
+    return start_python(*launcher, "-m", TASK, *arguments, **env)
 
 
 def wait_for_step(folder, step, process):
@@ -130,12 +111,17 @@ def test_unreadable_data_on_any_rank_saves_the_state_of_all_and_can_be_continued
     assert_same_bytes(tmp_path / "run", undisturbed(*options, ranks=ranks))
 
 
+def kill_workers(process, number):
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for worker in workers[-number:]:
+        os.kill(int(worker), signal.SIGKILL)
+
+
 def test_a_killed_loader_worker_is_named_and_the_run_can_be_continued(tmp_path, undisturbed):
     options = ("--data.num-workers", "2", "--slow", "0.1")
     process = start("tiny", "--run-dir", tmp_path / "run", *options)
     wait_for_step(tmp_path / "run", 3, process)
-    worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1]
-    os.kill(int(worker), signal.SIGKILL)
+    kill_workers(process, 1)
     killed = time.monotonic()
     assert process.wait(30) == 3, process.stderr.read()
     assert time.monotonic() - killed < 15, "torch looks every five seconds"
@@ -145,6 +131,17 @@ def test_a_killed_loader_worker_is_named_and_the_run_can_be_continued(tmp_path, 
     resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume")
     assert resumed.wait(60) == 0, resumed.stderr.read()
     assert_same_bytes(tmp_path / "run", undisturbed(*options))
+
+
+def test_workers_killed_with_batches_not_yet_handed_over_are_named_too(tmp_path):
+    process = start("tiny", "--run-dir", tmp_path / "run", "--data.num-workers", "2", "--hold", "3", "--log-every", "1")
+    wait_for_step(tmp_path / "run", 2, process)
+    time.sleep(1)  # they read ahead and wait
+    kill_workers(process, 2)
+    (tmp_path / "run.go").write_text("3")
+    assert process.wait(30) == 3, process.stderr.read()
+    assert "a loader worker died" in json.loads((tmp_path / "run/error.json").read_text())["message"]
+    assert int((tmp_path / "run/checkpoints/LATEST").read_text()) >= 3, "a step or two had their batches already"
 
 
 def test_a_second_interrupt_leaves_at_once(tmp_path):

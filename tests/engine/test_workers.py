@@ -1,13 +1,12 @@
 """A process whose loader workers still read leaves when it is told to, and they leave when it is killed."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, environment
+from tests.helpers import run_python
 
 _READ_ONE_BATCH = """
 import multiprocessing, os, signal, sys
@@ -32,13 +31,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_batches_that_nobody_closes_do_not_keep_the_process_from_leaving():
-    done = run(_LEAVE_EARLY)
+    done = run_python("-c", _LEAVE_EARLY)
     assert done.returncode == 75, done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 def test_workers_do_not_outlive_a_killed_process():
-    pid = int(run(_BE_KILLED).stdout)
+    pid = int(run_python("-c", _BE_KILLED).stdout)
     deadline = time.monotonic() + 30
     while is_running(pid):
         assert time.monotonic() < deadline, f"worker {pid} still waits"
@@ -50,15 +49,3 @@ def is_running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def run(code):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(),
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
