@@ -76,9 +76,7 @@ def _refusing(name: str) -> Callable[..., Any]:
         raise AttributeError(name)
 
     def refuse(*arguments: Any, **options: Any) -> Any:
-        raise NotImplementedError(
-            f"{name} needs the compiled mmcv; mmcv-lite, which is installed, has no such operators"
-        )
+        raise ConfigError(f"{name} needs the compiled mmcv; mmcv-lite, which is installed, has no such operators")
 
     return refuse
 

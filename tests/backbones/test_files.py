@@ -4,8 +4,6 @@ import json
 import pickle
 import resource
 import signal
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from safetensors import safe_open
 from backbones import WeightsFileError, build_backbone, read_weights, save_backbone
 from backbones.files import open_weights, write_weights
 from tests.backbones.networks import tiny
+from tests.helpers import run_code
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,7 +182,7 @@ def test_two_processes_write_the_same_bytes(tmp_path):
         "state = {name: torch.randn(3, 4) for name in ('b.weight', 'a.weight', 'c')};"
         "write_weights(sys.argv[1], state, {'method': 'a2mim', 'mean': [0.5], 'a': 1, 'z': {'y': 1, 'b': 2}})"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "one")], cwd=ROOT, check=True, timeout=120)
+    run_code(program, tmp_path / "one")
     torch.manual_seed(5)
     state = {name: torch.randn(3, 4) for name in ("b.weight", "a.weight", "c")}
     write_weights(tmp_path / "two", state, {"z": {"b": 2, "y": 1}, "method": "a2mim", "a": 1, "mean": [0.5]})

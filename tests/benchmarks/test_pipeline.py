@@ -16,7 +16,7 @@ from benchmarks.demo_data import write_demo_data
 from benchmarks.pipeline import is_finished, run_stages
 from benchmarks.plan import Request, Stage, make_stages
 from engine.errors import ConfigError
-from tests.helpers import ROOT, environment
+from tests.helpers import ROOT, environment, run_python
 
 TINY = "test_resnet.r160_in1k"  # timm's own smallest ResNet, 0.5 M parameters
 
@@ -119,11 +119,16 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path, scenes):
 
 
 def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tmp_path, scenes):
-    command = [sys.executable, "-m", "benchmarks", "run", "--model", TINY, "--methods", "scratch", "--imagenet",
+    command = ["-m", "benchmarks", "run", "--model", TINY, "--methods", "scratch", "--imagenet",
                str(scenes), "--runs-dir", str(tmp_path / "runs"), "--num-workers", "0"]  # fmt: skip
     run = tmp_path / f"runs/demo-{TINY}-scratch-classification-s0"
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while not (run / "checkpoints/LATEST").exists() and time.monotonic() < deadline:
@@ -133,9 +138,7 @@ def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tm
     assert process.returncode == 75, output + errors
     assert "give the same command again to continue" in errors
     assert not (run / "finished.json").exists()
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=180, check=False
-    )
+    done = run_python(*command, timeout=180)
     assert done.returncode == 0, done.stderr + (run / "output.log").read_text()
     assert "scratch" in done.stdout
     assert "not in the table" not in done.stdout
@@ -144,11 +147,9 @@ def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tm
 
 
 def test_the_paper_profile_says_what_it_will_do_before_it_does_it(tmp_path, scenes):
-    command = [sys.executable, "-m", "benchmarks", "run", "--model", "r50", "--profile", "paper", "--dry-run",
+    command = ["-m", "benchmarks", "run", "--model", "r50", "--profile", "paper", "--dry-run",
                "--imagenet", str(scenes), "--runs-dir", str(tmp_path / "runs")]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_python(*command)
     assert done.returncode == 0, done.stderr
     assert "paper-r50-a2mim-pretrain-s0: a2mim-r50-300e, 300 epochs at 224 px, batch 2048" in done.stdout
     assert "1 devices x 256 images x 8 accumulation steps" in done.stdout

@@ -1,16 +1,13 @@
 """Accuracy counts every validation image exactly once, on any number of ranks."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from classification.evaluation import batch_of_rank, correct_counts, evaluate
 from tests.classification.evaluate_on_ranks import Numbered, evaluate_random_network
-from tests.helpers import ROOT, environment
+from tests.helpers import on_ranks, run_python
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
@@ -67,9 +64,8 @@ def test_a_request_to_stop_ends_the_evaluation():
 
 
 def test_seven_images_on_two_ranks_give_the_number_of_one_process_to_the_last_digit(tmp_path):
-    script = Path(__file__).parent / "evaluate_on_ranks.py"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([sys.executable, *launcher, script, tmp_path], timeout=20, env=environment(), cwd=ROOT, check=True)
+    done = run_python(*on_ranks(2), "-m", "tests.classification.evaluate_on_ranks", tmp_path)
+    assert done.returncode == 0, done.stderr
     expected = evaluate_random_network()
     assert expected["num_images"] == 7
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [expected, expected]

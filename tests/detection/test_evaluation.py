@@ -1,8 +1,6 @@
 """COCO's numbers: two libraries agree, perfect and absent detections, every image once on any number of ranks."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from detection.evaluation import NUMBERS, coco_numbers, with_category_ids
 from detection.samples import decode_mask
 from tests.detection.evaluate_on_ranks import PREDICTED_IMAGES, predict_images
 from tests.detection.folders import make_coco
-from tests.helpers import ROOT, environment
+from tests.helpers import on_ranks, run_python
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +91,7 @@ def test_labels_become_the_data_sets_category_ids():
 def test_two_ranks_predict_each_image_once_and_know_all_results(tmp_path):
     alone = predict_images()
     assert [result["image_id"] for result in alone] == list(range(PREDICTED_IMAGES))
-    command = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command, "-m", "tests.detection.evaluate_on_ranks", str(tmp_path)],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run_python(*on_ranks(2), "-m", "tests.detection.evaluate_on_ranks", tmp_path)
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == alone

@@ -2,29 +2,18 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from engine.run import prepare
 from tests.detection.folders import FRAMEWORKS, make_coco, tiny_config
-from tests.helpers import ROOT, assert_same_bytes, environment
+from tests.helpers import assert_same_bytes, on_ranks, run_python
 
 
 def run_on_two_ranks(run_dir):
-    launcher = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     command = ["-m", "detection", run_dir / "config.json", "--run-dir", run_dir, "--resume"]
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, *map(str, command)],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return run_python(*on_ranks(2), *command, timeout=200)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

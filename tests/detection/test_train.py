@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -29,7 +27,7 @@ from engine.config import config_hash, to_dict
 from engine.errors import ConfigError, DataError, StopRequested
 from engine.run import prepare
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read, tiny_config, write
-from tests.helpers import ROOT, assert_same_bytes, environment
+from tests.helpers import assert_same_bytes, start_python
 
 
 @pytest.fixture(scope="module")
@@ -110,26 +108,13 @@ def test_a_finished_run_is_not_run_again(root, tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
-def start(run_dir):
-    command = ["detection", str(run_dir / "config.json"), "--run-dir", str(run_dir), "--resume"]
-    return subprocess.Popen(
-        [sys.executable, "-m", *command],
-        env=environment(),
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_kill_9_between_two_checkpoints_then_resume_gives_the_same_bytes(root, tmp_path, framework):
     config = tiny_config(root, framework=framework, iterations=16, checkpoint_every=4, evaluate_every=0)
     config = replace(config, precision="bfloat16", drop_path=0.0, data=replace(config.data, num_workers=1))
     folder = tmp_path / "killed"
     prepare(folder, config, package="detection", recipe="demo")
-    process = start(folder)
+    process = start_python("-m", "detection", folder / "config.json", "--run-dir", folder, "--resume")
     deadline = time.monotonic() + 100
     timing = folder / "timing.jsonl"
     while not (timing.exists() and len(timing.read_text().splitlines()) >= 7):

@@ -1,11 +1,10 @@
 """Kept memory is used again: measured in page faults, in processes of their own."""
 
-import subprocess
 import sys
 
 import pytest
 
-from tests.helpers import ROOT, environment
+from tests.helpers import run_code
 
 # Ten steps that each fill 160 MB of activations and free them: blocks that otherwise come from the kernel every time.
 FAULTS = """
@@ -23,9 +22,7 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> tuple[str, int]:
-    command = [sys.executable, "-c", FAULTS, how]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
-    kept, number = done.stdout.split()
+    kept, number = run_code(FAULTS, how).stdout.split()
     return kept, int(number)
 
 

@@ -96,68 +96,83 @@ def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, acc
     ) as run:
         if run.finished() is not None:
             return run.finished()
+        task = Task(config, run_dir)
         model = build()
         groups = parameter_groups(
             model.named_parameters(), learning_rate=config.learning_rate, weight_decay=0.05, no_decay=["bias"]
         )
-        optimizer = torch.optim.AdamW(groups)
-        plan = SamplePlan(48, config.batch_size, config.seed)
-        options = LoaderOptions(
-            num_workers=config.data.num_workers, accumulation=config.accumulation, rank=rank(), world_size=world_size()
+        _hold(config, 0, run_dir)
+        metrics = run_loop(
+            run,
+            model,
+            optimizer=torch.optim.AdamW(groups),
+            batches=task.batches,
+            loss=task.loss,
+            settings=task.settings(),
+            evaluate=task.evaluate,
         )
-        dataset = TinyDataset(config.seed)
-        schedule = Schedule(kind="cosine", total_steps=config.steps, warmup_steps=2)
-        settings = LoopSettings(
+        run.finish(metrics)
+        return metrics
+
+
+class Task:
+    """Data, loss and evaluation of a run, and the accidents its configuration asks for."""
+
+    def __init__(self, config: TinyConfig, run_dir: Path) -> None:
+        self.config, self.run_dir = config, run_dir
+        self.dataset, self.plan = TinyDataset(config.seed), SamplePlan(48, config.batch_size, config.seed)
+        self.step = 0
+
+    def settings(self) -> LoopSettings:
+        config = self.config
+        return LoopSettings(
             total_steps=config.steps,
-            steps_per_epoch=plan.steps_per_epoch,
+            steps_per_epoch=self.plan.steps_per_epoch,
             batch_size=config.batch_size,
-            schedule=schedule,
+            schedule=Schedule(kind="cosine", total_steps=config.steps, warmup_steps=2),
             seed=config.seed,
             checkpoint_every=config.checkpoint_every,
             precision=config.precision,
             log_every=config.log_every,
             ema_decay=0.9 if config.ema else None,
             evaluate_every=config.evaluate_every,
-            name_batch=lambda step: [f"sample {key.index}" for key in plan.batch(step)],
+            name_batch=lambda step: [f"sample {key.index}" for key in self.plan.batch(step)],
         )
-        calls = {"n": None}
 
-        def batches(first):
-            calls["n"] = first
-            return make_batches(dataset, plan.batch, range(first, config.steps), options)
+    def batches(self, first):
+        self.step = first
+        workers, accumulation = self.config.data.num_workers, self.config.accumulation
+        options = LoaderOptions(num_workers=workers, accumulation=accumulation, rank=rank(), world_size=world_size())
+        return make_batches(self.dataset, self.plan.batch, range(first, self.config.steps), options)
 
-        def loss(model, batch):
-            step = calls["n"] + 1
-            if model.training:
-                calls["n"] = step
-            if config.signal_at and config.signal_at.split(":")[0] == str(step):
-                os.kill(os.getpid(), int(config.signal_at.split(":")[1]))
-            time.sleep(config.slow)
-            if model.training:
-                _hold(config, step, run_dir)
-            logits = model(batch["image"]).float()
-            value = nn.functional.cross_entropy(logits, batch["label"])
-            if step == config.poison_step and rank() == config.poison_rank:
-                if config.poison_memory:
-                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-                if config.poison_gradient:
-                    logits.register_hook(lambda g: g * float("inf"))
-                else:
-                    value = value * float("nan")
-            return {"cross_entropy": value}
+    def loss(self, model, batch):
+        config, step = self.config, self.step + 1
+        if model.training:
+            self.step = step
+        if config.signal_at and config.signal_at.split(":")[0] == str(step):
+            os.kill(os.getpid(), int(config.signal_at.split(":")[1]))
+        time.sleep(config.slow)
+        if model.training:
+            _hold(config, step, self.run_dir)
+        logits = model(batch["image"]).float()
+        value = nn.functional.cross_entropy(logits, batch["label"])
+        poisoned = step == config.poison_step and rank() == config.poison_rank
+        return {"cross_entropy": _poison(config, logits, value) if poisoned else value}
 
-        def evaluate(model, step, check_stop):
-            check_stop()
-            x = torch.stack([dataset[SampleKey(10**6, i)]["image"] for i in range(16)])
-            labels = torch.arange(16) % 4
-            return {"accuracy": float((model(x).argmax(1) == labels).float().mean())}
+    def evaluate(self, model, step, check_stop):
+        check_stop()
+        x = torch.stack([self.dataset[SampleKey(10**6, i)]["image"] for i in range(16)])
+        labels = torch.arange(16) % 4
+        return {"accuracy": float((model(x).argmax(1) == labels).float().mean())}
 
-        _hold(config, 0, run_dir)
-        metrics = run_loop(
-            run, model, optimizer=optimizer, batches=batches, loss=loss, settings=settings, evaluate=evaluate
-        )
-        run.finish(metrics)
-        return metrics
+
+def _poison(config: TinyConfig, logits: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    if config.poison_memory:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    if config.poison_gradient:
+        logits.register_hook(lambda g: g * float("inf"))
+        return value
+    return value * float("nan")
 
 
 def _hold(config: TinyConfig, step: int, run_dir: Path) -> None:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import struct
 import subprocess
-import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from pretrain import recipes
 from pretrain.data import PretrainDataset
 from pretrain.train import compute_losses, train
 from pretrain.visualize import NUM_IMAGES
-from tests.helpers import assert_same_bytes, environment, run_module
+from tests.helpers import assert_same_bytes, run_code, run_module, run_python
 
 
 def jpeg_bytes(seed=0, size=(40, 48), **options):
@@ -296,8 +295,7 @@ class TestF14Skip:
             "index = index_images(sys.argv[1], labelled=False)\n"
             "read_sample(index, SampleKey(0, 10), policy='skip', seed=5, run_dir=Path(sys.argv[2]))"
         )
-        command = [sys.executable, "-c", code, index.root, tmp_path]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+        done = run_python("-c", code, index.root, tmp_path)
         assert "2 of 1,999 files are unreadable" in done.stderr
 
     def test_empty_files_are_skipped_like_other_bad_ones(self, tmp_path):
@@ -387,9 +385,7 @@ class TestF16Sizes:
             "except UnreadableImageError as error: print(error)\n"
             f"{PRINT_PEAK_KB}"
         )
-        command = [sys.executable, "-c", code, str(tmp_path / "x.jpg")]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
-        message, peak_kb = done.stdout.splitlines()
+        message, peak_kb = run_code(code, tmp_path / "x.jpg").stdout.splitlines()
         assert message.startswith(f"{tmp_path}/x.jpg: 30000x30000 pixels, more than")
         assert int(peak_kb) < 1_000_000
 
@@ -401,10 +397,7 @@ class TestF16Sizes:
             "assert decode_image(file.getvalue()).shape == (side, side, 3)\n"
             f"{PRINT_PEAK_KB}"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
-        )
-        assert int(done.stdout) < 1_000_000
+        assert int(run_code(code).stdout) < 1_000_000
 
 
 def test_f17_file_deleted_after_indexing_is_named(tmp_path):

@@ -5,8 +5,6 @@ import logging
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import torch
 from engine import checkpoint, storage
 from engine.errors import CheckpointError
 from tests.engine.tiny_task import TinyConfig, train
-from tests.helpers import ROOT, environment, final_files
+from tests.helpers import final_files, run_code, run_python
 
 CONFIG = TinyConfig(steps=9, checkpoint_every=3)
 
@@ -159,10 +157,7 @@ while child(f"{{base}}/{{n:03d}}", n) != 0:
     n += 1
 print(n - 1)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", driver], capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_code(driver, timeout=300)
     moments = int(done.stdout.split()[-1])
     assert moments > 30, "the wrapper no longer sees the writes"
     reference = final_files(tmp_path / f"{moments + 1:03d}")
@@ -208,9 +203,7 @@ def test_a_file_size_limit_leaves_no_half_written_checkpoint(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "with cli.guard(): train(TinyConfig(), Path(sys.argv[1]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, env=environment(), cwd=ROOT
-    )
+    done = run_python("-c", code, tmp_path / "run")
     assert done.returncode == 5, done.stderr
     assert "error: no space: need" in done.stderr
     assert list((tmp_path / "run/checkpoints").iterdir()) == []

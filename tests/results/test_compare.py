@@ -40,20 +40,29 @@ def test_measurements_are_subtracted():
     assert float(line[3]) == pytest.approx(final[1] - final[0])
 
 
-def test_curves_stand_on_one_scale_and_meet_at_the_last_common_step(tmp_path):
-    one, other = tuned(tmp_path / "a", metrics={"top1": 10.0}), tuned(tmp_path / "b", metrics={"top1": 20.0})
+def two_runs(folder, more_metrics):
+    """Ending at 10 and 20 % top-1, the second with more lines in its metrics."""
+    one, other = tuned(folder / "a", metrics={"top1": 10.0}), tuned(folder / "b", metrics={"top1": 20.0})
     with (other / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 15, "epoch": 4.5, "split": "val", "top1": 40.0}\n{"step": 20, "epoch": 6, "spl')
-    line = next(line for line in curves(one, other) if line[0] == "val top1")
-    assert line == ["val top1", "▁▂", "▂▄█", "10", "10", "20", "+10"]
+        file.write(more_metrics)
+    return one, other
+
+
+def top1_line(one, other):
+    return next(line for line in curves(one, other) if line[0] == "val top1")
+
+
+def test_curves_stand_on_one_scale_and_meet_at_the_last_common_step(tmp_path):
+    one, other = two_runs(
+        tmp_path, '{"step": 15, "epoch": 4.5, "split": "val", "top1": 40.0}\n{"step": 20, "epoch": 6, "spl'
+    )
+    assert top1_line(one, other) == ["val top1", "▁▂", "▂▄█", "10", "10", "20", "+10"]
 
 
 def test_steps_without_a_finite_value_are_left_out_of_a_curve(tmp_path):
-    one, other = tuned(tmp_path / "a", metrics={"top1": 10.0}), tuned(tmp_path / "b", metrics={"top1": 20.0})
-    with (other / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 15, "split": "val", "top1": NaN}\n{"step": 16, "split": "val", "top1": true}\n')
-    line = next(line for line in curves(one, other) if line[0] == "val top1")
-    assert line == ["val top1", "▁▃", "▃█", "10", "10", "20", "+10"]
+    strange = '{"step": 15, "split": "val", "top1": NaN}\n{"step": 16, "split": "val", "top1": true}\n'
+    one, other = two_runs(tmp_path, strange)
+    assert top1_line(one, other) == ["val top1", "▁▃", "▃█", "10", "10", "20", "+10"]
     (other / "metrics.jsonl").write_text('{"split": "val", "top1": 1}\n')
     with pytest.raises(DataError, match=r"line 1: step is None, not a number"):
         curves(one, other)

@@ -1,8 +1,6 @@
 """A dumped configuration is run by MMSegmentation's own tools."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from segmentation.dump import dump_config
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import SuiteOptimizerConstructor, parameter_groups
 from segmentation.recipes import RECIPES
-from tests.helpers import ROOT, environment
+from tests.helpers import ROOT, run_python
 from tests.segmentation.folders import tiny_config
 from tests.segmentation.test_adapter import small
 
@@ -33,15 +31,8 @@ def test_mmsegmentations_train_tool_runs_a_dumped_configuration(root, tmp_path):
         schedule=replace(config.schedule, warmup_iterations=1),
     )
     dump_config(config, tmp_path / "dumped.py")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", TRAIN, tmp_path / "dumped.py", "--work-dir", tmp_path / "work"],
-        env=environment(CUDA_VISIBLE_DEVICES=""),
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
+    command = [TRAIN, tmp_path / "dumped.py", "--work-dir", tmp_path / "work"]
+    done = run_python("-W", "ignore", *command, timeout=300, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr[-3000:]
     (log,) = (tmp_path / "work").glob("*/vis_data/scalars.json")
     rows = [json.loads(line) for line in log.read_text().splitlines()]

@@ -1,10 +1,7 @@
 """The numbers are IoUMetric's, agree with an independent computation, and do not depend on batches or ranks."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ from mmseg.evaluation import IoUMetric
 from segmentation.data import _pairs
 from segmentation.evaluation import CountingMetric, Scores, evaluate
 from segmentation.mmseg_adapter import build_segmentor, multi_scale_pipeline
-from tests.helpers import ROOT, environment
+from tests.helpers import on_ranks, run_python
 from tests.segmentation.evaluate_on_ranks import evaluate_random_segmentor
 from tests.segmentation.folders import tiny_config
 
@@ -150,15 +147,8 @@ def _average_by_hand(segmentor, pairs, index):
 
 
 def test_two_ranks_give_the_numbers_of_one_process_to_the_last_digit(root, tmp_path):
-    script = Path(__file__).parent / "evaluate_on_ranks.py"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run(
-        [sys.executable, "-W", "ignore", *launcher, script, root, tmp_path],
-        timeout=300,
-        env=environment(),
-        cwd=ROOT,
-        check=True,
-    )
+    done = run_python("-W", "ignore", *on_ranks(2), "-m", "tests.segmentation.evaluate_on_ranks", root, tmp_path)
+    assert done.returncode == 0, done.stderr
     scores = evaluate_random_segmentor(root)
     expected = json.loads(json.dumps([scores.means(), scores.per_class(range(150))]))
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [expected, expected]

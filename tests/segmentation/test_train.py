@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -17,7 +15,7 @@ from engine.sampler import SamplePlan
 from segmentation.__main__ import main
 from segmentation.recipes import RECIPES
 from segmentation.train import loop_settings, summary, train
-from tests.helpers import ROOT, assert_same_bytes, environment, run_module
+from tests.helpers import ROOT, assert_same_bytes, run_module, run_python, start_python
 from tests.segmentation.folders import tiny_config
 
 pytestmark = pytest.mark.mmseg
@@ -71,14 +69,7 @@ def test_kill_9_then_resume_by_the_command_gives_the_same_bytes(root, tmp_path, 
     stored = json.loads(config_file.read_text())
     config_file.write_text(json.dumps({**stored, "recipe": "demo"}))
     command = ["segmentation", config_file, "--run-dir", run_dir, "--resume"]
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", *map(str, command)],
-        env=environment(),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_python("-W", "ignore", "-m", *command)
     wait_for_step(run_dir, 5, process)
     process.kill()
     process.wait()
@@ -190,9 +181,7 @@ def test_without_mmsegmentation_the_command_says_how_to_install_it_and_leaves_wi
         "import runpy, sys; sys.modules['mmseg'] = None; sys.argv = ['segmentation', 'demo', '--run-dir', 'nowhere'];"
         "runpy.run_module('segmentation', run_name='__main__')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), cwd=ROOT, text=True, capture_output=True, check=False
-    )
+    done = run_python("-c", code)
     assert done.returncode == 2
     assert done.stderr.startswith("error: segmentation needs MMSegmentation, but mmseg is not installed: pip install")
     assert "[segmentation]" in done.stderr

@@ -1,7 +1,5 @@
 """Pictures show the image, the truth and the prediction in ADE20K's colours."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from engine.errors import CheckpointError, ConfigError
 from segmentation.panels import colour, panel, predict
 from segmentation.train import train
 from segmentation.visualize import load_run, main
-from tests.helpers import ROOT, environment
+from tests.helpers import run_python
 from tests.segmentation.folders import LABELS, tiny_config
 
 pytestmark = pytest.mark.mmseg
@@ -88,13 +86,6 @@ def test_a_folder_without_a_segmentation_run_is_refused(tmp_path, run_dir):
 
 def test_without_mmsegmentation_the_command_says_how_to_install_it(run_dir):
     code = f"import runpy, sys; sys.modules['mmseg'] = None; sys.argv = ['x', {str(run_dir)!r}];"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code} runpy.run_module('segmentation.visualize', run_name='__main__')"],
-        env=environment(),
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    done = run_python("-c", f"{code} runpy.run_module('segmentation.visualize', run_name='__main__')")
     assert done.returncode == 2
     assert done.stderr.startswith("error: segmentation needs MMSegmentation, but mmseg is not installed: pip install")

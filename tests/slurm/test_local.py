@@ -21,7 +21,7 @@ from slurm.launch import check_batches, choose, look
 from slurm.local import find_gpus, line_up, run_local
 from slurm.resources import Resources
 from tests.engine.tiny_task import TinyConfig, TinyData
-from tests.helpers import ROOT, assert_same_bytes, environment
+from tests.helpers import ROOT, assert_same_bytes, environment, run_python
 from tests.slurm.conftest import clean
 from tests.slurm.runs import CPU, PACKAGE, PATIENCE_S, events, let_go, state, tiny_run, wait_for_step
 from tests.slurm.tiny.train import train
@@ -154,10 +154,15 @@ def test_a_run_that_times_out_too_often_stops_with_its_state_saved_and_says_how_
 
 
 def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
-    command = [sys.executable, "-m", "slurm", "run", "--local", "--gpus-per-node", "0", "tests.slurm.tiny", "tiny",
+    command = ["-m", "slurm", "run", "--local", "--gpus-per-node", "0", "tests.slurm.tiny", "tiny",
                "--run-dir", str(tmp_path / "run"), "--hold", "7", "--log-every", "1"]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     run = Run(tmp_path / "run", PACKAGE)
     wait_for_step(run, 6)
@@ -165,9 +170,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     output = process.communicate(timeout=PATIENCE_S)[0].decode()
     assert process.returncode == 75, output
     let_go(run)
-    again = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    again = run_python(*command, timeout=PATIENCE_S)
     assert again.returncode == 0, again.stdout + again.stderr
     assert state(run).state == "finished"
     assert f"continuing {run.folder} at step 7" in record.read(run.folder).log.read_text()
