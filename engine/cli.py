@@ -108,7 +108,7 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
     )
     flags = (tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes)
     cls.__doc__ = inspect.getdoc(recipes[name]) if name in recipes else f"The configuration in {name}."
-    options: Any = tyro.cli(cls, args=_plain_flags(rest), prog=f"python -m {package} {name}", config=flags)
+    options: Any = tyro.cli(cls, args=_with_values(default, rest), prog=f"python -m {package} {name}", config=flags)
     return Command(label, options.config, options.run_dir, options.resume, options.accept_divergence)
 
 
@@ -129,13 +129,16 @@ def _refuse_unknown_flags(default: Any, arguments: list[str]) -> None:
         raise ConfigError(f"there is no option {flag}; nearest: {nearest} (--help lists all)")
 
 
-def _plain_flags(arguments: list[str]) -> list[str]:
-    """`--resume` alone means `--resume True`, while configuration fields take their value explicitly."""
+def _with_values(default: Any, arguments: list[str]) -> list[str]:
+    """`--resume` alone means `--resume True`, and so for every field that is true or false."""
+    fields = config.flatten(dataclasses.asdict(default))
+    switches = {"resume", "accept-divergence"}
+    switches |= {name.replace("_", "-") for name, value in fields.items() if isinstance(value, bool)}
     out: list[str] = []
     for i, argument in enumerate(arguments):
         out.append(argument)
         alone = i + 1 == len(arguments) or arguments[i + 1].startswith("--")
-        if alone and argument.startswith("--") and argument not in ("--help",) and "=" not in argument:
+        if alone and argument.startswith("--") and argument[2:].replace("_", "-") in switches:
             out.append("True")
     return out
 

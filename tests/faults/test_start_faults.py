@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import config
+from detection.recipes import RECIPES as DETECTION
+from engine import cli, config
 from engine.errors import ConfigError, DataError
 from engine.run import open_run, prepare
+from pretrain.recipes import RECIPES as PRETRAINING
 from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, TinyData, train
 from tests.helpers import run_module
@@ -29,6 +31,17 @@ def test_a_misspelt_option_is_refused_with_the_nearest_one(tmp_path):
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: there is no option {misspelt.partition('=')[0]}; nearest: {meant}")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_option_without_a_value_is_true_where_it_can_be_and_an_empty_list_where_it_is_a_list():
+    switch = cli.parse("pretrain", PRETRAINING, ["demo", "--run-dir", "x", "--compile"])
+    assert switch.config.compile is True
+    arguments = ["mask-rcnn-fpn-1x", "--run_dir", "x", "--schedule.kind", "cosine", "--schedule.milestones", "--resume"]
+    command = cli.parse("detection", DETECTION, arguments)
+    assert (command.config.schedule.milestones, command.resume) == ((), True)
+    done = run_module(TASK, "tiny", "--run-dir", "x", "--steps", "--seed", "1")
+    assert done.returncode == 2
+    assert "Missing value for argument '--steps'" in done.stderr
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_one(tmp_path):
