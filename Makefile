@@ -42,7 +42,7 @@ demo-data: $(STAMP) ## write the generated scenes to DATA (default data/demo)
 verify-data: $(STAMP) ## decode every image under DATA and list the bad ones
 	@$(BIN)/python -m engine.verify $(DATA)
 
-throughput: $(STAMP) ## measure steps, precision and loader; writes results/throughput/
+throughput: $(STAMP) ## measure steps, precision and loader; writes benchmarks/speed/measured/
 	@$(BIN)/python -m benchmarks throughput
 
 tables: $(STAMP) ## write every table, figure and the page from RUNS

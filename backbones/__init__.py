@@ -4,8 +4,8 @@ from .architectures import PUBLISHED, find_architecture
 from .build import Backbone, build_backbone, build_classifier
 from .entry import Entry
 from .errors import BackboneError, WeightsError, WeightsFileError
-from .keymaps import to_detectron2, to_openmixup, to_torchvision
-from .weights import LoadReport, export_weights, load_weights, read_weights, save_backbone
+from .weights.keymaps import to_detectron2, to_openmixup, to_torchvision
+from .weights.load import LoadReport, export_weights, load_weights, read_weights, save_backbone
 
 __all__ = [
     "PUBLISHED",

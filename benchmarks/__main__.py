@@ -10,14 +10,15 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from benchmarks import cost, throughput
-from benchmarks.demo_data import write_demo_data
+from benchmarks import cost
 from benchmarks.pipeline import failure, run_stages
 from benchmarks.plan import METHODS, Request, data_sets, make_stages
+from benchmarks.scenes.demo_data import write_demo_data
+from benchmarks.speed import throughput
 from engine.cli import guard
-from engine.images import index_images, require_batch
-from results.collect import collect
-from results.tables import benchmark_table, print_table, write_table
+from engine.data.images import index_images, require_batch
+from results.runs.collect import collect
+from results.tables.rows import benchmark_table, print_table, write_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import segmentation.recipes
 from backbones import find_architecture
 from engine import config
 from engine.errors import ConfigError
-from engine.run import prepare
+from engine.run.open import prepare
 
 log = logging.getLogger("mim")
 METHODS = ("scratch", "simmim", "a2mim")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from backbones import Backbone, build_classifier, load_weights, save_backbone
 from classification.config import ClassificationConfig
 from classification.probe import LinearProbe
-from engine import storage
 from engine.errors import ConfigError
+from engine.run import storage
 
 log = logging.getLogger("mim")
 

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from classification.augment import evaluation_transform, training_transform
 from classification.config import ClassificationConfig
-from engine.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
-from engine.index import PathList
-from engine.sampler import SampleKey, generator
+from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
+from engine.data.index import PathList
+from engine.data.sampler import SampleKey, generator
 
 _FRACTION_STREAM = 0xF2AC  # separates the draw of a subset from the order of samples, which has the same seed
 

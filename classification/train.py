@@ -13,16 +13,16 @@ from classification.data import LabelledImages, open_data
 from classification.evaluation import evaluate, trainable_parameters
 from classification.losses import build_loss
 from classification.optimizer import build_optimizer
-from engine import checkpoint, storage
 from engine.config import config_hash
+from engine.data.images import count_unreadable
+from engine.data.sampler import LoaderOptions, SamplePlan, make_batches, micro_batches
 from engine.distributed import rank, world_size
 from engine.errors import ConfigError
-from engine.images import count_unreadable
 from engine.loop import train as run_loop
-from engine.optim import Schedule
-from engine.run import Run, open_run
-from engine.sampler import LoaderOptions, SamplePlan, make_batches, micro_batches
-from engine.state import LoopSettings
+from engine.run import checkpoint, storage
+from engine.run.open import Run, open_run
+from engine.training.optim import Schedule
+from engine.training.state import LoopSettings
 
 LAST_EPOCHS = 10  # the published accuracy is the best of these
 

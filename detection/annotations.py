@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.data.images import ImageIndex
 from engine.errors import DataError
-from engine.images import ImageIndex
 
 OVERSHOOT_PX = 2.0
 """How far a box may reach over the edge of its image before it counts as outside: COCO's own are rounded."""

@@ -23,9 +23,9 @@ from PIL import Image, UnidentifiedImageError
 
 from detection.annotations import AnnotationReader, raise_problems, read_document
 from engine import distributed
+from engine.data.images import ImageIndex, Unreadable, index_images
+from engine.data.index import PathList
 from engine.errors import DataError
-from engine.images import ImageIndex, Unreadable, index_images
-from engine.index import PathList
 
 _NUM_NAMED = 5
 _NUM_HEADER_THREADS = 8

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from engine.data.sampler import SampleKey
 from engine.errors import DataError
-from engine.sampler import SampleKey
 
 _STREAM = 0xA5BEC7  # sets this order apart from other draws of the same seed
 

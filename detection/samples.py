@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from detection.coco import CocoSplit, size_disagreement
 from detection.config import DataConfig
+from engine.data.images import ImageArray, Unreadable, read_image, read_sample
+from engine.data.sampler import SampleKey, generator
 from engine.errors import DataError
-from engine.images import ImageArray, Unreadable, read_image, read_sample
-from engine.sampler import SampleKey, generator
 
 SMALLEST_SIDE_PX = 1e-5
 """Boxes that are narrower after resizing and clipping are no targets (Detectron2's filter)."""

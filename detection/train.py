@@ -15,20 +15,20 @@ from detection.coco import CocoSplit, check_image_sizes, check_same_categories, 
 from detection.config import DetectionConfig
 from detection.encoder import C4Encoder, Encoder, build_encoder
 from detection.evaluation import coco_numbers, predict_all, with_category_ids
-from detection.framework import Framework, Result, load_framework
+from detection.frameworks.contract import Framework, Result, load_framework
 from detection.grouping import GroupedPlan
 from detection.optimizer import build_optimizer, layer_scales
 from detection.precise_bn import PreciseStatistics
 from detection.samples import as_list
 from detection.visualize import save_panels
-from engine import checkpoint, storage
+from engine.data.images import count_unreadable
+from engine.data.sampler import LoaderOptions, make_batches, micro_batches
 from engine.distributed import gather_objects, rank, world_size
-from engine.images import count_unreadable
 from engine.loop import train as run_loop
-from engine.optim import Schedule
-from engine.run import Run, open_run
-from engine.sampler import LoaderOptions, make_batches, micro_batches
-from engine.state import LoopSettings, seed_step, to_device
+from engine.run import checkpoint, storage
+from engine.run.open import Run, open_run
+from engine.training.optim import Schedule
+from engine.training.state import LoopSettings, seed_step, to_device
 
 log = logging.getLogger("mim")
 

@@ -22,14 +22,15 @@ from backbones import build_backbone
 from detection.coco import read_split
 from detection.config import DetectionConfig
 from detection.evaluation import with_category_ids
-from detection.framework import Framework, Result, load_framework
+from detection.frameworks.contract import Framework, Result, load_framework
 from detection.samples import decode_mask
-from engine import checkpoint, distributed
+from engine import distributed
 from engine.cli import guard
 from engine.config import from_dict, read_config_file
+from engine.data.images import ImageArray, read_image
 from engine.errors import ConfigError
-from engine.images import ImageArray, read_image
-from engine.state import PRECISIONS
+from engine.run import checkpoint
+from engine.training.state import PRECISIONS
 
 SCORE_SHOWN = 0.5
 """Detections below this score are not drawn, except for an image's surest three."""

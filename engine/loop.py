@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import diagnosis
 from engine.distributed import gather_objects, max_over_ranks, world_size
 from engine.errors import DataError, StopRequested
-from engine.progress import Monitor, Stopwatch
-from engine.run import Run
-from engine.state import LoopSettings, TrainingState, seed_step, to_device
-from engine.stop import StopFlag
+from engine.run.open import Run
+from engine.training import diagnosis
+from engine.training.progress import Monitor, Stopwatch
+from engine.training.state import LoopSettings, TrainingState, seed_step, to_device
+from engine.training.stop import StopFlag
 
 log = logging.getLogger("mim")
 Batch = Any
@@ -44,8 +44,8 @@ def train(
     Args:
         run: the claimed run folder.
         model: on the CPU or the run's device; it is moved, wrapped for several ranks and compiled here.
-        optimizer: over the model's parameters, its groups with a "base_rate" (engine.optim.parameter_groups).
-        batches: first step -> iterator over the steps' lists of micro-batches (engine.sampler.make_batches).
+        optimizer: over the model's parameters, its groups with a "base_rate" (engine.training.optim.parameter_groups).
+        batches: first step -> iterator over the steps' lists of micro-batches (engine.data.sampler.make_batches).
         loss: (model, micro-batch) -> named scalars; their sum is minimised, each is logged. Called under autocast.
         settings: everything else.
         evaluate: (model or its average, step, check_stop) -> metrics; calls check_stop between its batches, equally

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from engine.cli import guard
-from engine.decode import UnreadableImageError, decode_image, read_bytes
+from engine.data.decode import UnreadableImageError, decode_image, read_bytes
+from engine.data.images import index_images
 from engine.errors import DataError
-from engine.images import index_images
 
 _CHUNK = 64  # files handed to a worker process at a time
 _REPORT_EVERY = 50_000

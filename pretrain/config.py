@@ -198,7 +198,7 @@ class ScheduleConfig:
     """The learning rate over the run, step by step."""
 
     kind: Literal["cosine", "warmup_times_cosine", "step"] = "warmup_times_cosine"
-    """As in engine.optim.Schedule; "warmup_times_cosine" is what A2MIM's CNN runs used."""
+    """As in engine.training.optim.Schedule; "warmup_times_cosine" is what A2MIM's CNN runs used."""
     warmup_epochs: float = 10
     """Linear warm-up."""
     warmup_start: float = 0.0

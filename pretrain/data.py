@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 
-from engine.images import ImageArray, ImageIndex, Unreadable, read_sample
-from engine.sampler import SampleKey, generator
+from engine.data.images import ImageArray, ImageIndex, Unreadable, read_sample
+from engine.data.sampler import SampleKey, generator
 from pretrain.masking import cell_mask
 
 Box = tuple[int, int, int, int]
@@ -39,7 +39,7 @@ class PretrainDataset(Dataset[dict[str, Tensor]]):
         cell_size: side of a mask cell, in pixels of the crop.
         mask_ratio: share of the cells to hide.
         seed: of every draw.
-        unreadable: what to do at a bad file, see engine/images.py.
+        unreadable: what to do at a bad file, see engine/data/images.py.
         run_dir: where skipped files are listed.
     """
 

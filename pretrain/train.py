@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from backbones import save_backbone
-from engine.checkpoint import SUITE_VERSION
 from engine.config import config_hash
+from engine.data.images import ImageIndex, count_unreadable, index_images
+from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
 from engine.distributed import is_main, rank, world_size
-from engine.images import ImageIndex, count_unreadable, index_images
 from engine.loop import train as run_loop
-from engine.optim import Schedule, parameter_groups
-from engine.run import Run, open_run
-from engine.sampler import LoaderOptions, SamplePlan, make_batches
-from engine.state import LoopSettings
+from engine.run.checkpoint import SUITE_VERSION
+from engine.run.open import Run, open_run
+from engine.training.optim import Schedule, parameter_groups
+from engine.training.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import PretrainDataset, collate, image_root

@@ -18,14 +18,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from engine.checkpoint import load_model_state
 from engine.cli import guard
 from engine.config import from_dict, read_config_file
-from engine.decode import read_image
+from engine.data.decode import read_image
+from engine.data.images import ImageIndex, index_images, read_sample
+from engine.data.sampler import SampleKey, generator
 from engine.distributed import pick_device
 from engine.errors import CheckpointError, ConfigError
-from engine.images import ImageIndex, index_images, read_sample
-from engine.sampler import SampleKey, generator
+from engine.run.checkpoint import load_model_state
 from pretrain.a2mim import A2MIM
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from engine.cli import guard
 from engine.errors import ConfigError
-from results.collect import Rejected
-from results.collect import collect as collect_runs
-from results.compare import compare_runs
-from results.tables import benchmark_table, print_table, write_csv
+from results.runs.collect import Rejected
+from results.runs.collect import collect as collect_runs
+from results.runs.compare import compare_runs
+from results.tables.rows import benchmark_table, print_table, write_csv
 
 if TYPE_CHECKING:
-    from results.figures_data import Curves
+    from results.figures.data import Curves
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 OneRun = Annotated[Path, tyro.conf.Positional]
@@ -58,7 +58,7 @@ def figures(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: Folder of the files; by default `figures` in the first of the folders.
     """
-    from results.figures import curves_of
+    from results.figures.draw import curves_of
 
     rows, _ = collect_runs(_some(runs))
     _write_figures(rows, curves_of(rows), output or runs[0] / "figures")
@@ -71,7 +71,7 @@ def report(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: The page; by default report.html in the first of the folders.
     """
-    from results.figures import curves_of
+    from results.figures.draw import curves_of
 
     rows, rejected = collect_runs(_some(runs))
     _write_page(rows, rejected, curves_of(rows), runs, output or runs[0] / "report.html")
@@ -83,7 +83,7 @@ def everything(runs: Runs) -> None:
     Args:
         runs: Run folders, or folders of run folders.
     """
-    from results.figures import curves_of
+    from results.figures.draw import curves_of
 
     rows, rejected = collect_runs(_some(runs))
     _write_tables(rows, rejected, runs[0] / "tables")
@@ -104,7 +104,7 @@ def compare(one: OneRun, other: OneRun) -> None:
 
 
 def _write_tables(rows: pd.DataFrame, rejected: list[Rejected], folder: Path) -> None:
-    from results.tables_files import write_tables  # here: not every command needs what takes a second to import
+    from results.tables.files import write_tables  # here: not every command needs what takes a second to import
 
     print_table(benchmark_table(rows), rejected)
     paths = write_tables(rows, rejected, folder)
@@ -112,7 +112,7 @@ def _write_tables(rows: pd.DataFrame, rejected: list[Rejected], folder: Path) ->
 
 
 def _write_figures(rows: pd.DataFrame, curves: "Mapping[str, Curves]", folder: Path) -> None:
-    from results.figures import write_figures
+    from results.figures.draw import write_figures
 
     print(f"{len(write_figures(rows, curves, folder))} files written to {folder}")
 
@@ -120,7 +120,7 @@ def _write_figures(rows: pd.DataFrame, curves: "Mapping[str, Curves]", folder: P
 def _write_page(
     rows: pd.DataFrame, rejected: list[Rejected], curves: "Mapping[str, Curves]", folders: Sequence[Path], path: Path
 ) -> None:
-    from results.report import write_report
+    from results.page.report import write_report
 
     write_report(rows, rejected, curves, folders, path)
     print(f"page written to {path}")

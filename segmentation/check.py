@@ -15,10 +15,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from engine.cli import guard
-from engine.decode import read_bytes
+from engine.data.decode import read_bytes
+from engine.data.images import ImageIndex, UnreadableImageError, index_images, read_image
 from engine.distributed import gather_objects, rank, world_size
 from engine.errors import DataError
-from engine.images import ImageIndex, UnreadableImageError, index_images, read_image
 from segmentation.config import NUM_CLASSES
 
 log = logging.getLogger("mim")

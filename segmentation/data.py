@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from engine import storage
+from engine.data.images import MAX_UNREADABLE, ImageIndex, unreadable_paths
+from engine.data.sampler import SampleKey, generator
 from engine.distributed import barrier
 from engine.errors import DataError
-from engine.images import MAX_UNREADABLE, ImageIndex, unreadable_paths
-from engine.run import Run
-from engine.sampler import SampleKey, generator
+from engine.run import storage
+from engine.run.open import Run
 from segmentation.check import SPLITS, Fault, ade_root, check_pairs, find_pairs, refuse
 from segmentation.config import SegmentationConfig
 from segmentation.mmseg_adapter import build_dataset, evaluation_pipeline, multi_scale_pipeline, training_pipeline

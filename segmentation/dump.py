@@ -12,9 +12,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from engine import storage
 from engine.config import check
 from engine.errors import DataError
+from engine.run import storage
 from segmentation.check import ade_root
 from segmentation.config import SegmentationConfig
 from segmentation.mmseg_adapter import (

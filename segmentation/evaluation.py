@@ -16,7 +16,7 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.sampler import LoaderOptions, SampleKey, make_batches
 from segmentation.data import Pairs, same_size_batches
 from segmentation.mmseg_adapter import mmseg_scope
 

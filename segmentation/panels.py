@@ -18,7 +18,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmseg.datasets.ade import ADE20KDataset
 from torch import nn
 
-from engine.images import read_image
+from engine.data.images import read_image
 from segmentation.check import read_label_map
 from segmentation.config import NUM_CLASSES, SegmentationConfig
 from segmentation.data import Pairs

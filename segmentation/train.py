@@ -13,14 +13,14 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from backbones import load_weights
-from engine import checkpoint, storage
+from engine.data.sampler import LoaderOptions, SamplePlan, make_batches, micro_batches
 from engine.distributed import rank, world_size
 from engine.errors import ConfigError
 from engine.loop import train as run_loop
-from engine.optim import Schedule
-from engine.run import Run, open_run
-from engine.sampler import LoaderOptions, SamplePlan, make_batches, micro_batches
-from engine.state import LoopSettings
+from engine.run import checkpoint, storage
+from engine.run.open import Run, open_run
+from engine.training.optim import Schedule
+from engine.training.state import LoopSettings
 from segmentation.config import SegmentationConfig
 from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate

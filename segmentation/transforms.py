@@ -6,7 +6,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from engine.images import read_image
+from engine.data.images import read_image
 
 
 @TRANSFORMS.register_module()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-from engine import checkpoint
 from engine.cli import guard
 from engine.config import from_dict, read_config_file
 from engine.distributed import pick_device
 from engine.errors import CheckpointError, ConfigError
+from engine.run import checkpoint
 from segmentation.check import SPLITS, ade_root, find_pairs
 from segmentation.config import SegmentationConfig
 from segmentation.framework import import_mmsegmentation

@@ -10,7 +10,7 @@ import tyro
 
 from engine.cli import Command, parse
 from engine.errors import ConfigError
-from engine.run import prepare
+from engine.run.open import prepare
 from slurm.arrays import Run
 from slurm.launch import Target, announce, check_batches, choose, look, one_at_a_time, require_slurm, start
 from slurm.local import line_up

@@ -3,7 +3,7 @@ still finds the newest checkpoint. Runs in the job; imports a task package only 
 
 How a signal becomes a requeue:
 1. Slurm sends USR2 (time limit, preemption) or TERM (preemption, requeue, scancel) to every process of the job.
-2. engine.stop sets a flag; the loop ends its step, saves and raises StopRequested on every rank.
+2. engine.training.stop sets a flag; the loop ends its step, saves and raises StopRequested on every rank.
 3. The first rank asks Slurm whether the job is still running. If it was cancelled, or queued again already, it leaves.
 4. Otherwise it calls submitit's own handler, which writes the pickle again and calls `scontrol requeue`.
 """
@@ -24,10 +24,11 @@ import submitit
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 from submitit.helpers import TorchDistributedEnvironment
 
-from engine import config, storage
+from engine import config
 from engine.cli import guard
 from engine.errors import STOPPED_EXIT_CODE, StopRequested
-from engine.stop import StopFlag
+from engine.run import storage
+from engine.training.stop import StopFlag
 from slurm import record
 
 WAIT_FOR_THE_END_S = 120  # of the first rank's requeue
@@ -42,7 +43,7 @@ class RunJob:
     def __call__(self) -> dict[str, float]:
         """Train to the end; returns the metrics. Leaves with the exit codes of `python -m <package>`."""
         folder, place = Path(self.run_dir), Place()
-        # Signals that come before the loop has a flag of its own wait in this one (engine/stop.py).
+        # Signals that come before the loop has a flag of its own wait in this one (engine/training/stop.py).
         with StopFlag() as early:
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
             if not place.in_slurm:

@@ -19,8 +19,8 @@ import torch
 from submitit.helpers import environment_variables
 
 from benchmarks.progress import is_finished
-from engine import lock
 from engine.errors import STOPPED_EXIT_CODE, ConfigError
+from engine.run import lock
 from slurm import record
 from slurm.arrays import Run
 from slurm.job import RunJob

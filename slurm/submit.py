@@ -15,8 +15,8 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
-from engine import lock
 from engine.errors import ConfigError
+from engine.run import lock
 from slurm import record, scheduler
 from slurm.arrays import Array, Position, Run, plan
 from slurm.job import RunJob

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.progress import is_finished
-from engine import lock
+from engine.run import lock
 from slurm import record, scheduler
 from slurm.record import INTERRUPTIONS, Record
 

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.demo_data import write_demo_data
 from benchmarks.plan import METHODS, Profile, Request, Stage, data_sets, make_stages
+from benchmarks.scenes.demo_data import write_demo_data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from backbones import WeightsFileError, build_backbone, read_weights, save_backbone
-from backbones.files import open_weights, write_weights
+from backbones.weights.files import open_weights, write_weights
 from tests.backbones.networks import tiny
 from tests.helpers import run_code
 

@@ -4,8 +4,8 @@ import torch
 import torchvision
 
 from backbones import WeightsError, build_classifier, to_detectron2, to_openmixup, to_torchvision
-from backbones.files import open_weights
-from backbones.keymaps import KEYMAPS, KeyMap, Rule, find_keymap, recognise
+from backbones.weights.files import open_weights
+from backbones.weights.keymaps import KEYMAPS, KeyMap, Rule, find_keymap, recognise
 from tests.backbones.networks import TINY
 
 FAMILY_OF = {"r50": "resnet", "convnext_t": "convnext", "vit_b": "vit", "deit_s": "vit", "swin_t": "swin"}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 
-from backbones.resize import resize_bias_table
+from backbones.weights.resize import resize_bias_table
 
 
 def table(window: int, num_extra: int) -> torch.Tensor:

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from benchmarks.demo_data import ADE_BORDER_PX, ADE_GROUND_IDS, ADE_THING_IDS, COCO_CATEGORY_IDS, write_demo_data
-from benchmarks.scenes import MAIN_LEAD, draw_scene
-from benchmarks.textures import CLASSES
+from benchmarks.scenes.demo_data import ADE_BORDER_PX, ADE_GROUND_IDS, ADE_THING_IDS, COCO_CATEGORY_IDS, write_demo_data
+from benchmarks.scenes.scene import MAIN_LEAD, draw_scene
+from benchmarks.scenes.textures import CLASSES
+from engine.data.images import index_images
 from engine.errors import ConfigError, DataError
-from engine.images import index_images
 from tests.helpers import ROOT, environment
 
 NUM_TRAIN, NUM_VAL, SEED = 40, 20, 3

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from benchmarks.outlines import outline_polygons, run_lengths
+from benchmarks.scenes.outlines import outline_polygons, run_lengths
 
 PICTURES = {
     "one pixel": ["#"],

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cost
-from benchmarks.demo_data import write_demo_data
 from benchmarks.pipeline import is_finished, run_stages
 from benchmarks.plan import Request, Stage, make_stages
+from benchmarks.scenes.demo_data import write_demo_data
 from engine.errors import ConfigError
 from tests.helpers import ROOT, environment, run_python
 

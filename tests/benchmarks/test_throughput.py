@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from benchmarks import timing
 from benchmarks.__main__ import main
-from benchmarks.isolated import isolated
-from benchmarks.loader_speed import PlainPipeline, photo_like, write_photos
-from benchmarks.step_speed import PlainMean, Steps, StepSettings, published_config
-from benchmarks.throughput import Throughput, run_throughput, table
-from benchmarks.timing import Comparison, Contender, compare, quartiles
+from benchmarks.speed import timing
+from benchmarks.speed.isolated import isolated
+from benchmarks.speed.loader import PlainPipeline, photo_like, write_photos
+from benchmarks.speed.step import PlainMean, Steps, StepSettings, published_config
+from benchmarks.speed.throughput import Throughput, run_throughput, table
+from benchmarks.speed.timing import Comparison, Contender, compare, quartiles
+from engine.data.images import index_images
+from engine.data.sampler import SampleKey
 from engine.errors import ConfigError
-from engine.images import index_images
-from engine.sampler import SampleKey
 from pretrain.build import build_model
 from pretrain.train import build_optimizer
 

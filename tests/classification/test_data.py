@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from classification.data import open_data, stratified_subset
+from engine.data.images import index_images
+from engine.data.sampler import SampleKey, SamplePlan
 from engine.errors import DataError
-from engine.images import index_images
-from engine.sampler import SampleKey, SamplePlan
 from tests.classification.folders import make_folder, tiny_config
 
 

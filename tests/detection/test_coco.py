@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from detection.coco import Records, check_image_sizes, check_same_categories, read_split
+from engine.data.images import check_unchanged
 from engine.errors import DataError
-from engine.images import check_unchanged
 from tests.detection.folders import CATEGORIES, make_coco, read, write
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from detection.config import DataConfig, DetectionConfig, OptimizerConfig, ScheduleConfig
-from detection.framework import load_framework
+from detection.frameworks.contract import load_framework
 from detection.recipes import RECIPES
 from detection.train import train
 from engine.cli import main
@@ -93,7 +93,7 @@ def test_a_missing_detectron2_is_said_with_its_page_before_a_folder_is_made(tmp_
 
 
 def test_a_detectron2_that_cannot_be_imported_is_said_with_its_page(monkeypatch):
-    monkeypatch.delitem(sys.modules, "detection.detectron2_adapter", raising=False)
+    monkeypatch.delitem(sys.modules, "detection.frameworks.detectron2", raising=False)
     monkeypatch.setitem(sys.modules, "detectron2", None)  # importing it fails, as an extension for another torch does
     with pytest.raises(ConfigError, match=r"Detectron2 cannot be imported: .*INSTALL\.md"):
         load_framework("detectron2")

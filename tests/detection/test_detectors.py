@@ -10,13 +10,13 @@ from backbones import build_backbone, save_backbone
 from detection.coco import read_split
 from detection.config import DataConfig
 from detection.encoder import C4Encoder, build_encoder
-from detection.framework import load_framework
+from detection.frameworks.contract import load_framework
 from detection.grouping import GroupedPlan
 from detection.optimizer import build_optimizer
 from detection.samples import decode_mask
 from detection.train import start_from
+from engine.data.sampler import SampleKey
 from engine.errors import ConfigError
-from engine.sampler import SampleKey
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, tiny_config
 
 STEMS = {  # model -> its first weight

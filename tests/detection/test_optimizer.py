@@ -7,8 +7,8 @@ import torch
 
 from backbones import build_backbone
 from detection.config import DetectionConfig, OptimizerConfig
+from detection.frameworks.torchvision import build
 from detection.optimizer import build_optimizer, layer_scales, parameter_groups
-from detection.torchvision_adapter import build
 from tests.detection.folders import SMALL_HEADS
 
 

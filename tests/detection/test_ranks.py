@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.run import prepare
+from engine.run.open import prepare
 from tests.detection.folders import FRAMEWORKS, make_coco, tiny_config
 from tests.helpers import assert_same_bytes, on_ranks, run_python
 

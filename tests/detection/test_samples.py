@@ -10,8 +10,8 @@ from pycocotools import mask as run_lengths
 
 from detection.coco import read_split
 from detection.samples import DetectionImages, decode_mask, resized_shape
+from engine.data.sampler import SampleKey
 from engine.errors import DataError
-from engine.sampler import SampleKey
 from tests.detection.folders import make_coco, read, tiny_config, write
 
 

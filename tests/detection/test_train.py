@@ -16,7 +16,7 @@ import detection.train as task
 from backbones import build_backbone, save_backbone
 from detection.coco import read_split
 from detection.evaluation import coco_numbers
-from detection.framework import load_framework
+from detection.frameworks.contract import load_framework
 from detection.grouping import GroupedPlan
 from detection.recipes import RECIPES
 from detection.train import loop_settings, train
@@ -25,7 +25,7 @@ from detection.visualize import main as visualize
 from engine.cli import main
 from engine.config import config_hash, to_dict
 from engine.errors import ConfigError, DataError, StopRequested
-from engine.run import prepare
+from engine.run.open import prepare
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read, tiny_config, write
 from tests.helpers import assert_same_bytes, start_python
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import decode
-from engine.errors import DataError
-from engine.images import (
+from engine.data import decode
+from engine.data.images import (
     check_same_classes,
     check_unchanged,
     index_images,
@@ -20,8 +19,9 @@ from engine.images import (
     read_sample,
     require_batch,
 )
-from engine.index import PathList
-from engine.sampler import SampleKey
+from engine.data.index import PathList
+from engine.data.sampler import SampleKey
+from engine.errors import DataError
 
 
 def random_pixels(height=37, width=53, channels=3, seed=0):

@@ -7,11 +7,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from engine import checkpoint
 from engine.loop import train as run_loop
-from engine.optim import Schedule, parameter_groups
-from engine.run import open_run
-from engine.state import LoopSettings
+from engine.run import checkpoint
+from engine.run.open import open_run
+from engine.training.optim import Schedule, parameter_groups
+from engine.training.state import LoopSettings
 from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, train
 from tests.helpers import final_files

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.optim import Schedule, norms_by_group, parameter_groups
+from engine.training.optim import Schedule, norms_by_group, parameter_groups
 
 
 def test_cosine_warms_up_linearly_and_ends_at_the_smallest_rate():

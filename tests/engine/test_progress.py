@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from engine import progress
 from engine.errors import ConfigError
+from engine.training import progress
 from tests.engine.tiny_task import TinyConfig, train
 from tests.helpers import ROOT, environment
 

@@ -12,7 +12,7 @@ _READ_ONE_BATCH = """
 import multiprocessing, os, signal, sys
 import numpy as np
 from torch.utils.data import Dataset
-from engine.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.sampler import LoaderOptions, SampleKey, make_batches
 
 class Large(Dataset):
     def __getitem__(self, key):

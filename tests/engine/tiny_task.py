@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from engine import cli
+from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, generator, make_batches
 from engine.distributed import rank, world_size
 from engine.errors import DataError
 from engine.loop import train as run_loop
-from engine.optim import Schedule, parameter_groups
-from engine.run import open_run
-from engine.sampler import LoaderOptions, SampleKey, SamplePlan, generator, make_batches
-from engine.state import LoopSettings
+from engine.run.open import open_run
+from engine.training.optim import Schedule, parameter_groups
+from engine.training.state import LoopSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,9 @@ def _hold(config: TinyConfig, step: int, run_dir: Path) -> None:
     if str(step) not in config.hold.split(","):
         return
     go = run_dir.with_name(f"{run_dir.name}.go")
-    flag = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # engine.stop's, which the handler belongs to
+    flag = getattr(
+        signal.getsignal(signal.SIGTERM), "__self__", None
+    )  # engine.training.stop's, which the handler belongs to
     while not getattr(flag, "asked", False) and not (go.exists() and int(go.read_text() or 0) >= step):
         time.sleep(0.02)
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import decode, verify
-from engine.errors import DataError
-from engine.images import (
+from engine import verify
+from engine.data import decode
+from engine.data.images import (
     check_same_classes,
     check_unchanged,
     count_unreadable,
@@ -28,7 +28,8 @@ from engine.images import (
     require_batch,
     unreadable_paths,
 )
-from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.errors import DataError
 from pretrain import recipes
 from pretrain.data import PretrainDataset
 from pretrain.train import compute_losses, train
@@ -291,7 +292,8 @@ class TestF14Skip:
                 self.read_all(index, tmp_path)
             assert caught.value.exit_code == 3
         code = (
-            "import sys; from pathlib import Path; from engine.images import *; from engine.sampler import SampleKey\n"
+            "import sys; from pathlib import Path\n"
+            "from engine.data.images import *; from engine.data.sampler import SampleKey\n"
             "index = index_images(sys.argv[1], labelled=False)\n"
             "read_sample(index, SampleKey(0, 10), policy='skip', seed=5, run_dir=Path(sys.argv[2]))"
         )
@@ -380,7 +382,7 @@ class TestF16Sizes:
         data = {"jpeg": jpeg_header, "png": png_header}[kind](30000, 30000)
         (tmp_path / "x.jpg").write_bytes(data)
         code = (
-            "import sys; from engine.decode import UnreadableImageError, read_image\n"
+            "import sys; from engine.data.decode import UnreadableImageError, read_image\n"
             "try: read_image(sys.argv[1])\n"
             "except UnreadableImageError as error: print(error)\n"
             f"{PRINT_PEAK_KB}"
@@ -391,7 +393,7 @@ class TestF16Sizes:
 
     def test_largest_accepted_png_stays_below_1_gb(self, tmp_path):
         code = (
-            "import io; from PIL import Image; from engine.decode import MAX_PIXELS, decode_image\n"
+            "import io; from PIL import Image; from engine.data.decode import MAX_PIXELS, decode_image\n"
             "side = int(MAX_PIXELS ** 0.5); file = io.BytesIO()\n"
             "Image.new('L', (side, side)).save(file, 'PNG', compress_level=1)\n"
             "assert decode_image(file.getvalue()).shape == (side, side, 3)\n"

@@ -12,7 +12,7 @@ import pytest
 from detection.recipes import RECIPES as DETECTION
 from engine import cli, config
 from engine.errors import ConfigError, DataError
-from engine.run import open_run, prepare
+from engine.run.open import open_run, prepare
 from pretrain.recipes import RECIPES as PRETRAINING
 from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, TinyData, train

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import checkpoint, storage
 from engine.errors import CheckpointError
+from engine.run import checkpoint, storage
 from tests.engine.tiny_task import TinyConfig, train
 from tests.helpers import final_files, run_code, run_python
 
@@ -211,7 +211,7 @@ def test_a_file_size_limit_leaves_no_half_written_checkpoint(tmp_path):
 
 
 def test_metrics_on_a_full_disk_are_a_warning_and_never_a_torn_line(tmp_path, caplog):
-    from engine.run import Run
+    from engine.run.open import Run
 
     run = Run(tmp_path, "tiny", "tiny", {}, torch.device("cpu"), resumed=False)
     run.log("train", 1, 0.1, {"loss": 1.0})

@@ -10,8 +10,8 @@ from PIL import Image
 from torch.utils.data import default_collate
 from torchvision.transforms import CenterCrop, RandomResizedCrop, Resize
 
-from engine.images import index_images, read_image
-from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.data.images import index_images, read_image
+from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
 from pretrain.data import PretrainDataset, centred, collate, random_box, resized
 from pretrain.masking import num_masked
 

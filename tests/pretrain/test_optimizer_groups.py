@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from engine.optim import parameter_groups
+from engine.training.optim import parameter_groups
 from pretrain.build import build_model
 from pretrain.recipes import RECIPES
 from tests.pretrain.published_networks import GOLDEN, our_name

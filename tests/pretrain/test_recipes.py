@@ -9,7 +9,7 @@ import torch
 
 from engine import config
 from engine.errors import ConfigError
-from engine.optim import parameter_groups
+from engine.training.optim import parameter_groups
 from pretrain.build import build_model
 from pretrain.masking import cell_mask
 from pretrain.recipes import RECIPES, demo, for_model

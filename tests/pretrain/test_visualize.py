@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from engine import config
-from engine.checkpoint import Snapshot, save
-from engine.images import index_images
+from engine.data.images import index_images
+from engine.run.checkpoint import Snapshot, save
 from pretrain.build import build_model
 from pretrain.recipes import demo
 from pretrain.visualize import COLUMNS, load_run, main, panel_batch, save_panel

@@ -12,10 +12,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.demo_data import write_demo_data
 from benchmarks.pipeline import run_stages
 from benchmarks.plan import Request, Stage, data_sets, make_stages
-from engine.run import prepare
+from benchmarks.scenes.demo_data import write_demo_data
+from engine.run.open import prepare
 from tests.helpers import ROOT
 
 FIXTURE = ROOT / "tests" / "data" / "runs"

@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine import config, storage
-from engine.index import index_images
-from engine.run import open_run
+from engine import config
+from engine.data.index import index_images
+from engine.run import storage
+from engine.run.open import open_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ import pretrain.train
 from benchmarks.plan import Request, make_stages
 from engine.config import config_hash
 from engine.errors import ConfigError, DataError
-from engine.run import open_run, prepare
-from results.collect import collect
+from engine.run.open import open_run, prepare
+from results.runs.collect import collect
 from tests.classification.folders import make_folder
 from tests.results.runs import Tuning, edit, pretrained, tuned
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from engine.errors import DataError
 from results.__main__ import main
-from results.compare import compare_runs, curves, draw, measurements
+from results.runs.compare import compare_runs, curves, draw, measurements
 from tests.results.runs import edit, tuned
 from tests.results.test_table_files import FIXTURE
 

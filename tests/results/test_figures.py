@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from results.collect import collect
-from results.figures import curves_of
-from results.figures_cost import accuracy_against_cost
-from results.figures_curves import finetuning_curves, pretraining_curves
-from results.figures_data import read_curves
-from results.figures_difference import differences_to_scratch
-from results.figures_labels import label_efficiency
-from results.figures_panels import split_panel
-from results.figures_style import looks
+from results.figures.cost import accuracy_against_cost
+from results.figures.curves import finetuning_curves, pretraining_curves
+from results.figures.data import read_curves
+from results.figures.difference import differences_to_scratch
+from results.figures.draw import curves_of
+from results.figures.labels import label_efficiency
+from results.figures.panels import split_panel
+from results.figures.style import looks
+from results.runs.collect import collect
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_pretraining, copy_run
 from tests.results.runs import IMAGENET, pretrained, tuned

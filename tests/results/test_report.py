@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from results.collect import collect
-from results.report_runs import called, command, without_folders
+from results.page.runs import called, command, without_folders
+from results.runs.collect import collect
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_run
 from tests.results.runs import edit, pretrained, tuned
@@ -164,7 +164,7 @@ def test_the_command_of_a_run_is_one_the_suite_takes(tmp_path, parsed):
 
 
 def test_pictures_are_small_and_what_is_more_is_linked(tmp_path, monkeypatch):
-    monkeypatch.setattr("results.report_pictures.MOST_PICTURES", 3)
+    monkeypatch.setattr("results.page.pictures.MOST_PICTURES", 3)
     for seed in range(3):
         for method in ("simmim", "a2mim"):
             name = f"demo-test_resnet-{method}-pretrain-s0"

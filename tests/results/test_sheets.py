@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from results.collect import collect
 from results.published import load_published
-from results.tables_comparison import compare_with_published
-from results.tables_files import all_sheets
-from results.tables_sheets import family
+from results.runs.collect import collect
+from results.tables.comparison import compare_with_published
+from results.tables.files import all_sheets
+from results.tables.sheets import family
 from tests.results.runs import IMAGENET, Data, pretrained, tuned
 
 RSB_A2 = {"recipe": "rsb-a2", "epochs": 300, "counts": IMAGENET}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from results.collect import COLUMNS, collect
-from results.tables_files import html, latex, markdown, write_tables
-from results.tables_sheets import Sheet
+from results.runs.collect import COLUMNS, collect
+from results.tables.files import html, latex, markdown, write_tables
+from results.tables.sheets import Sheet
 from tests.helpers import ROOT
 
 FIXTURE = ROOT / "tests" / "data" / "runs"

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from results.__main__ import main
-from results.collect import collect
-from results.tables import benchmark_table, print_table, readable, write_table
+from results.runs.collect import collect
+from results.tables.rows import benchmark_table, print_table, readable, write_table
 from tests.helpers import run_module
 from tests.results.runs import pretrained, tuned
 

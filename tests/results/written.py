@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from results.collect import collect
-from results.figures import curves_of, write_figures
-from results.report import write_report
+from results.figures.draw import curves_of, write_figures
+from results.page.report import write_report
+from results.runs.collect import collect
 
 
 def figures_of(runs: Path, folder: Path) -> list[Path]:

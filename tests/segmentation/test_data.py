@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.data.images import count_unreadable
+from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
 from engine.errors import DataError
-from engine.images import count_unreadable
-from engine.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
 from segmentation.check import SPLITS, ade_root, check_pairs, find_pairs
 from segmentation.check import main as check_main
 from segmentation.data import _pairs, collate_training, same_size_batches

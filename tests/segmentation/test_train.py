@@ -9,9 +9,9 @@ from dataclasses import replace
 import mmseg
 import pytest
 
+from engine.data.sampler import SamplePlan
 from engine.errors import ConfigError, StopRequested
-from engine.run import prepare
-from engine.sampler import SamplePlan
+from engine.run.open import prepare
 from segmentation.__main__ import main
 from segmentation.recipes import RECIPES
 from segmentation.train import loop_settings, summary, train

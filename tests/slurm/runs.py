@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.run import prepare
+from engine.run.open import prepare
 from slurm import record
 from slurm.arrays import Run
 from slurm.resources import Resources

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine import lock
+from engine.run import lock
 from slurm import record
 from slurm.__main__ import main
 from slurm.resources import Resources

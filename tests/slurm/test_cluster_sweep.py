@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.demo_data import write_demo_data
 from benchmarks.progress import is_finished
-from results.collect import collect
-from results.tables import benchmark_table
+from benchmarks.scenes.demo_data import write_demo_data
+from results.runs.collect import collect
+from results.tables.rows import benchmark_table
 from slurm import record, scheduler
 from slurm.__main__ import main
 from tests.helpers import run_module

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.demo_data import write_demo_data
+from benchmarks.scenes.demo_data import write_demo_data
 from engine import config
 from slurm import record
 from slurm.__main__ import main

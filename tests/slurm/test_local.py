@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.demo_data import write_demo_data
-from engine import lock
+from benchmarks.scenes.demo_data import write_demo_data
 from engine.errors import ConfigError
+from engine.run import lock
 from slurm import record
 from slurm.__main__ import main
 from slurm.arrays import Run

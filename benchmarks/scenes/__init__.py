@@ -1,0 +1,1 @@
+"""Generated scenes, and the three small data sets made of them."""

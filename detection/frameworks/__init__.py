@@ -1,0 +1,1 @@
+"""The libraries whose detectors a run trains, behind one contract."""

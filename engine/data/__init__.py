@@ -1,0 +1,1 @@
+"""The images of a run, and which of them stand in which batch."""

@@ -1,0 +1,116 @@
+"""The images of a data set as every task reads them: the index, one image, and what happens at a bad file."""
+
+import itertools
+import logging
+import os
+from pathlib import Path
+
+from engine.data.decode import ImageArray, UnreadableImageError, read_image
+from engine.data.index import (
+    SUFFIXES,
+    ImageIndex,
+    Unreadable,
+    check_same_classes,
+    check_unchanged,
+    index_images,
+    require_batch,
+)
+from engine.data.sampler import SampleKey, generator
+from engine.errors import DataError
+
+__all__ = [
+    "SUFFIXES",
+    "ImageArray",
+    "ImageIndex",
+    "Unreadable",
+    "UnreadableImageError",
+    "check_same_classes",
+    "check_unchanged",
+    "count_unreadable",
+    "index_images",
+    "read_image",
+    "read_sample",
+    "require_batch",
+    "unreadable_paths",
+]
+
+MAX_UNREADABLE = 0.001
+"""Share of an index that "skip" may skip; more says the data set itself is broken."""
+
+_SUBSTITUTE_STREAM = 0x5B57  # of generator(): apart from the small stream numbers the data sets draw from
+
+log = logging.getLogger(__name__)
+
+
+def read_sample(
+    index: ImageIndex, key: SampleKey, *, policy: Unreadable, seed: int, run_dir: Path | None = None
+) -> tuple[ImageArray, int]:
+    """Decode the image of a key, or under "skip" of a substitute if it is not a whole image.
+
+    The substitute is a function of (seed, epoch, index, attempt), so a resumed run takes the same one. Every path
+    skipped is appended to `<run_dir>/unreadable.txt`.
+
+    Returns:
+        RGB uint8 array, (height, width, 3), and the position in the index that was read (for its label).
+
+    Raises:
+        DataError: under "stop", the image is not readable; under "skip", more than 0.1 % of the index is not; under
+            both, the file is missing or storage failed.
+    """
+    position = key.index
+    for attempt in itertools.count():
+        try:
+            return read_image(index.path(position)), position
+        except UnreadableImageError as error:
+            if policy == "stop":
+                raise DataError(
+                    f"{error}. Fix or remove it (`make verify-data` lists every such file), "
+                    "or set --data.unreadable skip"
+                ) from error
+            _record_unreadable(index, index.path(position), error, run_dir)
+        source = generator(seed, SampleKey(key.epoch, key.index), _SUBSTITUTE_STREAM + attempt)
+        position = int(source.integers(len(index)))
+    raise AssertionError("unreachable: the recording stops a hopeless search")
+
+
+def unreadable_paths(run_dir: Path) -> set[str]:
+    """The files a run has skipped, each once however often and by whichever process it was met."""
+    try:
+        return set((run_dir / "unreadable.txt").read_text(errors="surrogateescape").splitlines())
+    except FileNotFoundError:
+        return set()
+
+
+def count_unreadable(run_dir: Path) -> int:
+    """How many files a run has skipped, for its result."""
+    return len(unreadable_paths(run_dir))
+
+
+_skipped: dict[Path | None, set[str]] = {}  # per run folder, what this process knows to be listed already
+
+
+def _record_unreadable(index: ImageIndex, path: str, error: Exception, run_dir: Path | None) -> None:
+    known = _skipped.setdefault(run_dir, set())
+    if path not in known and run_dir is not None:
+        known |= unreadable_paths(run_dir)  # of other workers, ranks and earlier processes
+    if path not in known:
+        known.add(path)
+        log.warning("skipping %s", error)
+        if run_dir is not None:
+            _append_line(run_dir / "unreadable.txt", path)
+    num_bad = sum(line.startswith(f"{index.root}/") for line in known)
+    if num_bad > MAX_UNREADABLE * len(index):
+        where = f"; list in {run_dir / 'unreadable.txt'}" if run_dir else ""
+        raise DataError(
+            f"{error}. {num_bad:,} of {len(index):,} files are unreadable, more than the {MAX_UNREADABLE:.1%} that "
+            f"--data.unreadable skip accepts{where}. Fix or remove them (`make verify-data` lists every one)"
+        )
+
+
+def _append_line(path: Path, line: str) -> None:
+    """One write per line in append mode, so lines of several processes never mix."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, os.fsencode(line) + b"\n")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,227 @@
+"""Which samples are in a batch: a pure function of (seed, step), cut into ranks and micro-batches afterwards.
+
+Nothing here keeps state, so a run resumed at step k asks for step k and gets what it would have got. A sample's own
+randomness comes from `generator(seed, key)`, so it does not depend on worker, rank or history either.
+"""
+
+import atexit
+import ctypes
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from engine.errors import ConfigError, DataError
+
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGUSR2, signal.SIGINT}
+_SET_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
+
+
+class SampleKey(NamedTuple):
+    """One use of one sample: `repeat` counts its copies within the epoch (repeated augmentation)."""
+
+    epoch: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    repeat: int = 0
+
+
+def generator(seed: int, key: SampleKey, stream: int = 0) -> np.random.Generator:
+    """The source of everything random about one use of a sample; streams of the same key are independent."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *key, stream))))
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """A 32-bit seed for what is drawn on the device in one step (drop path, dropout, mixup)."""
+    return int(np.random.SeedSequence((seed, step, rank, 0x57E9)).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """The order of the samples of a run.
+
+    Args:
+        num_samples: images in the training set.
+        batch_size: global batch, over all ranks and micro-batches.
+        seed: of the permutation.
+        repeats: copies of an image within an epoch; 3 is repeated augmentation (Hoffer et al. 2020) as in RSB and DeiT,
+            where an epoch stays num_samples long and so sees a third of the images three times.
+
+    Raises:
+        DataError: there are fewer samples than one batch.
+    """
+
+    num_samples: int
+    batch_size: int
+    seed: int
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_samples < self.batch_size:
+            raise DataError(
+                f"the data set has {self.num_samples} images, fewer than one batch of {self.batch_size}: "
+                f"use --batch-size {max(self.num_samples, 1)} or less"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch; the remainder of a permutation is dropped, another one in each epoch."""
+        return self.num_samples // self.batch_size
+
+    def batch(self, step: int) -> list[SampleKey]:
+        """The global batch of a 0-based step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = self._order(epoch)
+        places = range(position * self.batch_size, (position + 1) * self.batch_size)
+        return [SampleKey(epoch, int(order[p // self.repeats]), p % self.repeats) for p in places]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if getattr(self, "_cached", (None, None))[0] != epoch:
+            order = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch)))).permutation(
+                self.num_samples
+            )
+            object.__setattr__(self, "_cached", (epoch, order))  # one epoch's permutation, not state: recomputable
+        return self._cached[1]  # type: ignore[attr-defined, no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    """How a rank reads its part of each batch."""
+
+    num_workers: int = 0
+    accumulation: int = 1
+    rank: int = 0
+    world_size: int = 1
+    pin_memory: bool = False
+    collate: Callable[[list[Any]], Any] | None = None
+
+
+def micro_batches(keys: list[SampleKey], options: LoaderOptions) -> list[list[SampleKey]]:
+    """This rank's part of a global batch, as one list per accumulation step.
+
+    Raises:
+        ConfigError: the batch does not divide by ranks times accumulation.
+    """
+    parts = options.world_size * options.accumulation
+    if len(keys) % parts:
+        raise ConfigError(
+            f"batch_size {len(keys)} does not divide into {options.world_size} ranks x {options.accumulation} "
+            f"accumulation steps: use a multiple of {parts}"
+        )
+    size = len(keys) // parts
+    mine = keys[options.rank * size * options.accumulation : (options.rank + 1) * size * options.accumulation]
+    return [mine[i * size : (i + 1) * size] for i in range(options.accumulation)]
+
+
+class _StepSampler(Sampler[list[SampleKey]]):
+    """Yields the micro-batches of steps first_step..last_step-1, flattened."""
+
+    def __init__(self, batch: Callable[[int], list[SampleKey]], steps: range, options: LoaderOptions) -> None:
+        self.batch, self.steps, self.options = batch, steps, options
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for step in self.steps:
+            yield from micro_batches(self.batch(step), self.options)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.options.accumulation
+
+
+def make_batches(
+    dataset: Dataset[Any], batch: Callable[[int], list[SampleKey]], steps: range, options: LoaderOptions
+) -> Iterator[list[Any]]:
+    """Read the steps' batches in order; each item is one optimizer step's list of micro-batches.
+
+    Args:
+        dataset: map-style, `dataset[SampleKey]`.
+        batch: a plan's `batch` method: step -> global batch.
+        steps: which steps, starting where the run stands.
+        options: workers, rank, accumulation.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_StepSampler(batch, steps, options),
+        num_workers=options.num_workers,
+        collate_fn=options.collate,
+        pin_memory=options.pin_memory,
+        worker_init_fn=_quiet_worker if options.num_workers else None,
+        # Without a generator of its own, making the iterator would draw from torch's global one.
+        generator=torch.Generator().manual_seed(0),
+    )
+    micro = _start_workers(loader)
+    # The traceback of the error that ends a run keeps this generator alive, often beyond the interpreter's last chance.
+    stop = functools.partial(_stop_workers, micro)
+    atexit.register(stop)
+    try:
+        while True:
+            group = [item for _, item in zip(range(options.accumulation), micro, strict=False)]
+            if not group:
+                return
+            yield group
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if options.num_workers and (death := _death_of_worker(error)):
+            raise death from error
+        raise
+    except DataError as error:  # a worker's error arrives with the worker's traceback as its text
+        raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from None
+    finally:
+        atexit.unregister(stop)
+        stop()
+
+
+def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start the workers with the stop signals blocked, so that a signal to the whole process group cannot kill one
+    before it ignores them (engine/training/stop.py handles them in the parent).
+
+    torch's SIGCHLD handler is taken out again: it raises wherever the process is when a worker dies, in the middle of a
+    step and on one rank only. The loader finds the death within five seconds when it waits for the worker's batch, and
+    there all ranks save and stop together.
+    """
+    if loader.num_workers == 0:
+        return iter(loader)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    on_child = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+    try:
+        return iter(loader)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, on_child)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _stop_workers(batches: Iterator[Any]) -> None:
+    """End the workers while their queues still work. Left to the garbage collector, the queue may be closed before the
+    worker is told to end, and torch's last resort is SIGTERM, which a quiet worker ignores: the process would never
+    exit."""
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+
+
+def _quiet_worker(worker_id: int) -> None:
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # A worker whose parent was killed would wait for ever to get rid of what it has read, and keep its memory.
+        ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _death_of_worker(error: Exception) -> DataError | None:
+    text = str(error)
+    missed = "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text)
+    # Its batch was announced, but it was gone when the batch's memory was to be handed over: to this process, or to the
+    # thread that pins memory.
+    gone = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught ")
+    if not (missed or gone or text == "Pin memory thread exited unexpectedly"):
+        return None
+    return DataError(
+        f"a loader worker died ({(text or type(error).__name__).splitlines()[0]}), most likely for lack of memory or "
+        "shared memory: use fewer (--data.num-workers) or none (--data.num-workers 0), then --resume"
+    )

@@ -1,0 +1,1 @@
+"""The run folder: taken, kept, written, finished."""

@@ -1,0 +1,135 @@
+"""A run from its claim to its end: `with open_run(...) as run`. Why it stopped stands in its error.json."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import config, distributed
+from engine.allocator import keep_freed_memory
+from engine.errors import ConfigError
+from engine.memory import explain
+from engine.run import lock, storage
+from engine.run.claim import claim, compare_config, never_started
+from engine.run.folder import Run
+from engine.training.progress import trackers
+
+__all__ = ["Run", "open_run", "prepare"]
+
+log = logging.getLogger("mim")
+
+
+@contextmanager
+def open_run(
+    run_dir: Path,
+    config_object: Any,
+    *,
+    package: str,
+    recipe: str,
+    resume: bool = False,
+    accept_divergence: bool = False,
+) -> Iterator[Run]:
+    """Claim a run folder for the duration of the block and record how the block ended.
+
+    Args:
+        run_dir: the folder; must be new or empty unless `resume`.
+        config_object: the resolved configuration, a dataclass.
+        package: "pretrain", "classification", "detection" or "segmentation".
+        recipe: name of the recipe.
+        resume: continue what the folder holds.
+        accept_divergence: continue a run that stopped because it diverged.
+
+    Raises:
+        ConfigError: the configuration or MIM_TRACKERS has problems, the folder is in use or not empty, or `resume` with
+            another configuration.
+        DivergedError: `resume` of a diverged run.
+        CheckpointError: the folder cannot be written.
+        MemoryExhaustedError: the block ran out of GPU memory.
+    """
+    config.check(config_object)
+    trackers()
+    device = distributed.pick_device()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        keep_freed_memory()
+    with distributed.process_group(device):
+        values = config.to_dict(config_object)
+        run = Run(run_dir, package, recipe, values, device, resumed=False, main=distributed.is_main())
+        _same_on_all_ranks(run)
+        claimed = _on_main(run, lambda: claim(run, resume, accept_divergence))
+        run.resumed = bool(claimed)
+        try:
+            yield run
+        except BaseException as error:
+            explained = explain(error, values)
+            if run.main:
+                _record_error(run, explained)
+            if explained is error:
+                raise
+            raise explained from error
+        finally:
+            if run.main:
+                lock.release(run_dir)
+
+
+def _on_main(run: Run, action: Any) -> Any:
+    """Do something on the main rank; if it fails there, fail on every rank with the same error."""
+    outcome: Any = None
+    if run.main:
+        try:
+            outcome = (True, action())
+        except Exception as error:
+            outcome = (False, error)
+    good, value = distributed.gather_objects(outcome)[0]
+    if not good:
+        raise value
+    return value
+
+
+def _same_on_all_ranks(run: Run) -> None:
+    mine = {"run folder": str(run.dir.absolute()), "configuration": config.config_hash(run.config)[:12]}
+    everyone = distributed.gather_objects(mine)
+    for name in mine:
+        found = sorted({str(other[name]) for other in everyone})
+        if len(found) > 1:
+            raise ConfigError(f"the ranks disagree on the {name}: {' and '.join(found)}: start all with one command")
+
+
+def prepare(run_dir: Path, config_object: Any, *, package: str, recipe: str) -> None:
+    """Write a run folder's config.json ahead of its run, which then starts with `resume`.
+
+    This is how a graph of runs is laid out before any of them starts: `python -m <package> <run_dir>/config.json
+    --run-dir <run_dir> --resume` begins, continues, or finds finished, whichever is the case.
+
+    Raises:
+        ConfigError: the configuration has problems, or the folder holds another run.
+    """
+    config.check(config_object)
+    values = config.to_dict(config_object)
+    run = Run(run_dir, package, recipe, values, torch.device("cpu"), resumed=False)
+    if not never_started(run_dir) and not compare_config(run):
+        return
+    with storage.storage_errors(run_dir.parent):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        storage.write_json(run_dir / "config.json", {"package": package, "recipe": recipe, "config": values})
+
+
+def _record_error(run: Run, error: BaseException) -> None:
+    """Say in error.json why the run stopped; a storage that refuses even that must not hide the error itself."""
+    record = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "exit_code": getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "traceback": traceback.format_exception(error),
+    }
+    try:
+        storage.write_json(run.dir / "error.json", record)
+    except OSError as failure:
+        log.warning("cannot write %s: %s", run.dir / "error.json", failure.strerror)

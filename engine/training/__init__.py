@@ -1,0 +1,1 @@
+"""What the loop carries from step to step, and what it obeys."""

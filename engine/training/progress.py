@@ -1,0 +1,148 @@
+"""What a person watches: a bar on a terminal, plain lines otherwise, TensorBoard, and W&B if asked for.
+
+MIM_TRACKERS chooses the last two ("tensorboard" by default; "tensorboard,wandb"; "" for none): where curves are shown
+does not change a run, so it is not in its configuration.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.errors import ConfigError
+from engine.run.folder import Run
+
+log = logging.getLogger("mim")
+
+
+def trackers() -> list[str]:
+    """What MIM_TRACKERS asks for.
+
+    Raises:
+        ConfigError: one is unknown or not installed.
+    """
+    names = [name.strip() for name in os.environ.get("MIM_TRACKERS", "tensorboard").split(",") if name.strip()]
+    unknown = [name for name in names if name not in _TRACKERS]
+    if unknown:
+        raise ConfigError(
+            f"MIM_TRACKERS={','.join(names)}: no tracker {unknown[0]!r}; there are {', '.join(_TRACKERS)}"
+        )
+    if "wandb" in names and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("MIM_TRACKERS asks for wandb, which is not installed: pip install -e '.[tracking]'")
+    return names
+
+
+@dataclass
+class Stopwatch:
+    """Where the time of the current log window went."""
+
+    started: float = field(default_factory=time.perf_counter)
+    data_wait: float = 0.0
+    images: int = 0
+    steps: int = 0
+
+    def lap(self, remaining_steps: int) -> dict[str, float]:
+        """The window's numbers; starts the next window."""
+        seconds = time.perf_counter() - self.started
+        row = {
+            "seconds": round(seconds, 4),
+            "images_per_second": round(self.images / seconds, 3),
+            "data_wait": round(self.data_wait / seconds, 4),
+            "eta_seconds": round(remaining_steps * seconds / max(self.steps, 1), 1),
+        }
+        self.__init__()  # type: ignore[misc]
+        return row
+
+
+class Monitor:
+    """Shows a run to a person; only the main rank's shows anything."""
+
+    def __init__(self, run: Run, total_steps: int, first_step: int) -> None:
+        self._run, self._total, self._first = run, total_steps, first_step
+        self._bar: Progress | None = None
+        self._writers: list[Any] = []
+
+    def __enter__(self) -> "Monitor":
+        if not self._run.main:
+            return self
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            self._bar.start()
+            self._bar.add_task(self._run.dir.name, total=self._total, completed=self._first, note="")
+        self._writers = [_TRACKERS[name](self._run, self._first) for name in trackers()]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        for writer in self._writers:
+            writer.close()
+
+    def step(self, step: int) -> None:
+        """Move the bar."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def show(self, split: str, step: int, values: dict[str, float]) -> None:
+        """Show a line of metrics."""
+        if not self._run.main:
+            return
+        note = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self._bar and split == "train":
+            short = f"loss {values['loss']:.4g}  {values['images_per_second']:.0f} images/s"
+            self._bar.update(self._bar.task_ids[0], note=f"{short}  data wait {values['data_wait']:.0%}")
+        elif self._bar:
+            self._bar.console.print(f"step {step}/{self._total} {split}: {note}", highlight=False)
+        else:
+            log.info("step %d/%d %s: %s", step, self._total, split, note)
+        for writer in self._writers:
+            writer.write(split, step, values)
+
+
+class _TensorBoard:
+    def __init__(self, run: Run, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # purge_step hides what an interrupted attempt wrote beyond the step we continue from.
+        self._writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=first_step)
+
+    def write(self, split: str, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandB:
+    def __init__(self, run: Run, first_step: int) -> None:
+        wandb = importlib.import_module("wandb")
+        self._run = wandb.init(
+            project=f"mim-{run.package}",
+            name=run.dir.name,
+            id=hashlib.sha256(str(run.dir.absolute()).encode()).hexdigest()[:16],  # a resumed run goes on in its curve
+            dir=run.dir,
+            config=run.config,
+            resume="allow",
+        )
+
+    def write(self, split: str, step: int, values: dict[str, float]) -> None:
+        self._run.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_TRACKERS = {"tensorboard": _TensorBoard, "wandb": _WandB}

@@ -1,0 +1,73 @@
+"""The figure of what a result costs: accuracy against hours of computing."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from results.figures.data import first_of, main_metric, metric_label, with_labels
+from results.figures.style import FAINT, Drawing, clipped, legend_below, looks, panels
+from results.tables.text import records
+
+_MOST_PANELS = 12
+_UNITS = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))
+_SEVERAL_TIMES = 8.0  # a range of costs that only a logarithmic axis shows
+
+
+def accuracy_against_cost(rows: pd.DataFrame) -> Iterator[Drawing]:
+    """A figure for each task, a panel for each recipe, setting and data set: main metric against hours of computing.
+
+    Args:
+        rows: of collect.
+    """
+    for task, part in rows[rows["task"] != "pretrain"].groupby("task", sort=True):
+        metric = main_metric(part)
+        points = _points(part[part["metric"] == metric])
+        unit, per_hour = next(unit for unit in _UNITS if points["hours"].max() * unit[1] >= 1 or unit is _UNITS[-1])
+        points["cost"] = points["hours"] * per_hour
+        seen = looks(list(zip(points["method"], points["label"], strict=True)))
+        groups, left_out = first_of(list(points.groupby(["recipe", "variant", "data"], sort=True)), _MOST_PANELS)
+        figure, axes = panels([", ".join(filter(None, map(str, keys[:2]))) for keys, _ in groups])
+        for ax, (_, group) in zip(axes, groups, strict=True):
+            for model, line in group.groupby("model", sort=True):
+                ax.plot(line["cost"], line["mean"], color=FAINT, linewidth=0.8, zorder=1)
+                last = records(line.sort_values("cost"))[-1]
+                ax.annotate(
+                    clipped(str(model)), (last["cost"], last["mean"]), (6, 4), textcoords="offset points", fontsize=8
+                )
+            for label, line in group.groupby("label", sort=False):
+                ax.errorbar(
+                    line["cost"], line["mean"], line["std"], label=label, linestyle="", capsize=3, elinewidth=1,
+                    **seen[str(label)].points(),
+                )  # fmt: skip
+            _cost_axis(ax, group["cost"])
+            ax.set_xlabel(f"device-{unit}, pre-training included")
+            ax.set_ylabel(metric_label(str(task), metric))
+        legend_below(figure, axes)
+        caption = (
+            "Time times devices of a run and of the pre-training it started from, mean over seeds; bars are the "
+            "sample standard deviation where there are several. Grey lines join the points of a model. Times compare "
+            "runs on the same kind of device only."
+        )
+        yield Drawing(f"cost-{task}", f"{str(task).capitalize()}: accuracy against cost", caption + left_out, figure)
+
+
+def _points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and mean device-hours for each start of the weights in each experiment."""
+    hours = (rows["seconds"] + rows["pretrain_seconds"]) * rows["devices"].fillna(1) / 3600
+    keys = ["recipe", "variant", "data", "model", "method", "label"]
+    return (
+        with_labels(rows.assign(hours=hours))
+        .groupby(keys, sort=False)
+        .agg(mean=("value", "mean"), std=("value", "std"), hours=("hours", "mean"))
+        .reset_index()
+    )
+
+
+def _cost_axis(ax: Axes, hours: "pd.Series[float]") -> None:
+    if hours.min() > 0 and hours.max() > _SEVERAL_TIMES * hours.min():
+        ax.set_xscale("log")
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.margins(x=0.15, y=0.15)

@@ -1,0 +1,68 @@
+"""Every figure of a set of run folders: drawn, and written as SVG and PNG."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from engine.run.storage import write_atomic
+from results.figures.cost import accuracy_against_cost
+from results.figures.curves import finetuning_curves, pretraining_curves
+from results.figures.data import Curves, read_curves
+from results.figures.difference import differences_to_scratch
+from results.figures.labels import label_efficiency
+from results.figures.panels import reconstruction_grids
+from results.figures.style import Drawing, lay_out, png, style, svg
+
+
+def write_figures(rows: pd.DataFrame, curves: Mapping[str, Curves], output: Path) -> list[Path]:
+    """Draw everything the runs have data for, as OUTPUT/<name>.svg and .png.
+
+    Args:
+        rows: of collect.
+        curves: of curves_of.
+        output: a folder; it is made.
+
+    Returns:
+        The files written. The same runs give the same bytes.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    written = []
+    for drawing in draw(rows, curves):
+        for ending, content in ((".svg", svg(drawing)), (".png", png(drawing))):
+            written.append(output / f"{drawing.name}{ending}")
+            write_atomic(written[-1], content)
+    return written
+
+
+def curves_of(rows: pd.DataFrame) -> dict[str, Curves]:
+    """The curves of every run in rows, by the run's folder."""
+    return {str(run): read_curves(Path(str(run))) for run in rows["run"].unique()}
+
+
+def draw(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+    """The figures, most telling first. Their names can be file names, and differ.
+
+    Args:
+        rows: of collect.
+        curves: of curves_of.
+    """
+    names: set[str] = set()
+    with style():
+        for drawing in _all(rows, curves):
+            name = re.sub(r"[^\w.-]+", "_", drawing.name, flags=re.ASCII).lstrip(".")
+            while name in names:  # two recipes whose names differ in nothing that a file name may hold
+                name += "_"
+            names.add(name)
+            lay_out(drawing.figure)
+            yield Drawing(name, drawing.title, drawing.caption, drawing.figure)
+
+
+def _all(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+    yield from differences_to_scratch(rows)
+    yield from accuracy_against_cost(rows)
+    yield from label_efficiency(rows)
+    yield from finetuning_curves(rows, curves)
+    yield from pretraining_curves(rows, curves)
+    yield from reconstruction_grids(rows)

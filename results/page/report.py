@@ -1,0 +1,119 @@
+"""The page: everything the run folders hold in one HTML file that needs nothing else."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from engine.run.storage import write_atomic
+from results.figures.data import Curves, first_of, thinned
+from results.figures.draw import draw
+from results.figures.style import Drawing, svg
+from results.page.overview import facts, left_out_table, numbers_table, runs_table, without_details
+from results.page.pictures import choose, pictures
+from results.page.runs import Measured, called, runs_of, section
+from results.page.tables import page_table
+from results.runs.collect import Rejected
+from results.tables.files import all_sheets
+from results.tables.rows import EXPERIMENT, LEGEND, benchmark_table, readable
+
+_HERE = Path(__file__).parent
+_WIDE_PT = 520  # a figure that has the page's width for itself, and that is moved sideways on a phone
+_MOST_EXPERIMENTS = 40  # in the summary
+_LEAST_POINTS, _MOST_POINTS, _ALL_POINTS = 30, 100, 20_000  # of the curves of a run, and of all runs together
+
+
+def write_report(
+    rows: pd.DataFrame,
+    rejected: Sequence[Rejected],
+    curves: Mapping[str, Curves],
+    folders: Sequence[Path],
+    path: Path,
+) -> None:
+    """Write the page; the same runs give the same bytes.
+
+    Args:
+        rows, rejected: of collect.
+        curves: of curves_of.
+        folders: those that collect was given; runs are called by their place below them.
+        path: the HTML file; its folder is made. Links to run folders are relative to it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, _render(_context(rows, rejected, curves, folders, path)))
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    script = (_HERE / "report.js").read_text()
+    # Only this script runs: should a name from a run folder ever come through as HTML, it stays dead.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    template = environment.get_template("report.html.j2")
+    css = Markup((_HERE / "report.css").read_text())
+    return template.render(**context, css=css, script=Markup(script), script_hash=f"sha256-{digest}")
+
+
+def _context(
+    rows: pd.DataFrame,
+    rejected: Sequence[Rejected],
+    curves: Mapping[str, Curves],
+    folders: Sequence[Path],
+    page: Path,
+) -> dict[str, Any]:
+    runs, talked_about = runs_of(rows), without_details(rows)
+    table = benchmark_table(talked_about)
+    drawn = pictures(choose((_experiment(run), run.folder) for run in runs))
+    sections = [section(number, run, called(run.folder, folders), page, drawn) for number, run in enumerate(runs)]
+    points = min(max(_ALL_POINTS // max(len(curves), 1), _LEAST_POINTS), _MOST_POINTS)
+    summary, left_out = first_of(list(table.groupby(EXPERIMENT, sort=False)), _MOST_EXPERIMENTS)
+    shown = readable(pd.concat([lines for _, lines in summary])) if summary else []
+    return {
+        "facts": facts(rows, rejected),
+        "summary": [page_table(lines, title, sortable=False) for title, lines in shown],
+        "legend": LEGEND + left_out if summary else "No finished run to show.",
+        "figures": [_inline(drawing) for drawing in draw(rows, curves)],
+        "sheets": [
+            page_table(sheet.shown, sheet.title, filters=(), notes=sheet.notes) for sheet in all_sheets(talked_about)
+        ],
+        "numbers": numbers_table(table, complete=len(talked_about) == len(rows)),
+        "runs": runs_table(runs, sections),
+        "sections": sections,
+        "curves": [_rounded(thinned(curve, points)) for curve in curves.values()],
+        "left_out": left_out_table(rejected, folders, page),
+    }
+
+
+def _experiment(run: Measured) -> str:
+    return " ".join(str(run.row[key]) for key in ("task", "model", "recipe", "variant", "data", "method"))
+
+
+def _inline(drawing: Drawing) -> dict[str, Any]:
+    """A figure as part of the page: without a prologue, its ids its own."""
+    text = svg(drawing)
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", text)
+    text = text.replace("<svg ", '<svg role="img" ', 1)
+    width = re.search(r'width="([\d.]+)pt"', text)
+    return {
+        "id": f"figure-{drawing.name}",
+        "kind": "wide" if width and float(width[1]) > _WIDE_PT else "narrow",
+        "title": drawing.title,
+        "caption": drawing.caption,
+        "svg": Markup(text),
+    }
+
+
+def _rounded(curves: Curves) -> Curves:
+    """Four significant digits, which a small curve does not show more of."""
+    return {
+        split: {name: [None if v is None else float(f"{v:.4g}") for v in values] for name, values in columns.items()}
+        for split, columns in curves.items()
+    }

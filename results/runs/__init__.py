@@ -1,0 +1,1 @@
+"""Run folders read with suspicion and judged."""

@@ -1,0 +1,131 @@
+"""Measured and published numbers in one tidy frame, each in columns of its own, compared where they are comparable."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from results.tables.rows import EXPERIMENT, START, benchmark_table
+from results.tables.text import records
+
+# The numbers papers report, by the name a run gives them; the first that a run has is taken.
+METRICS = {
+    "classification": {"top1": ("top1_best_last10", "top1_last")},
+    "probes": {"top1": ("top1_best_last10", "top1_last")},
+    "detection": {"box_AP": ("box_AP", "box_AP_last"), "mask_AP": ("mask_AP", "mask_AP_last")},
+    "segmentation": {"mIoU": ("mIoU", "mIoU_last")},
+}
+TOPIC = ["task", "origin", "dataset", "data", "model", "architecture", "parameters_m", "framework"]
+TRAINING = ["protocol", "method", "target", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs",
+            "pretrain_variant", "recipe", "epochs", "variant"]  # fmt: skip
+MEASURED = ["mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs"]
+PUBLISHED = ["published", "printed", "source", "follows", "match", "contradiction", "to_published"]
+COLUMNS = [*TOPIC, *TRAINING, "metric", *MEASURED, *PUBLISHED, "note"]
+# A number stands in several places; the first of these that has it is cited.
+PREFERRED = ("a2mim-readme-summary", "a2mim-readme-families", "a2mim-configs-readme", "a2mim-paper-leaderboard")
+
+
+def compare_with_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Every measured mean and every published number, one per line.
+
+    Args:
+        rows: of collect.
+        published: of load_published.
+
+    Returns:
+        COLUMNS. `origin` is "measured" or "published". A measured line has MEASURED, those of benchmark_table, and
+        where a published number has the same data set, architecture, method, recipe and epochs, and the weights came
+        from the method's published pre-training of as many epochs on ImageNet-1K, that number in PUBLISHED, and
+        `to_published`, mean minus published. A published line has only PUBLISHED. Everything else is NaN or "".
+        `task` is "probes" for runs with a frozen encoder.
+    """
+    names = dict(zip(published["model"], published["architecture"], strict=True))
+    index = _index(published)
+    lines = [_measured_line(line, names, index) for line in _headlines(benchmark_table(rows))]
+    lines += [_published_line(row) for row in records(published)]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _headlines(table: pd.DataFrame) -> list[dict[str, Any]]:
+    found = []
+    for _, group in table.groupby([*EXPERIMENT, *START], dropna=False, sort=False):
+        lines = {str(line["metric"]): line for line in records(group)}
+        first = group.iloc[0]
+        task = "probes" if first["probe"] else str(first["task"])
+        for metric, sources in METRICS.get(task, {}).items():
+            there = next((name for name in sources if name in lines), None)
+            if there is not None:
+                found.append({**lines[there], "task": task, "metric": metric})
+    return found
+
+
+def _measured_line(
+    line: dict[str, Any], names: dict[str, str], index: dict[Any, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    reference = _reference(line, index)
+    parameters = line["parameters"]
+    return {
+        **{name: line[name] for name in COLUMNS if name in line},
+        "origin": "measured",
+        "protocol": _protocol(line),
+        "architecture": names.get(line["model"]) or line["model"],
+        "parameters_m": math.nan if pd.isna(parameters) else parameters / 1e6,
+        "target": "",
+        "published": math.nan,
+        **dict.fromkeys(("printed", "source", "follows", "match", "contradiction", "note"), ""),
+        **reference,
+        "to_published": line["mean"] - reference["published"] if reference else math.nan,
+    }
+
+
+def _protocol(line: dict[str, Any]) -> str:
+    if line["probe"]:
+        return "linear"
+    return "from scratch" if line["method"] == "scratch" and line["task"] == "classification" else "fine-tuned"
+
+
+def _published_line(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: row[name] for name in COLUMNS if name in row},
+        **dict.fromkeys(("data", "framework", "pretrain_dataset", "pretrain_recipe", "pretrain_variant"), ""),
+        "origin": "published",
+        "parameters_m": row["params_m"],
+        "recipe": row["printed_recipe"],
+        "follows": row["recipe"],
+        "published": row["value"],
+        "to_published": math.nan,
+    }
+
+
+def _index(published: pd.DataFrame) -> dict[Any, list[dict[str, Any]]]:
+    """The published numbers that a measurement may be compared with, by everything but the lengths of training."""
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in records(published[published["recipe"] != ""]):
+        found.setdefault(_key(row), []).append(row)
+    return found
+
+
+def _key(line: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(line[name]) for name in ("task", "dataset", "model", "recipe", "method", "metric"))
+
+
+def _reference(line: dict[str, Any], index: dict[Any, list[dict[str, Any]]]) -> dict[str, Any]:
+    fitting = [row for row in index.get(_key(line), []) if _same_training(row, line)]
+    if not fitting:
+        return {}
+    best = min(fitting, key=lambda row: (_rank(row["source"], PREFERRED), row["match"] != "stated"))
+    kept = {name: best[name] for name in ("printed", "source", "match", "contradiction", "note", "target")}
+    return {**kept, "published": best["value"]}
+
+
+def _same_training(row: dict[str, Any], line: dict[str, Any]) -> bool:
+    if row["epochs"] != line["epochs"] or line["method"] == "scratch":
+        return bool(row["epochs"] == line["epochs"])
+    recipe = f"{line['method']}-{line['model']}-{row['pretrain_epochs']:.0f}e"
+    found = (line["pretrain_recipe"], line["pretrain_epochs"], line["pretrain_dataset"])
+    return found == (recipe, row["pretrain_epochs"], "ImageNet-1K")
+
+
+def _rank(name: str, order: Sequence[str]) -> int:
+    return order.index(name) if name in order else len(order)

@@ -1,0 +1,144 @@
+"""The tables people read: which lines of the comparison, in which columns, with what below them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from results.published import load_sources
+from results.runs.runfolder import DATASETS
+from results.tables.rows import METHOD_ORDER
+from results.tables.text import METHOD_NAMES, data_names, interval, measured, number, published, records, signed, start
+
+METRIC_NAMES = {"top1": "top-1", "box_AP": "box AP", "mask_AP": "mask AP", "mIoU": "mIoU"}
+FAMILIES = {"r": "ResNet", "resnet": "ResNet", "convnext": "ConvNeXt", "vit": "ViT", "deit": "ViT", "swin": "Swin"}
+LEGEND = (
+    "Measured: mean ± sample standard deviation over n runs, in percent; no spread for n = 1, no interval for n < 3. "
+    "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed where both have the same.",
+    "A measured and a published number are subtracted only where data set, architecture, method, recipes and the "
+    "lengths of pre-training and fine-tuning are the same; other settings that a run changed are not looked at.",
+    "? the recipe of the published number is inferred, not stated. * contradicted: see the table of contradictions.",
+)
+TRAINED = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "recipe", "epochs", "variant"]
+_KEYS = ["origin", "dataset", "data", "architecture", "framework", "target", *TRAINED, "_source", "_entry"]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table.
+
+    Args:
+        name: of its files, without ending.
+        title: above it.
+        shown: cells as people read them, all text, "" for nothing.
+        data: the same with numbers at full precision, one fact per column.
+        notes: sentences below it.
+    """
+
+    name: str
+    title: str
+    shown: pd.DataFrame
+    data: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def family_sheets(comparison: pd.DataFrame) -> list[Sheet]:
+    """Classification, one sheet per family of architectures, with epochs and recipe."""
+    lines = comparison[(comparison["task"] == "classification") & (comparison["model"] != "")]
+    ours = lines["origin"] == "measured"
+    # Of the literature only A2MIM's own numbers and those that one of the suite's recipes follows.
+    kept = ours | (
+        lines["method"].isin(METHOD_NAMES) & ((lines["match"] != "") | lines["source"].str.contains("a2mim"))
+    )
+    families = [family(model) for model in lines["model"]]
+    names = [*FAMILIES.values(), *sorted(set(families) - set(FAMILIES.values()))]
+    return [
+        numbers_sheet(f"classification-{name.lower()}", f"Classification: {name}", part)
+        for name in dict.fromkeys(names)
+        if len(part := lines[kept & (pd.Series(families, index=lines.index) == name)])
+    ]
+
+
+def family(model: str) -> str:
+    """The family of a published or timm name, as "ResNet"; the first word of any other."""
+    found = re.match(r"[a-z]+", model.lower())
+    word = found[0] if found else model
+    return FAMILIES.get(word, word)
+
+
+def task_sheet(comparison: pd.DataFrame, task: str, name: str, title: str) -> Sheet:
+    """Detection, segmentation or probes; of the literature what the suite's data set and architectures have."""
+    lines = comparison[comparison["task"] == task]
+    dataset = {"detection": "COCO 2017", "segmentation": "ADE20K", "probes": "ImageNet-1K"}[task]
+    of_one_layer = lines["recipe"].str.startswith("multi-head")
+    whole = (lines["protocol"] == ("linear" if task == "probes" else "fine-tuned")) & ~of_one_layer
+    known = (lines["dataset"] == dataset) & (lines["model"] != "") & whole
+    return numbers_sheet(name, title, lines[(lines["origin"] == "measured") | known])
+
+
+def numbers_sheet(name: str, title: str, lines: pd.DataFrame) -> Sheet:
+    """A line for each architecture, initialisation, recipe and origin; some columns for each metric."""
+    ordered = _in_order(lines.assign(_data=data_names(lines)))
+    shown = [_shown(group) for _, group in ordered.groupby(_KEYS, dropna=False, sort=False)]
+    last = ("n", "source")
+    table = pd.DataFrame(shown, columns=[*_columns(shown, last), *last]).fillna("").astype(str)
+    cited = load_sources().set_index("key").loc[list(dict.fromkeys(key for key in ordered["source"] if key))]
+    sources = [f"{key}: {row['title']}, {row['url']}" for key, row in cited.iterrows()]
+    data = ordered.drop(columns=[column for column in ordered if str(column).startswith("_")])
+    return Sheet(name, title, without_empty(table), data, (*LEGEND, *sources))
+
+
+def without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns that say nothing."""
+    return table[[column for column in table if (table[column] != "").any()]]
+
+
+def _columns(lines: Sequence[dict[str, Any]], last: tuple[str, ...]) -> list[str]:
+    return [name for name in dict.fromkeys(name for line in lines for name in line) if name not in last]
+
+
+def _in_order(lines: pd.DataFrame) -> pd.DataFrame:
+    """By data set, size of the architecture and method, what was measured before what was published."""
+    sizes = lines.groupby("architecture")["parameters_m"].min()
+    place = {"ImageNet-100": 1} | dict.fromkeys(DATASETS.values(), 0)  # and before them what nobody else has measured
+    methods = {name: place for place, name in enumerate(METHOD_ORDER)}
+    keyed = lines.assign(
+        _known=[place.get(name, -1) for name in lines["dataset"]],
+        _size=[sizes[name] for name in lines["architecture"]],
+        _method=[methods.get(name, len(methods)) for name in lines["method"]],
+        _source=lines["source"].where(lines["origin"] == "published", ""),
+    )
+    # Two numbers of one source for one setting stay two lines.
+    keyed["_entry"] = keyed.groupby([*_KEYS[:-1], "metric"], dropna=False).cumcount()
+    by = ["_known", "dataset", "_size", "architecture", "_method", "method", "pretrain_epochs", "origin", "recipe"]
+    return keyed.sort_values(by, kind="stable", ignore_index=True)
+
+
+def _shown(group: pd.DataFrame) -> dict[str, str]:
+    rows = records(group)
+    first = rows[0]
+    length = "epochs" if first["task"] in ("classification", "probes") else "iterations"
+    line = {
+        "architecture": first["architecture"],
+        "params (M)": number(first["parameters_m"], 1),
+        "initialisation": start(first),
+        "recipe": " ".join(filter(None, (first["recipe"], first["variant"]))),
+        length: number(first["epochs"]),
+        "framework": first["framework"],
+        "data": first["_data"],
+        "n": number(first["n"]),
+        "source": first["_source"] or "measured here",
+    }
+    for row in rows:
+        name = METRIC_NAMES[row["metric"]]
+        change = (signed(row["difference"]), interval(row["difference_low"], row["difference_high"]))
+        line |= {
+            f"{name} measured": measured(row),
+            f"{name} interval": interval(row["low"], row["high"]),
+            f"{name} to scratch": " ".join(filter(None, change)),
+            f"{name} published": published(row),
+            f"{name} measured - published": signed(row["to_published"]),
+        }
+    return line
