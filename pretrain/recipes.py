@@ -21,6 +21,7 @@ from typing import Any, get_args
 import timm
 
 from backbones import build_backbone, find_architecture
+from engine.deviations import with_deviations
 from engine.errors import ConfigError
 from pretrain.config import (
     DataConfig,
@@ -32,6 +33,7 @@ from pretrain.config import (
     ScheduleConfig,
     TokenConfig,
 )
+from pretrain.sources import SOURCES
 
 _BATCH_NORM, _BIAS, _TOKEN, _GATE = r"(bn|ln|gn)(\d+)?.(weight|bias)", r"bias", r"mask_token", r"mask_gamma"
 _RESNET_NO_DECAY = (_BATCH_NORM, _BIAS, _TOKEN)
@@ -491,37 +493,40 @@ def demo(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[..., Any]] = {
-    "demo": demo,
-    "any": for_model,
-    "a2mim-r50-300e": a2mim_r50_300e,
-    "a2mim-r50-300e-paper": a2mim_r50_300e_paper,
-    "a2mim-r50-100e": a2mim_r50_100e,
-    "a2mim-r50-100e-add": a2mim_r50_100e_add,
-    "a2mim-r50-100e-stem": a2mim_r50_100e_stem,
-    "a2mim-r101-300e": a2mim_r101_300e,
-    "a2mim-r152-300e": a2mim_r152_300e,
-    "a2mim-r200-300e": a2mim_r200_300e,
-    "a2mim-convnext_t-300e": a2mim_convnext_t_300e,
-    "a2mim-convnext_s-300e": a2mim_convnext_s_300e,
-    "a2mim-convnext_b-300e": a2mim_convnext_b_300e,
-    "a2mim-vit_s-800e": a2mim_vit_s_800e,
-    "a2mim-vit_b-800e": a2mim_vit_b_800e,
-    "a2mim-vit_b-800e-paper": a2mim_vit_b_800e_paper,
-    "a2mim-vit_l-800e": a2mim_vit_l_800e,
-    "simmim-r50-300e": simmim_r50_300e,
-    "simmim-r101-300e": simmim_r101_300e,
-    "simmim-r152-300e": simmim_r152_300e,
-    "simmim-r200-300e": simmim_r200_300e,
-    "simmim-convnext_t-300e": simmim_convnext_t_300e,
-    "simmim-convnext_t-300e-filled": simmim_convnext_t_300e_filled,
-    "simmim-convnext_s-300e": simmim_convnext_s_300e,
-    "simmim-convnext_s-300e-filled": simmim_convnext_s_300e_filled,
-    "simmim-convnext_b-300e": simmim_convnext_b_300e,
-    "simmim-convnext_b-300e-filled": simmim_convnext_b_300e_filled,
-    "simmim-vit_s-800e": simmim_vit_s_800e,
-    "simmim-vit_b-800e": simmim_vit_b_800e,
-    "simmim-vit_b-800e-filled": simmim_vit_b_800e_filled,
-    "simmim-vit_l-800e": simmim_vit_l_800e,
-}
+RECIPES: dict[str, Callable[..., Any]] = with_deviations(
+    {
+        "demo": demo,
+        "any": for_model,
+        "a2mim-r50-300e": a2mim_r50_300e,
+        "a2mim-r50-300e-paper": a2mim_r50_300e_paper,
+        "a2mim-r50-100e": a2mim_r50_100e,
+        "a2mim-r50-100e-add": a2mim_r50_100e_add,
+        "a2mim-r50-100e-stem": a2mim_r50_100e_stem,
+        "a2mim-r101-300e": a2mim_r101_300e,
+        "a2mim-r152-300e": a2mim_r152_300e,
+        "a2mim-r200-300e": a2mim_r200_300e,
+        "a2mim-convnext_t-300e": a2mim_convnext_t_300e,
+        "a2mim-convnext_s-300e": a2mim_convnext_s_300e,
+        "a2mim-convnext_b-300e": a2mim_convnext_b_300e,
+        "a2mim-vit_s-800e": a2mim_vit_s_800e,
+        "a2mim-vit_b-800e": a2mim_vit_b_800e,
+        "a2mim-vit_b-800e-paper": a2mim_vit_b_800e_paper,
+        "a2mim-vit_l-800e": a2mim_vit_l_800e,
+        "simmim-r50-300e": simmim_r50_300e,
+        "simmim-r101-300e": simmim_r101_300e,
+        "simmim-r152-300e": simmim_r152_300e,
+        "simmim-r200-300e": simmim_r200_300e,
+        "simmim-convnext_t-300e": simmim_convnext_t_300e,
+        "simmim-convnext_t-300e-filled": simmim_convnext_t_300e_filled,
+        "simmim-convnext_s-300e": simmim_convnext_s_300e,
+        "simmim-convnext_s-300e-filled": simmim_convnext_s_300e_filled,
+        "simmim-convnext_b-300e": simmim_convnext_b_300e,
+        "simmim-convnext_b-300e-filled": simmim_convnext_b_300e_filled,
+        "simmim-vit_s-800e": simmim_vit_s_800e,
+        "simmim-vit_b-800e": simmim_vit_b_800e,
+        "simmim-vit_b-800e-filled": simmim_vit_b_800e_filled,
+        "simmim-vit_l-800e": simmim_vit_l_800e,
+    },
+    SOURCES,
+)
 """Recipe name -> function returning its configuration; the function's parameters are flags of the command line."""

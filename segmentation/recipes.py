@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from engine.deviations import with_deviations
 from segmentation.config import (
     AugmentConfig,
     DataConfig,
@@ -36,6 +37,7 @@ from segmentation.config import (
     ScheduleConfig,
     SegmentationConfig,
 )
+from segmentation.sources import SOURCES
 
 _WARM = ScheduleConfig(power=1.0, warmup_iterations=1500, warmup_start=1e-6, min_learning_rate=0.0)
 _CONVNEXT_DROP_PATH = {"convnext_t": 0.4, "convnext_s": 0.3, "convnext_b": 0.4}
@@ -184,9 +186,12 @@ def recipe_for(model: str) -> str:
     return "upernet-160k"
 
 
-RECIPES: dict[str, Callable[..., SegmentationConfig]] = {
-    "upernet-160k": upernet_160k,
-    "upernet-80k": upernet_80k,
-    "fcn-160k": fcn_160k,
-    "demo": demo,
-}
+RECIPES: dict[str, Callable[..., SegmentationConfig]] = with_deviations(
+    {
+        "upernet-160k": upernet_160k,
+        "upernet-80k": upernet_80k,
+        "fcn-160k": fcn_160k,
+        "demo": demo,
+    },
+    SOURCES,
+)
