@@ -21,6 +21,9 @@ from engine.errors import ConfigError
 
 FRAMEWORK = "mmsegmentation"
 PACKAGES = ("mmengine", "mmcv", "mmseg")
+"""As they are imported."""
+DISTRIBUTIONS = ("mmsegmentation", "mmengine", "mmcv-lite", "opencv-python")
+"""As they are installed, for environment.json."""
 INSTALL = 'pip install -c constraints.txt -e ".[segmentation]" (make setup does it)'
 
 

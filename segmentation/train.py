@@ -24,7 +24,7 @@ from engine.training.state import LoopSettings
 from segmentation.config import SegmentationConfig
 from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate
-from segmentation.framework import FRAMEWORK, framework_version
+from segmentation.framework import DISTRIBUTIONS, FRAMEWORK, framework_version
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import build_optimizer
 from segmentation.panels import draw_panels
@@ -57,7 +57,13 @@ def train(
         engine.errors.SuiteError: with the exit code of what went wrong.
     """
     with open_run(
-        run_dir, config, package="segmentation", recipe=recipe, resume=resume, accept_divergence=accept_divergence
+        run_dir,
+        config,
+        package="segmentation",
+        recipe=recipe,
+        resume=resume,
+        accept_divergence=accept_divergence,
+        packages=DISTRIBUTIONS,
     ) as run:
         finished = run.finished()
         return finished if finished is not None else _run(run, config)

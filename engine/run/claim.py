@@ -100,7 +100,7 @@ def _refuse_divergence(run: Run, accept_divergence: bool) -> None:
 
 def _record_start(run: Run, continuing: bool, changed: dict[str, Any]) -> None:
     path = run.dir / "environment.json"
-    now = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **environment(run.device)}
+    now = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **environment(run.device, run.packages)}
     if continuing and path.is_file():
         record = json.loads(path.read_text())
         record.setdefault("resumes", []).append({**now, "changed": changed})

@@ -1,10 +1,13 @@
 """Where a run happens: versions, device, git commit, memory."""
 
+import contextlib
 import importlib.metadata
+import json
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,13 @@ from engine.run.checkpoint import SUITE_VERSION
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "safetensors", "pandas")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device, git commit and command line of this process."""
+def environment(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, device, git commit and command line of this process.
+
+    Args:
+        device: of this rank.
+        packages: what the task stands on beside PACKAGES, by the names they are installed under.
+    """
     here = Path(__file__).parent
     commit = subprocess.run(
         ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
@@ -32,8 +40,20 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": f"{device.type}: {name}",
         "num_threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in (*PACKAGES, *packages)},
     }
+
+
+def version(package: str) -> str | None:
+    """The installed version, with the commit where pip took it from a repository; None if it is not installed."""
+    try:
+        found = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    commit = None
+    with contextlib.suppress(ValueError, AttributeError):  # a record of another form than pip's
+        commit = json.loads(found.read_text("direct_url.json") or "{}").get("vcs_info", {}).get("commit_id")
+    return f"{found.version} (commit {commit})" if commit else found.version
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -36,6 +36,7 @@ class Run:
     device: torch.device
     resumed: bool
     main: bool = True
+    packages: tuple[str, ...] = ()
     _warned_at: dict[str, float] = field(default_factory=dict)
 
     @property

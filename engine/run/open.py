@@ -33,6 +33,7 @@ def open_run(
     recipe: str,
     resume: bool = False,
     accept_divergence: bool = False,
+    packages: tuple[str, ...] = (),
 ) -> Iterator[Run]:
     """Claim a run folder for the duration of the block and record how the block ended.
 
@@ -43,6 +44,7 @@ def open_run(
         recipe: name of the recipe.
         resume: continue what the folder holds.
         accept_divergence: continue a run that stopped because it diverged.
+        packages: what the task stands on, whose versions go to environment.json beside those of every run.
 
     Raises:
         ConfigError: the configuration or MIM_TRACKERS has problems, the folder is in use or not empty, or `resume` with
@@ -60,7 +62,7 @@ def open_run(
         keep_freed_memory()
     with distributed.process_group(device):
         values = config.to_dict(config_object)
-        run = Run(run_dir, package, recipe, values, device, resumed=False, main=distributed.is_main())
+        run = Run(run_dir, package, recipe, values, device, False, distributed.is_main(), packages)
         _same_on_all_ranks(run)
         claimed = _on_main(run, lambda: claim(run, resume, accept_divergence))
         run.resumed = bool(claimed)

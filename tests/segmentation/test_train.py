@@ -52,7 +52,10 @@ def test_a_run_from_scratch_learns_and_leaves_everything_a_reader_needs(root, tm
         "flag",
     }
     assert record["classes"]["flag"]["IoU"] > 50
-    effective = json.loads((tmp_path / "run" / "environment.json").read_text())["effective"]
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["versions"]["mmsegmentation"] == mmseg.__version__
+    assert {"mmengine", "mmcv-lite", "opencv-python"} <= environment["versions"].keys()
+    effective = environment["effective"]
     assert effective["framework"] == f"mmsegmentation {finished['framework_version']}"
     assert (effective["peak_learning_rate"], effective["global_batch"]) == (pytest.approx(6e-3), 8)
     assert json.loads((tmp_path / "run" / "initialisation.json").read_text()) == {"source": "none"}
