@@ -1,19 +1,21 @@
 """The errors of this package. Each carries the exit code its command ends with (see the README's list)."""
 
+from suite_error import SuiteError
 
-class BackboneError(ValueError):
+
+class BackboneError(SuiteError, ValueError):
     """The network cannot be built or used as asked: unknown name, impossible size, unusual layout."""
 
     exit_code = 2
 
 
-class WeightsError(ValueError):
-    """A file of weights does not fit the network. Nothing was loaded."""
+class WeightsError(SuiteError, ValueError):
+    """A file of weights does not fit the network, or holds values no network can have. Nothing was loaded."""
 
     exit_code = 2
 
 
-class WeightsFileError(Exception):
+class WeightsFileError(SuiteError):
     """A file of weights is missing, damaged, or could run code when opened."""
 
     exit_code = 5

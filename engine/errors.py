@@ -1,16 +1,11 @@
 """The errors a user can meet, each with the exit code its command ends with.
 
-An exception that carries an integer `exit_code` is shown as one `error: ...` line without a traceback
-(engine/cli.py). Packages that may not import this one follow the same convention with errors of their own.
+A SuiteError is shown as one `error: ...` line without a traceback (engine/cli.py). backbones/errors.py has more.
 """
 
+from suite_error import SuiteError as SuiteError
+
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: stopped on request with the state saved; run again to continue
-
-
-class SuiteError(Exception):
-    """Base of the errors below. Its text says what is wrong, where, what was found and what to do."""
-
-    exit_code = 1
 
 
 class ConfigError(SuiteError, ValueError):
