@@ -1,11 +1,20 @@
-"""What every task shares about models: encoders from timm, and their weights in everybody's key names."""
+"""What every task shares about models: encoders from timm, and their weights in everybody's key names.
+
+Names are imported when they are first used: a family or an error needs neither torch nor timm, and help texts use both.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .architectures import PUBLISHED, find_architecture
-from .build import Backbone, build_backbone, build_classifier
-from .entry import Entry
 from .errors import BackboneError, WeightsError, WeightsFileError
-from .weights.keymaps import to_detectron2, to_openmixup, to_torchvision
-from .weights.load import LoadReport, export_weights, load_weights, read_weights, save_backbone
+from .family import family
+
+if TYPE_CHECKING:
+    from .build import Backbone, build_backbone, build_classifier
+    from .entry import Entry
+    from .weights.keymaps import to_detectron2, to_openmixup, to_torchvision
+    from .weights.load import LoadReport, export_weights, load_weights, read_weights, save_backbone
 
 __all__ = [
     "PUBLISHED",
@@ -18,6 +27,7 @@ __all__ = [
     "build_backbone",
     "build_classifier",
     "export_weights",
+    "family",
     "find_architecture",
     "load_weights",
     "read_weights",
@@ -26,3 +36,17 @@ __all__ = [
     "to_openmixup",
     "to_torchvision",
 ]
+
+_HOME = {
+    "build": ("Backbone", "build_backbone", "build_classifier"),
+    "entry": ("Entry",),
+    "weights.keymaps": ("to_detectron2", "to_openmixup", "to_torchvision"),
+    "weights.load": ("LoadReport", "export_weights", "load_weights", "read_weights", "save_backbone"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,11 +3,12 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-import timm
+from typing import Any, Literal
 
 from .errors import BackboneError
+
+Family = Literal["resnet", "convnext", "vit", "swin", "other"]
+"""Whose published rules a network follows: see family.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,8 @@ class Architecture:
 
     timm_name: str
     """Name timm builds it from."""
+    family: Family
+    """Whose rules it follows in pre-training and fine-tuning."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for timm, without image size, drop path and classifier."""
     for_size: Callable[[int], dict[str, Any]] = lambda image_size: {}
@@ -34,6 +37,7 @@ def _vit(*, class_token_head: bool = False, **options: Any) -> Architecture:
     """
     return Architecture(
         timm_name="beit_base_patch16_224",
+        family="vit",
         options={"use_abs_pos_emb": True, "use_rel_pos_bias": True, "init_values": 0.1, **options},
         for_size=lambda image_size: {"img_size": image_size},
         is_vit=True,
@@ -45,6 +49,7 @@ def _swin(timm_name: str) -> Architecture:
     """A Swin Transformer: window 7, or 6 at the 192 px of the published pre-training (a stage 4 map of 6 x 6)."""
     return Architecture(
         timm_name=timm_name,
+        family="swin",
         options={"strict_img_size": False},  # detection and segmentation feed other sizes than the build size
         for_size=lambda image_size: {"img_size": image_size, "window_size": 6 if image_size == 192 else 7},
     )
@@ -62,13 +67,15 @@ def _deit_s() -> Architecture:
 
 
 PUBLISHED: dict[str, Architecture] = {
-    "r50": Architecture(timm_name="resnet50"),
-    "r101": Architecture(timm_name="resnet101"),
-    "r152": Architecture(timm_name="resnet152"),
-    "r200": Architecture(timm_name="resnet50", options={"layers": (3, 24, 36, 3)}),  # plain 7x7 stem, unlike resnet200d
-    "convnext_t": Architecture(timm_name="convnext_tiny"),
-    "convnext_s": Architecture(timm_name="convnext_small"),
-    "convnext_b": Architecture(timm_name="convnext_base"),
+    "r50": Architecture(timm_name="resnet50", family="resnet"),
+    "r101": Architecture(timm_name="resnet101", family="resnet"),
+    "r152": Architecture(timm_name="resnet152", family="resnet"),
+    "r200": Architecture(
+        timm_name="resnet50", family="resnet", options={"layers": (3, 24, 36, 3)}
+    ),  # plain 7x7 stem, unlike resnet200d
+    "convnext_t": Architecture(timm_name="convnext_tiny", family="convnext"),
+    "convnext_s": Architecture(timm_name="convnext_small", family="convnext"),
+    "convnext_b": Architecture(timm_name="convnext_base", family="convnext"),
     "vit_s": _vit(embed_dim=768, depth=8, num_heads=8, mlp_ratio=3),  # not DeiT-S: 8 blocks x 768, MLP 2304, 48.8 M
     "vit_b": _vit(embed_dim=768, depth=12, num_heads=12, mlp_ratio=4),
     "vit_l": _vit(embed_dim=1024, depth=24, num_heads=16, mlp_ratio=4),
@@ -79,6 +86,35 @@ PUBLISHED: dict[str, Architecture] = {
 """Published name -> architecture. ResNets are version 1.5 (stride on the 3x3), ConvNeXts version 1."""
 
 
+FAMILY_OF_MODULE: dict[str, Family] = {
+    "resnet": "resnet",
+    "resnetv2": "resnet",
+    "res2net": "resnet",
+    "resnest": "resnet",
+    "sknet": "resnet",
+    "convnext": "convnext",
+    "vision_transformer": "vit",
+    "vision_transformer_hybrid": "vit",
+    "vision_transformer_relpos": "vit",
+    "vision_transformer_sam": "vit",
+    "naflexvit": "vit",
+    "deit": "vit",
+    "beit": "vit",
+    "eva": "vit",
+    "cait": "vit",
+    "convit": "vit",
+    "xcit": "vit",
+    "deepseek_vit": "vit",
+    "gemma4_vit": "vit",
+    "qwen3_vit": "vit",
+    "swin_transformer": "swin",
+    "swin_transformer_v2": "swin",
+    "swin_transformer_v2_cr": "swin",
+}
+"""The file of timm that a network comes from -> its family: timm's ResNet class and its subclasses and pre-activation
+form; ConvNeXt 1 and 2; Transformers of one width whose blocks all see the same patches; Swins. All else is "other"."""
+
+
 def find_architecture(name: str) -> Architecture:
     """The architecture called `name`: a published name, else a timm name (a `.tag` after it is ignored).
 
@@ -86,6 +122,8 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in PUBLISHED:
         return PUBLISHED[name]
+    import timm  # here, because it takes seconds and published names need none of it
+
     timm_name = name.partition(".")[0]
     if timm_name in timm.list_models():
         return _timm_architecture(timm_name)
@@ -100,7 +138,11 @@ def find_architecture(name: str) -> Architecture:
 
 def _timm_architecture(timm_name: str) -> Architecture:
     """A timm model as timm defines it; `img_size` is passed to those built for one size."""
+    import timm
+
+    module = timm.model_entrypoint(timm_name).__module__.rpartition(".")[2]
+    family = FAMILY_OF_MODULE.get(module, "other")
     config = timm.get_pretrained_cfg(timm_name)
     if config is not None and config.fixed_input_size:
-        return Architecture(timm_name=timm_name, for_size=lambda image_size: {"img_size": image_size})
-    return Architecture(timm_name=timm_name)
+        return Architecture(timm_name=timm_name, family=family, for_size=lambda image_size: {"img_size": image_size})
+    return Architecture(timm_name=timm_name, family=family)

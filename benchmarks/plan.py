@@ -231,5 +231,4 @@ def published_recipe(model: str, task: str) -> str:
         return detection.recipes.recipe_for(model)
     if task == "segmentation":
         return segmentation.recipes.recipe_for(model)
-    families = {"vit": "vit-ft", "deit": "deit-ft", "swin": "swin-ft", "convnext": "convnext-ft"}
-    return next((recipe for start, recipe in families.items() if model.startswith(start)), "rsb-a2")
+    return classification.recipes.recipe_for(model)

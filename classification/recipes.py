@@ -13,6 +13,7 @@ while the A2MIM configs, matching on names, decay the shortcut batch norm's scal
 from collections.abc import Callable
 from dataclasses import replace
 
+from backbones import family
 from classification.config import (
     AugmentConfig,
     ClassificationConfig,
@@ -208,7 +209,7 @@ def linear_probe(model: str = "r50") -> ClassificationConfig:
     Expected top-1, R50: random weights 4.4, supervised 76.2 (OpenMixup's zoo); the A2MIM paper's are not at hand.
     Cost: unknown.
     """
-    token_model = model.startswith(("vit", "deit"))
+    token_model = family(model) == "vit"
     rate, batch = (12.0, 1024) if token_model else (30.0, 256)
     schedule = (
         ScheduleConfig(warmup_epochs=0, min_learning_rate=0.0)
@@ -244,6 +245,13 @@ def demo(model: str = "r50") -> ClassificationConfig:
         optimizer=OptimizerConfig(base_learning_rate=1e-3, base_batch=16, weight_decay=0.05, clip_grad=5.0),
         schedule=ScheduleConfig(warmup_epochs=1, warmup_start=0.0),
     )
+
+
+def recipe_for(model: str) -> str:
+    """The recipe of a model's published ImageNet table; networks without a table of their own take the ResNets'."""
+    if model.startswith("deit"):
+        return "deit-ft"
+    return {"vit": "vit-ft", "swin": "swin-ft", "convnext": "convnext-ft"}.get(family(model), "rsb-a2")
 
 
 RECIPES: dict[str, Callable[..., ClassificationConfig]] = with_deviations(

@@ -15,6 +15,7 @@ it has for the ViT recipe's GIoU (--heads.box-loss l1).
 from collections.abc import Callable
 from dataclasses import replace
 
+from backbones import family
 from detection.config import (
     DataConfig,
     DetectionConfig,
@@ -189,7 +190,7 @@ def with_framework(config: DetectionConfig, framework: FrameworkName) -> Detecti
 
 def recipe_for(model: str) -> str:
     """The recipe of a model's published COCO table: C4 2x for ResNets, the ViT protocol, SparK's for the others."""
-    if model.startswith(("vit", "deit")):
+    if family(model) == "vit":
         return "mask-rcnn-vit-1x"
     return "mask-rcnn-c4-2x" if model in ("r50", "r101", "r152", "r200") else "mask-rcnn-fpn-1x-spark"
 

@@ -18,9 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
-import timm
-
-from backbones import build_backbone, find_architecture
+from backbones import build_backbone, family
 from engine.deviations import with_deviations
 from engine.errors import ConfigError
 from pretrain.config import (
@@ -412,25 +410,6 @@ def simmim_vit_l_800e() -> PretrainConfig:
     return _simmim_vit("vit_l")
 
 
-_FAMILIES = {
-    "resnet": "resnet",
-    "resnetv2": "resnet",
-    "convnext": "convnext",
-    "vision_transformer": "vit",
-    "deit": "vit",
-    "beit": "vit",
-    "eva": "vit",
-    "swin_transformer": "swin",
-    "swin_transformer_v2": "swin",
-}
-"""timm's module of a network -> whose published rules it follows."""
-
-
-def _family(model: str) -> str:
-    module = timm.model_entrypoint(find_architecture(model).timm_name).__module__.rpartition(".")[2]
-    return _FAMILIES.get(module, "other")
-
-
 def for_model(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
     """Any network by its published or timm name, under the published rules of its family, at the published length.
 
@@ -444,7 +423,7 @@ def for_model(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
     """
     if method not in get_args(Method):
         raise ConfigError(f"no method is called {method!r}; methods: {', '.join(get_args(Method))}")
-    family = _family(model)
+    rules = family(model)
     builders: dict[tuple[str, str], Callable[[str], PretrainConfig]] = {
         ("resnet", "a2mim"): _a2mim_resnet,
         ("resnet", "simmim"): _simmim_resnet,
@@ -457,10 +436,10 @@ def for_model(model: str = "r50", method: Method = "a2mim") -> PretrainConfig:
         ("other", "a2mim"): _a2mim_resnet,
         ("other", "simmim"): _simmim_resnet,
     }
-    config = builders[family, method](model)
-    if family == "other":
+    config = builders[rules, method](model)
+    if rules == "other":
         return replace(config, optimizer=replace(config.optimizer, no_decay=_CLEAN_NO_DECAY))
-    if family == "swin":
+    if rules == "swin":
         weight = 0.5 if method == "a2mim" else 0.0
         return replace(config, drop_path=0.0, loss=replace(config.loss, frequency_weight=weight))
     return config

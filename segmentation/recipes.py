@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from backbones import family
 from engine.deviations import with_deviations
 from segmentation.config import (
     AugmentConfig,
@@ -68,9 +69,7 @@ def upernet_160k(model: str = "r50") -> SegmentationConfig:
     Every other timm network gets ResNet's. ViT-B/MAE's reference is 48.1 / 48.7, BEiT-B at 640 after ImageNet-22K
     53.1 / 53.8.
     """
-    families = {"vit": _vit, "deit": _vit, "beit": _vit, "swin": _swin, "convnext": _convnext}
-    family = next((make for start, make in families.items() if model.startswith(start)), _resnet)
-    return family(model)
+    return {"vit": _vit, "swin": _swin, "convnext": _convnext}.get(family(model), _resnet)(model)
 
 
 def upernet_80k(model: str = "r50") -> SegmentationConfig:
@@ -156,7 +155,7 @@ def demo(model: str = "r50") -> SegmentationConfig:
     records as constant_mIoU. Cost: 120 CPU-seconds for R50 (bfloat16 on a CPU with AMX), less than a minute
     and a half on two cores.
     """
-    mode: Literal["whole", "slide"] = "slide" if model.startswith(("vit", "deit", "beit")) else "whole"
+    mode: Literal["whole", "slide"] = "slide" if family(model) == "vit" else "whole"
     return SegmentationConfig(
         model=model,
         iterations=140,

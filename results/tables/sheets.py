@@ -7,13 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from backbones.family import family as family_of
 from results.published import load_sources
 from results.runs.runfolder import DATASETS
 from results.tables.rows import METHOD_ORDER
 from results.tables.text import METHOD_NAMES, data_names, interval, measured, number, published, records, signed, start
+from suite_error import SuiteError
 
 METRIC_NAMES = {"top1": "top-1", "box_AP": "box AP", "mask_AP": "mask AP", "mIoU": "mIoU"}
-FAMILIES = {"r": "ResNet", "resnet": "ResNet", "convnext": "ConvNeXt", "vit": "ViT", "deit": "ViT", "swin": "Swin"}
+FAMILIES = {"resnet": "ResNet", "convnext": "ConvNeXt", "vit": "ViT", "swin": "Swin"}
 LEGEND = (
     "Measured: mean ± sample standard deviation over n runs, in percent; no spread for n = 1, no interval for n < 3. "
     "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed where both have the same.",
@@ -65,7 +67,10 @@ def family(model: str) -> str:
     """The family of a published or timm name, as "ResNet"; the first word of any other."""
     found = re.match(r"[a-z]+", model.lower())
     word = found[0] if found else model
-    return FAMILIES.get(word, word)
+    try:
+        return FAMILIES.get(family_of(model), word)
+    except SuiteError:  # a network that this timm does not have, or of somebody's own
+        return word
 
 
 def task_sheet(comparison: pd.DataFrame, task: str, name: str, title: str) -> Sheet:
