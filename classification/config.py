@@ -5,21 +5,19 @@ from typing import Literal
 
 from timm.data.auto_augment import rand_augment_transform
 
+from engine.data.options import ImageOptions
+
 Precision = Literal["float32", "bfloat16", "float16"]
-Unreadable = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ImageOptions):
     """Where the images are and how they are read."""
 
     root: str = ""
     """Folder holding train/<class>/ and val/<class>/ (the ImageNet layout); the classes are the folder names."""
     num_workers: int = 8
     """Reader processes per rank; 0 reads in the training process."""
-    unreadable: Unreadable = "stop"
-    """What to do at a training image that cannot be decoded: "stop", or "skip" to use a substitute and count it. A
-    validation image that cannot be decoded always stops the run: accuracy over other images is another number."""
     train_fraction: float = 1.0
     """Part of each class's training images to use, in (0, 1]: a subset that depends on the seed alone."""
     evaluation_batch_size: int = 125
@@ -32,7 +30,7 @@ class DataConfig:
         found += _at_least(self, {"num_workers": 0, "evaluation_batch_size": 1})
         if not 0 < self.train_fraction <= 1:
             found.append(f"train_fraction: {self.train_fraction} is outside (0, 1]")
-        return found
+        return found + self.image_problems()
 
 
 @dataclass(frozen=True, kw_only=True)

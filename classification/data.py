@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from classification.augment import evaluation_transform, training_transform
 from classification.config import ClassificationConfig
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
-from engine.data.index import PathList
 from engine.data.sampler import SampleKey, generator
 
 _FRACTION_STREAM = 0xF2AC  # separates the draw of a subset from the order of samples, which has the same seed
@@ -54,9 +53,7 @@ def stratified_subset(index: ImageIndex, fraction: float, seed: int) -> ImageInd
         members = np.flatnonzero(index.labels == label)
         source = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _FRACTION_STREAM, label))))
         kept += source.permutation(members)[: max(1, round(fraction * len(members)))].tolist()
-    kept.sort()
-    paths = PathList(index.paths[position] for position in kept)
-    return ImageIndex(index.root, paths, index.sizes[kept], index.labels[kept], index.classes)
+    return index.subset(kept)
 
 
 @dataclass(eq=False)
@@ -101,8 +98,8 @@ def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tupl
     """
     options = config.data
     root = Path(options.root)
-    train = index_images(root / "train", labelled=True, unreadable=options.unreadable)
-    val = index_images(root / "val", labelled=True)
+    train = index_images(root / "train", labelled=True, options=options)
+    val = index_images(root / "val", labelled=True, options=options, unreadable="stop")
     check_same_classes(train, val)
     train = stratified_subset(train, options.train_fraction, config.seed)
     return (

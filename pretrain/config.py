@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from engine.data.options import ImageOptions, Unreadable
 from pretrain import losses
 from pretrain.losses import RegressionKind, Replacement
 from pretrain.masking import TokenForm, TokenInit, num_masked
@@ -14,14 +15,14 @@ Method = Literal["a2mim", "simmim"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ImageOptions):
     """The images and how they are cropped."""
 
     root: str = ""
     """Folder of images, at any depth; `train/` inside it is taken if there is one. No classes are needed."""
     num_workers: int = 8
     """Loader processes on each rank."""
-    unreadable: Literal["stop", "skip"] = "stop"
+    unreadable: Unreadable = "stop"
     """What an image that does not decode does to the run; skipping is counted and reported."""
     crop_scale: tuple[float, float] = (0.8, 1.0)
     """Share of the image's area that a random crop takes."""
@@ -39,6 +40,7 @@ class DataConfig:
             found.append(f"crop_scale is {self.crop_scale}; allowed: 0 < smallest <= largest <= 1")
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             found.append(f"crop_ratio is {self.crop_ratio}; allowed: 0 < smallest <= largest")
+        found += self.image_problems()
         if not 0 <= self.flip <= 1:
             found.append(f"flip is {self.flip}; allowed: 0 to 1")
         return found

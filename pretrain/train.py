@@ -53,7 +53,7 @@ def train(
         finished = run.finished()
         if finished is not None:
             return finished
-        index = index_images(image_root(config.data.root), labelled=False, unreadable=config.data.unreadable)
+        index = index_images(image_root(config.data.root), labelled=False, options=config.data)
         run.pin_data("train", index)
         plan = SamplePlan(len(index), config.batch_size, config.seed)
         torch.manual_seed(config.seed)

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from engine.data.images import MAX_UNREADABLE, ImageIndex, unreadable_paths
+from engine.data.images import ImageIndex, unreadable_paths
+from engine.data.options import DEFAULT_OPTIONS
 from engine.data.sampler import SampleKey, generator
 from engine.distributed import barrier
 from engine.errors import DataError
@@ -142,10 +143,10 @@ def _check(config: SegmentationConfig, run: Run, pairs: dict[Any, tuple[ImageInd
             leave_out = fault.unreadable and split == "training" and config.data.unreadable == "skip"
             (skipped if leave_out else faults).append(fault)
     num_train = len(pairs["training"][0])
-    if len(skipped) > MAX_UNREADABLE * num_train:
+    if not DEFAULT_OPTIONS.accepts_unreadable(len(skipped), num_train):
         log.warning(
             "%d of %d training pairs are unreadable, more than the %s that --data.unreadable skip accepts",
-            *(len(skipped), num_train, f"{MAX_UNREADABLE:.1%}"),
+            *(len(skipped), num_train, f"{DEFAULT_OPTIONS.max_unreadable:.1%}"),
         )
         faults += skipped
     refuse(sorted(faults), ade_root(config.data.root))

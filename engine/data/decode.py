@@ -1,139 +1,163 @@
 """One image file to one array: read, refuse what is not whole, decode to RGB. Knows no index and no policy.
 
 JPEG goes through libjpeg-turbo directly; whatever that refuses, and every other format, through Pillow. Both give the
-same pixels. EXIF orientation is ignored, as in torchvision.
+same pixels.
 """
 
 import contextlib
-import errno
 import io
-import logging
 import struct
-import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from engine.data.files import UnreadableImageError, read_bytes
+from engine.data.options import DEFAULT_OPTIONS, MAX_PIXELS, ImageOptions
+from engine.data.pixels import ImageArray, UnsupportedPixelsError, orientation_of, oriented, stored, to_rgb
 from engine.errors import DataError
 
-ImageArray = npt.NDArray[np.uint8]
+__all__ = ["MAX_PIXELS", "ImageArray", "UnreadableImageError", "decode_image", "read_bytes", "read_image"]
 
-MAX_PIXELS = 89_478_485
-"""Largest width x height accepted (where Pillow starts to warn): decoding stays below 1 GB of memory."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""What is opened, in Pillow's names; others include some that start programs."""
 
-RETRY_WAITS_S = (0.1, 0.3, 1.0)
-"""Pauses before reading again after a storage error that tends to pass."""
-
-_PASSING_ERRORS = frozenset({errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EREMOTEIO})
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's others include some that start programs
-_SIGNATURES = {b"\x89PNG": "PNG", b"RIFF": "WebP", b"GIF8": "GIF", b"%PDF": "PDF", b"PK\x03\x04": "zip"}
-
-log = logging.getLogger(__name__)
-_num_read_again = 0
-
-
-class UnreadableImageError(DataError):
-    """The file is there, but its bytes are not a whole image. The only error that `unreadable: skip` may skip."""
+_SIGNATURES = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG": "PNG",
+    b"RIFF": "WebP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%PDF": "PDF",
+    b"PK\x03\x04": "zip",
+    b"\x1f\x8b": "gzip",
+}
 
 
-def read_image(path: str | Path) -> ImageArray:
-    """The image as RGB, uint8, shape (height, width, 3), with the values of Pillow's `convert("RGB")`.
+def read_image(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> ImageArray:
+    """The image as RGB, uint8, shape (height, width, 3).
 
-    Transparent images are laid over white. Grey with 16 bits saturates at 255, as Pillow does.
+    8-bit images have the values of Pillow's `convert("RGB")`, deeper ones their upper 8 bits (engine/data/pixels.py).
+    Transparent images are laid over white. The EXIF orientation is treated as `options.exif` says.
 
     Raises:
-        UnreadableImageError: empty, truncated, not an image, or above MAX_PIXELS.
-        DataError: the file is missing, or storage failed four times in a row.
+        UnreadableImageError: empty, truncated, no image or no regular file, above `options.max_pixels`, or of values
+            without a scale.
+        DataError: the file is missing, storage failed four times in a row, or it is turned and `options.exif` "stop".
     """
     data = read_bytes(path)
     try:
-        return decode_image(data)
+        return decode_image(data, options)
     except UnreadableImageError as error:
         raise UnreadableImageError(f"{path}: {error}") from error.__cause__
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The whole file; storage errors that tend to pass (EIO, ESTALE, time-outs) are met with three more tries.
-
-    Raises:
-        DataError: the file is missing or cannot be read.
-    """
-    global _num_read_again
-    for wait_s in (*RETRY_WAITS_S, None):
-        try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path object costs 20 us per image
-                return file.read()
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{path}: the file was indexed but is no longer there; put it back, or start anew"
-            ) from error
-        except OSError as error:
-            if error.errno not in _PASSING_ERRORS or wait_s is None:
-                tries = f" after {len(RETRY_WAITS_S) + 1} tries" if error.errno in _PASSING_ERRORS else ""
-                raise DataError(f"{path}: cannot be read{tries} ({error.strerror or error})") from error
-            _num_read_again += 1
-            log.warning("%s: %s; reading again (%d such so far)", path, error.strerror, _num_read_again)
-            time.sleep(wait_s)
-    raise AssertionError("the last try returns or raises")
-
-
-def decode_image(data: bytes) -> ImageArray:
+def decode_image(data: bytes, options: ImageOptions = DEFAULT_OPTIONS) -> ImageArray:
     """As `read_image`, from the bytes of a file.
 
     Raises:
         UnreadableImageError: with the reason, without a path.
+        DataError: `options.exif` is "stop" and the image has to be turned.
     """
     if not data:
         raise UnreadableImageError("empty file (0 bytes)")
     if data[:2] == b"\xff\xd8":
         with contextlib.suppress(ValueError):  # Pillow has the last word: it also reads what is merely unusual
             height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-            _refuse_huge(width, height)
+            refuse_huge(width, height, options.max_pixels)
             if colorspace != "CMYK":  # rounds otherwise than Pillow
                 array: ImageArray = simplejpeg.decode_jpeg(data, "RGB")
-                return array
+                return array if options.exif == "ignore" else _turned(array, data, options)
     if data.startswith(b"\x89PNG") and len(data) > 24:
-        _refuse_huge(*struct.unpack(">II", data[16:24]))  # Pillow's own refusal would not name the two numbers
-    return _decode_with_pillow(data)
+        width, height = struct.unpack(">II", data[16:24])
+        refuse_huge(width, height, options.max_pixels)  # before Pillow looks at anything
+    return _decode_with_pillow(data, options)
 
 
-def _refuse_huge(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"{width}x{height} pixels, more than the {MAX_PIXELS:,} accepted")
+def refuse_huge(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture by its header.
+
+    Raises:
+        UnreadableImageError: it has more than `max_pixels` pixels.
+    """
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"{width}x{height} pixels, more than the {max_pixels:,} accepted (--data.max-pixels {width * height})"
+        )
 
 
-def _decode_with_pillow(data: bytes) -> ImageArray:
+@contextlib.contextmanager
+def opened(file: io.BytesIO | io.BufferedReader, max_pixels: int) -> Iterator[Image.Image]:
+    """A file as a Pillow image of which only the header has been read.
+
+    Raises:
+        UnreadableImageError: there are more than `max_pixels` pixels.
+        Exception: whatever Pillow raises at something that is not an image.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # ours holds in its place, and may be larger
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, by a limit of our own
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        _refuse_huge(*image.size)
-        return np.array(_over_white(image))
-    except (UnreadableImageError, MemoryError):
+            warnings.simplefilter("ignore")
+            image = Image.open(file, formats=FORMATS)
+            refuse_huge(*image.size, max_pixels)
+            yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decode_with_pillow(data: bytes, options: ImageOptions) -> ImageArray:
+    try:
+        with opened(io.BytesIO(data), options.max_pixels) as image:
+            turned_by_pillow = orientation_of(image) if image.format == "TIFF" else 1  # these, and no others
+            array = stored(to_rgb(image), turned_by_pillow)
+            # Asked only now, because Pillow reads all of a PNG to answer, and to_rgb must see it before.
+            orientation = turned_by_pillow if image.format == "TIFF" else orientation_of(image)
+        return _as_asked(array, orientation, options)
+    except (DataError, MemoryError):
         raise
+    except UnsupportedPixelsError as error:
+        raise UnreadableImageError(str(error)) from error
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"not a readable image ({_looks_like(data)})") from error
+        raise UnreadableImageError(f"not a readable image ({looks_like(data)})") from error
     except Exception as error:  # Pillow's format readers raise nearly anything on damaged bytes
-        raise UnreadableImageError(f"damaged {_looks_like(data)}: {error or type(error).__name__}") from error
+        raise UnreadableImageError(
+            f"{looks_like(data)} that cannot be decoded: {error or type(error).__name__}"
+        ) from error
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, layer).convert("RGB")
+def _turned(array: ImageArray, data: bytes, options: ImageOptions) -> ImageArray:
+    """A JPEG's pixels as `options.exif` asks for them."""
+    try:
+        with opened(io.BytesIO(data), options.max_pixels) as image:
+            orientation = orientation_of(image)
+    except Exception:  # it has been decoded; only what stands beside the pixels is odd
+        orientation = 1
+    return _as_asked(array, orientation, options)
 
 
-def _looks_like(data: bytes) -> str:
-    if data[:2] == b"\xff\xd8":
-        return "JPEG"
+def _as_asked(array: ImageArray, orientation: int, options: ImageOptions) -> ImageArray:
+    if options.exif == "ignore" or orientation == 1:
+        return array
+    if options.exif == "stop":
+        raise DataError(
+            f"has the EXIF orientation {orientation}: its pixels are stored otherwise than it is meant to be seen. "
+            "Choose --data.exif apply (turn it upright) or --data.exif ignore (take it as it is stored)"
+        )
+    return oriented(array, orientation)
+
+
+def looks_like(data: bytes) -> str:
+    """What the first bytes of a file say that it is, for people."""
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "an HTML page"
     names = [name for signature, name in _SIGNATURES.items() if data.startswith(signature)]
+    if data[4:12] in (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1"):
+        names = ["AVIF" if data[8:12] == b"avif" else "HEIF"]
     return names[0] if names else f"{len(data)} bytes beginning with {data[:8]!r}"

@@ -7,25 +7,25 @@ from pathlib import Path
 
 from engine.data.decode import ImageArray, UnreadableImageError, read_image
 from engine.data.index import (
-    SUFFIXES,
     ImageIndex,
-    Unreadable,
     check_same_classes,
-    check_unchanged,
     index_images,
     require_batch,
 )
+from engine.data.options import Exif, ImageOptions, Unreadable
 from engine.data.sampler import SampleKey, generator
+from engine.data.scan import SUFFIXES, why_no_file
 from engine.errors import DataError
 
 __all__ = [
     "SUFFIXES",
+    "Exif",
     "ImageArray",
     "ImageIndex",
+    "ImageOptions",
     "Unreadable",
     "UnreadableImageError",
     "check_same_classes",
-    "check_unchanged",
     "count_unreadable",
     "index_images",
     "read_image",
@@ -33,9 +33,6 @@ __all__ = [
     "require_batch",
     "unreadable_paths",
 ]
-
-MAX_UNREADABLE = 0.001
-"""Share of an index that "skip" may skip; more says the data set itself is broken."""
 
 _SUBSTITUTE_STREAM = 0x5B57  # of generator(): apart from the small stream numbers the data sets draw from
 
@@ -54,18 +51,20 @@ def read_sample(
         RGB uint8 array, (height, width, 3), and the position in the index that was read (for its label).
 
     Raises:
-        DataError: under "stop", the image is not readable; under "skip", more than 0.1 % of the index is not; under
-            both, the file is missing or storage failed.
+        DataError: under "stop", the image is not readable; under "skip", more of the index are not than
+            `index.options.max_unreadable` accepts; under both, the file is missing or storage failed.
     """
     position = key.index
     for attempt in itertools.count():
         try:
-            return read_image(index.path(position)), position
+            if index.sizes[position] == 0:
+                raise UnreadableImageError(f"{index.path(position)}: {why_no_file(index.path(position))}")
+            return read_image(index.path(position), index.options), position
         except UnreadableImageError as error:
             if policy == "stop":
                 raise DataError(
-                    f"{error}. Fix or remove it (`make verify-data` lists every such file), "
-                    "or set --data.unreadable skip"
+                    f"{error}. Fix or remove it, leave it out (`python -m engine.verify {index.root} --list FILE`, "
+                    "then --data.exclude FILE), or set --data.unreadable skip"
                 ) from error
             _record_unreadable(index, index.path(position), error, run_dir)
         source = generator(seed, SampleKey(key.epoch, key.index), _SUBSTITUTE_STREAM + attempt)
@@ -99,11 +98,12 @@ def _record_unreadable(index: ImageIndex, path: str, error: Exception, run_dir: 
         if run_dir is not None:
             _append_line(run_dir / "unreadable.txt", path)
     num_bad = sum(line.startswith(f"{index.root}/") for line in known)
-    if num_bad > MAX_UNREADABLE * len(index):
+    if not index.options.accepts_unreadable(num_bad, len(index)):
         where = f"; list in {run_dir / 'unreadable.txt'}" if run_dir else ""
         raise DataError(
-            f"{error}. {num_bad:,} of {len(index):,} files are unreadable, more than the {MAX_UNREADABLE:.1%} that "
-            f"--data.unreadable skip accepts{where}. Fix or remove them (`make verify-data` lists every one)"
+            f"{error}. {num_bad:,} of {len(index):,} files are unreadable, more than "
+            f"--data.max-unreadable {index.options.max_unreadable:g} accepts{where}. Fix them, leave them out "
+            f"(`python -m engine.verify {index.root} --list FILE`, then --data.exclude FILE), or accept more"
         )
 
 

@@ -1,27 +1,25 @@
 """Which images a data set has: file names and sizes under a folder, found once per run without opening a file."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.data.exclude import match, read_list
+from engine.data.options import DEFAULT_OPTIONS, ImageOptions, Unreadable
+from engine.data.scan import SUFFIXES, accepted_suffixes, describe_left_out, left_out, scan, some, why_no_file
 from engine.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Of files taken as images, in upper or lower case."""
+__all__ = ["SUFFIXES", "ImageIndex", "PathList", "Unreadable", "index_images"]
 
-Unreadable = Literal["stop", "skip"]
-"""What to do at a file that is not a whole image: stop the run, or take another image in its place."""
-
-_NUM_NAMED = 5  # how many offending names a message lists
-_NUM_SCAN_THREADS = 8  # a network file system answers many size requests at once
+log = logging.getLogger("mim")
 
 
 class PathList(Sequence[str]):
@@ -60,6 +58,8 @@ class ImageIndex:
         sizes: bytes of each file, int64, shape (num_images,).
         labels: position in `classes` of each image, int64, shape (num_images,); None for an unlabelled index.
         classes: names of the class folders; empty for an unlabelled index.
+        options: how its files are decoded.
+        left_out: what looks like an image under root and is not taken: why -> paths.
     """
 
     root: Path
@@ -67,6 +67,8 @@ class ImageIndex:
     sizes: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64] | None = None
     classes: tuple[str, ...] = ()
+    options: ImageOptions = DEFAULT_OPTIONS
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -74,6 +76,13 @@ class ImageIndex:
     def path(self, position: int) -> str:
         """The full path of an image."""
         return f"{self.root}/{self.paths[position]}"
+
+    def subset(self, positions: Iterable[int]) -> "ImageIndex":
+        """Some of the images, in their order here."""
+        kept = np.array(sorted(positions), dtype=np.int64)
+        paths = PathList(self.paths[int(position)] for position in kept)
+        labels = None if self.labels is None else self.labels[kept]
+        return replace(self, paths=paths, sizes=self.sizes[kept], labels=labels)
 
     @cached_property
     def digest(self) -> str:
@@ -85,7 +94,12 @@ class ImageIndex:
 
 
 def index_images(
-    root: str | Path, *, labelled: bool, classes: Sequence[str] | None = None, unreadable: Unreadable = "stop"
+    root: str | Path,
+    *,
+    labelled: bool,
+    classes: Sequence[str] | None = None,
+    unreadable: Unreadable | None = None,
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> ImageIndex:
     """Find every image under a folder, by name and size only. Hidden files and folders are left out.
 
@@ -93,84 +107,50 @@ def index_images(
         root: any folder with images, at any depth; with `labelled`, one folder per class directly under it.
         labelled: whether the first folder of a path is its class.
         classes: the classes in the order of their labels; by default the folder names, sorted.
-        unreadable: "stop" refuses files of zero bytes here; "skip" leaves them to `read_sample`.
+        unreadable: instead of `options.unreadable`: "stop" refuses here what has zero bytes or is no regular file;
+            "skip" leaves it to `read_sample`.
+        options: which images are left out, and how the others will be decoded.
 
     Raises:
         DataError: the folder is missing, holds no images, holds empty files, or its class folders are not `classes`.
     """
     root = Path(root)
-    top = _list(root)
-    folders = [entry.name for entry in top if entry.is_dir()]
-    found = _scan(top, "")
-    with ThreadPoolExecutor(_NUM_SCAN_THREADS) as pool:
-        for images in pool.map(lambda name: list(_walk(f"{root}/{name}", f"{name}/", frozenset())), folders):
-            found += images
-    if not found:
-        raise DataError(f"{root}: no images found; accepted are files ending in {_suffixes()}, at any depth")
-    sizes = dict(found)
-    paths = PathList(sizes)
-    index = ImageIndex(root, paths, np.array([sizes[path] for path in paths], dtype=np.int64))
-    if unreadable == "stop":
+    found, folders = scan(root)
+    left = left_out(root, found)
+    excluded = _exclude(root, found.images, options.exclude)
+    if not found.images:
+        because = f" ({len(excluded):,} are left out by {options.exclude})" if excluded else ""
+        also = f". {describe_left_out(left)}" if left else ""
+        raise DataError(
+            f"{root}: no images found{because}; accepted are files ending in {accepted_suffixes()}, at any depth{also}"
+        )
+    paths = PathList(found.images)
+    sizes = np.array([found.images[path] for path in paths], dtype=np.int64)
+    index = ImageIndex(root, paths, sizes, options=options, left_out=left)
+    if (unreadable or options.unreadable) == "stop":
         _refuse_empty_files(index)
-    return _label(index, tuple(sorted(folders)), classes) if labelled else index
+    return _label(index, folders, classes) if labelled else index
 
 
-def _suffixes() -> str:
-    return f"{' '.join(SUFFIXES)} (upper or lower case)"
-
-
-def _list(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except FileNotFoundError as error:
-        raise DataError(f"{folder}: no such folder; expected one with images ({_suffixes()})") from error
-    except NotADirectoryError as error:
-        raise DataError(f"{folder}: not a folder; expected one with images ({_suffixes()})") from error
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
-
-
-def _scan(entries: list[os.DirEntry[str]], prefix: str) -> list[tuple[str, int]]:
-    """(relative path, bytes) of the images among a folder's entries."""
-    return [
-        (prefix + entry.name, _size(entry))
-        for entry in entries
-        if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
-    ]
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return 0  # a link to nowhere counts as an empty file, and is reported like one
-
-
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
-    """`_scan` of a folder and all below it. `above` are the folders on the way, to notice a link that leads back."""
-    status = os.stat(folder)  # noqa: PTH116
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        raise DataError(f"{folder}: this link leads back to a folder above it; remove it")
-    entries = _list(folder)
-    yield from _scan(entries, prefix)
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NUM_NAMED
-    return ", ".join(names[:_NUM_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+def _exclude(root: Path, images: dict[str, int], list_path: str) -> set[str]:
+    """Take the images that a list names out of `images`, and say how many."""
+    if not list_path:
+        return set()
+    listed = read_list(list_path)
+    named = match(root, listed, images)
+    log.info("%s: %d of %d images left out as %s says", root, len(named), len(images), list_path)
+    for path in named:
+        del images[path]
+    return named
 
 
 def _refuse_empty_files(index: ImageIndex) -> None:
     empty = [index.paths[int(i)] for i in np.flatnonzero(index.sizes == 0)]
     if empty:
+        reasons = some(f"{path} ({why_no_file(f'{index.root}/{path}')})" for path in empty)
         raise DataError(
-            f"{index.root}: {len(empty):,} of {len(index):,} files are empty (0 bytes): {_some(empty)}. "
-            "Fix or remove them, or set --data.unreadable skip"
+            f"{index.root}: {len(empty):,} of {len(index):,} files cannot be images: {reasons}. "
+            "Fix or remove them, leave them out (--data.exclude FILE), or set --data.unreadable skip"
         )
 
 
@@ -184,19 +164,20 @@ def _label(index: ImageIndex, folders: tuple[str, ...], classes: Sequence[str] |
         )
     without = sorted(set(folders) - set(names))
     if without:
-        raise DataError(f"{index.root}: class folders without images ({_suffixes()}): {_some(without)}")
+        also = f". {describe_left_out(index.left_out)}" if index.left_out else ""
+        raise DataError(f"{index.root}: class folders without images ({accepted_suffixes()}): {some(without)}{also}")
     wanted = folders if classes is None else tuple(classes)
     _compare_classes(wanted, folders, "the classes asked for", str(index.root))
     positions = {name: position for position, name in enumerate(wanted)}
     labels = np.array([positions[name] for name in names], dtype=np.int64)
-    return ImageIndex(index.root, index.paths, index.sizes, labels, wanted)
+    return replace(index, labels=labels, classes=wanted)
 
 
 def _compare_classes(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> None:
     differing = sorted(set(first) ^ set(second))
     if differing:
         only = [f"{name} (only in {first_name if name in first else second_name})" for name in differing]
-        raise DataError(f"{first_name} and {second_name} differ in {len(differing):,} classes: {_some(only)}")
+        raise DataError(f"{first_name} and {second_name} differ in {len(differing):,} classes: {some(only)}")
 
 
 def check_same_classes(train: ImageIndex, val: ImageIndex) -> None:
@@ -208,7 +189,7 @@ def check_same_classes(train: ImageIndex, val: ImageIndex) -> None:
     _compare_classes(train.classes, val.classes, str(train.root), str(val.root))
     moved = [name for name, other in zip(train.classes, val.classes, strict=True) if name != other]
     if moved:
-        raise DataError(f"{train.root} and {val.root} number their classes differently: {_some(moved)}")
+        raise DataError(f"{train.root} and {val.root} number their classes differently: {some(moved)}")
 
 
 def require_batch(index: ImageIndex, batch_size: int) -> None:
@@ -221,17 +202,4 @@ def require_batch(index: ImageIndex, batch_size: int) -> None:
         raise DataError(
             f"{index.root} has {len(index)} images, fewer than one batch of {batch_size}: "
             f"use --batch-size {len(index)} or less"
-        )
-
-
-def check_unchanged(index: ImageIndex, num_images: int, digest: str) -> None:
-    """Require the data set a run started with, so that its order of samples can be continued.
-
-    Raises:
-        DataError: names or sizes of the files have changed.
-    """
-    if (len(index), index.digest) != (num_images, digest):
-        raise DataError(
-            f"{index.root}: the data set has {len(index)} files, the run started with {num_images} "
-            f"(hash {index.digest[:12]}, then {digest[:12]}). Restore the data set, or start a new run"
         )

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from engine import config
-from engine.data.index import ImageIndex, check_unchanged
+from engine.data.content import check_same, identify, look_into, remarks
+from engine.data.index import ImageIndex
 from engine.run import storage
 from engine.run.environment import peak_memory_bytes
 
@@ -89,15 +90,19 @@ class Run:
         """Remember a data set at the start, and insist on the same one when resuming.
 
         Raises:
-            DataError: files were added, removed or resized since the run started; its order cannot be continued.
+            DataError: files were added, removed, resized or replaced since the run started; its order cannot be
+                continued.
         """
+        content = look_into(index)
         path = self.dir / "data.json"
         known = json.loads(path.read_text()) if path.is_file() else {}
         if name in known:
-            check_unchanged(index, known[name]["num_images"], known[name]["digest"])
+            check_same(index, content, known[name])
         elif self.main:
-            known[name] = {"num_images": len(index), "digest": index.digest}
+            known[name] = identify(index, content)
             storage.write_json(path, known)
+            for remark in remarks(index, content):
+                log.warning("%s", remark)
 
     def note(self, **values: Any) -> None:
         """Print what follows from configuration and machine together, and store it in environment.json."""

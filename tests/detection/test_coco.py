@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from detection.coco import Records, check_image_sizes, check_same_categories, read_split
-from engine.data.images import check_unchanged
+from engine.data.content import check_unchanged
 from engine.errors import DataError
 from tests.detection.folders import CATEGORIES, make_coco, read, write
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from engine.data import decode
+from engine.data.content import check_unchanged
 from engine.data.images import (
     check_same_classes,
-    check_unchanged,
     index_images,
     read_image,
     read_sample,

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from engine import verify
-from engine.data import decode
+from engine.data import files
+from engine.data.content import check_unchanged
 from engine.data.images import (
     check_same_classes,
-    check_unchanged,
     count_unreadable,
     index_images,
     read_image,
@@ -79,7 +79,7 @@ def jpeg_header(width, height):
 
 class TestF09MissingData:
     def test_missing_folder_is_named_with_the_accepted_suffixes(self, tmp_path):
-        with pytest.raises(DataError, match=r"nowhere: no such folder; .*\.jpg \.jpeg \.png \.webp") as caught:
+        with pytest.raises(DataError, match=r"nowhere: no such folder; .*\.jpg \.jpeg .*\.png \.webp") as caught:
             index_images(tmp_path / "nowhere", labelled=False)
         assert caught.value.exit_code == 3
 
@@ -87,7 +87,7 @@ class TestF09MissingData:
         (tmp_path / "deep").mkdir()
         (tmp_path / "deep/readme.txt").write_text("no images yet")
         for labelled in (False, True):
-            with pytest.raises(DataError, match=r"no images found; .*\.jpg \.jpeg \.png \.webp"):
+            with pytest.raises(DataError, match=r"no images found; .*\.jpg \.jpeg .*\.png \.webp"):
                 index_images(tmp_path, labelled=labelled)
 
     def test_file_in_place_of_the_folder_is_named(self, tmp_path):
@@ -213,13 +213,13 @@ class TestF14BadFiles:
     def test_zero_bytes_are_found_by_the_index(self, tmp_path):
         make_folder(tmp_path, 3)
         (tmp_path / "x.jpg").write_bytes(b"")
-        with pytest.raises(DataError, match=r"1 of 4 files are empty \(0 bytes\): x\.jpg"):
+        with pytest.raises(DataError, match=r"1 of 4 files cannot be images: x\.jpg \(0 bytes\)"):
             index_images(tmp_path, labelled=False)
 
     def test_link_to_nowhere_is_found_by_the_index(self, tmp_path):
         make_folder(tmp_path, 3)
         (tmp_path / "x.jpg").symlink_to(tmp_path / "gone.jpg")
-        with pytest.raises(DataError, match=r"1 of 4 files are empty .*x\.jpg"):
+        with pytest.raises(DataError, match=r"1 of 4 files cannot be images: x\.jpg \(a link to nothing\)"):
             index_images(tmp_path, labelled=False)
 
     @pytest.mark.parametrize("name", ["half.jpg", "last10.jpg", "page.jpg"])
@@ -288,7 +288,9 @@ class TestF14Skip:
     def test_more_than_a_thousandth_stops_the_run_and_stops_it_again_after_a_resume(self, tmp_path):
         index = index_images(make_large_folder(tmp_path / "images", 1999, bad={10, 20}), labelled=False)
         for _ in range(2):
-            with pytest.raises(DataError, match=r"2 of 1,999 files are unreadable.*0\.1%.*unreadable\.txt") as caught:
+            with pytest.raises(
+                DataError, match=r"2 of 1,999 files are unreadable.*0\.001 accepts.*unreadable\.txt"
+            ) as caught:
                 self.read_all(index, tmp_path)
             assert caught.value.exit_code == 3
         code = (
@@ -330,7 +332,6 @@ UNUSUAL = {
     "grey.png": lambda path: _unusual("L").save(path),
     "palette.png": lambda path: _unusual("P").save(path),
     "bits.png": lambda path: _unusual("1").save(path),
-    "grey16.png": lambda path: Image.fromarray(np.arange(714, dtype=np.uint16).reshape(21, 34) * 90).save(path),
     "adobe-rgb.jpg": lambda path: _unusual("RGB").save(path, keep_rgb=True),
     "rotated.jpg": lambda path: _unusual("RGB").save(path, exif=_rotated()),
     "trailing.jpg": lambda path: path.write_bytes(jpeg_bytes() + b"\0" * 500),
@@ -419,13 +420,15 @@ class TestF18TransientErrors:
         """Let the next reads of a file fail as a network file system does; returns (failures to come, waits seen)."""
         failures, waits = [], []
 
-        def flaky_open(*args, **kwargs):
-            if failures:
-                raise OSError(failures.pop(0), "storage hiccup")
-            return open(*args, **kwargs)  # noqa: PTH123
+        really_open = os.open
 
-        monkeypatch.setattr(decode, "open", flaky_open, raising=False)
-        monkeypatch.setattr(decode.time, "sleep", waits.append)
+        def flaky_open(path, *args, **kwargs):
+            if failures and str(path).endswith(".jpg"):
+                raise OSError(failures.pop(0), "storage hiccup")
+            return really_open(path, *args, **kwargs)
+
+        monkeypatch.setattr(files.os, "open", flaky_open)
+        monkeypatch.setattr(files.time, "sleep", waits.append)
         return failures, waits
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])

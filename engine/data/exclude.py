@@ -1,0 +1,67 @@
+"""Lists of image paths in text files: what to leave out, and what `engine.verify` found bad."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from engine.errors import DataError
+
+_ERRORS = "surrogateescape"  # file names are bytes; keep those that are not UTF-8
+
+
+def read_list(path: str | Path) -> list[str]:
+    """The paths of a list, one a line; empty lines and lines beginning with # are left out.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(errors=_ERRORS).split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: the list of images cannot be read ({error.strerror})") from error
+    return [_unquoted(line) for line in map(str.strip, lines) if line and not line.startswith("#")]
+
+
+def write_list(path: Path, names: Iterable[str]) -> None:
+    """Write a list that `read_list` reads; a name with a line break in it, or one that looks like a comment, is quoted.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        path.write_text("".join(f"{_quoted(name)}\n" for name in names), errors=_ERRORS)
+    except OSError as error:
+        raise DataError(f"{path}: the list of images cannot be written ({error.strerror})") from error
+
+
+def match(root: Path, listed: Iterable[str], known: Iterable[str]) -> set[str]:
+    """Which of the images under a folder a list names.
+
+    Args:
+        root: the folder.
+        listed: paths relative to the folder or to one of those above it, or absolute.
+        known: the images, relative to the folder.
+    """
+    there, named = set(known), set()
+    absolute = root.absolute()
+    prefixes = ["", f"{absolute}/", f"{absolute.resolve()}/"]
+    prefixes += ["/".join(absolute.parts[-depth:]) + "/" for depth in range(1, len(absolute.parts))]
+    for line in listed:
+        path = line.removeprefix("./")
+        tails = (path.removeprefix(prefix) for prefix in prefixes if path.startswith(prefix))
+        named |= {next((tail for tail in tails if tail in there), "")} - {""}
+    return named
+
+
+def _quoted(name: str) -> str:
+    odd = name != name.strip() or "\n" in name or "\r" in name or name.startswith(("#", '"'))
+    return json.dumps(name) if odd else name
+
+
+def _unquoted(line: str) -> str:
+    if not line.startswith('"'):
+        return line
+    try:
+        return str(json.loads(line))
+    except ValueError:
+        return line

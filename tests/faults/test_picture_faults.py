@@ -1,0 +1,141 @@
+"""Pictures whose pixels could change in silence: depth, colour mode, transparency, EXIF orientation (F15)."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from engine.data.decode import UnreadableImageError, decode_image, read_image
+from engine.data.header import ImageHeader, read_header, read_headers
+from engine.data.options import ImageOptions
+from engine.data.pixels import oriented, stored, to_rgb
+from engine.errors import DataError
+
+RAMP = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(depth, colour, pixels, transparent=b""):
+    """One row of a PNG; Pillow writes neither 2- nor 16-bit colour."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    width = len(pixels) * 8 // (depth * {0: 1, 2: 3, 4: 2, 6: 4}[colour])
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0))
+    extra = chunk(b"tRNS", transparent) if transparent else b""
+    return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
+
+
+DEEP_GREY = {
+    "png": lambda: encoded(Image.fromarray(RAMP), "PNG"),
+    "tiff": lambda: encoded(Image.fromarray(RAMP), "TIFF"),
+    "tiff big-endian": lambda: encoded(Image.frombytes("I;16B", (8, 8), RAMP.astype(">u2").tobytes()), "TIFF"),
+    "jpeg 2000": lambda: encoded(Image.fromarray(RAMP), "JPEG2000"),
+    "pgm": lambda: b"P5\n8 8\n65535\n" + RAMP.astype(">u2").tobytes(),
+}
+
+
+class TestDepth:
+    @pytest.mark.parametrize("kind", DEEP_GREY)
+    def test_16_bit_grey_keeps_its_scale(self, kind):
+        expected = np.repeat((RAMP >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        np.testing.assert_array_equal(decode_image(DEEP_GREY[kind]()), expected)
+
+    def test_16_bit_grey_is_as_bright_as_16_bit_colour(self):
+        grey = decode_image(png(16, 0, RAMP.astype(">u2").tobytes()))
+        colour = decode_image(png(16, 2, np.repeat(RAMP.reshape(-1, 1), 3, axis=1).astype(">u2").tobytes()))
+        np.testing.assert_array_equal(grey, colour)
+
+    def test_white_is_zero_in_a_16_bit_tiff(self):
+        data = encoded(Image.fromarray(RAMP), "TIFF", tiffinfo={262: 0})
+        np.testing.assert_array_equal(decode_image(data)[..., 0], 255 - (RAMP >> 8))
+
+    def test_12_bit_tiff_is_scaled_by_its_depth(self):
+        tags = [(256, 4, 2), (257, 4, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (279, 4, 3)]
+        entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+        data = b"II*\0" + struct.pack("<I", 12) + b"\x80\x0f\xff\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+        assert decode_image(data)[0, :, 0].tolist() == [0x800 >> 4, 255]  # 0x800, 0xfff packed into three bytes
+
+    @pytest.mark.parametrize("kind", [np.float32, np.int32])
+    def test_values_without_a_scale_are_refused_with_the_reason(self, kind):
+        with pytest.raises(UnreadableImageError, match=r"(floating-point|32-bit integer) grey values, of which"):
+            decode_image(encoded(Image.fromarray(RAMP.astype(kind)), "TIFF"))
+
+
+class TestTransparentColour:
+    @pytest.mark.parametrize(("depth", "grey"), [(2, 1), (4, 3), (8, 77), (16, 0x1234)])
+    def test_of_grey(self, depth, grey):
+        pixel = struct.pack(">H", grey) if depth == 16 else bytes([grey << (8 - depth), 0])[: max(1, depth // 8)]
+        shown = decode_image(png(depth, 0, pixel, struct.pack(">H", grey)))
+        assert shown[0, 0].tolist() == [255, 255, 255]
+        assert decode_image(png(depth, 0, pixel))[0, 0, 0] < 255
+
+    def test_of_16_bit_colour(self):
+        pixels = struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 1, 2, 3)
+        shown = decode_image(png(16, 2, pixels, struct.pack(">3H", 0x1234, 0x5678, 0x9ABC)))
+        assert shown[0].tolist() == [[255, 255, 255], [0, 0, 0]]
+
+    @pytest.mark.parametrize("mode", ["La", "RGBa"])
+    def test_premultiplied_alpha_is_over_white(self, mode):
+        image = Image.new("LA", (1, 1), (0, 127)) if mode == "La" else Image.new("RGBA", (1, 1), (0, 0, 0, 127))
+        assert to_rgb(image.convert(mode))[0, 0].tolist() == [128, 128, 128]
+
+
+def turned(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(Image.fromarray(PIXELS), kind, exif=exif)
+
+
+class TestExifOrientation:
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+    def test_ignored_applied_and_refused_alike_in_every_format(self, kind, tmp_path):
+        plain = decode_image(encoded(Image.fromarray(PIXELS), kind))
+        for orientation in range(2, 9):
+            path = tmp_path / f"{orientation}.x"
+            path.write_bytes(turned(kind, orientation))
+            np.testing.assert_array_equal(read_image(path), plain)
+            with Image.open(path) as image:
+                upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            np.testing.assert_array_equal(read_image(path, ImageOptions(exif="apply")), upright)
+            with pytest.raises(DataError, match=f"{path}: has the EXIF orientation {orientation}") as caught:
+                read_image(path, ImageOptions(exif="stop"))
+            assert not isinstance(caught.value, UnreadableImageError)  # a choice to make, nothing to skip
+            header = read_header(path)
+            assert header == ImageHeader(7, 5, orientation)
+            assert header.upright_size == upright.shape[1::-1]
+
+    def test_upright_and_senseless_tags_change_nothing(self):
+        for orientation in (1, 0, 9):
+            for exif in ("apply", "stop"):
+                shown = decode_image(turned("PNG", orientation), ImageOptions(exif=exif))
+                np.testing.assert_array_equal(shown, PIXELS)
+
+    def test_damaged_tags_do_not_lose_the_picture(self):
+        data = bytearray(turned("JPEG", 6))
+        place = data.find(b"Exif\0\0")
+        data[place + 6 : place + 20] = b"\xff" * 14
+        assert decode_image(bytes(data), ImageOptions(exif="apply")).shape == (5, 7, 3)
+
+    def test_turning_is_undone_for_any_array(self):
+        for orientation in range(1, 9):
+            np.testing.assert_array_equal(stored(oriented(PIXELS[..., 0], orientation), orientation), PIXELS[..., 0])
+
+    def test_headers_of_many_files_keep_order_and_errors(self, tmp_path):
+        for i in range(20):
+            (tmp_path / f"{i}.jpg").write_bytes(turned("JPEG", 1 + i % 8) if i != 7 else b"no picture")
+        found = list(read_headers(str(tmp_path / f"{i}.jpg") for i in range(20)))
+        assert [getattr(header, "orientation", None) for header in found] == [
+            None if i == 7 else 1 + i % 8 for i in range(20)
+        ]
+        assert str(found[7]).startswith(f"{tmp_path}/7.jpg: not a readable image")
