@@ -1,46 +1,32 @@
 """Files of weights: opened without running anything in them, written so that they are whole or absent.
 
-Containers and prefixes of other libraries' checkpoints are taken off here; the names inside are keymaps.py's business.
+Kinds of files are containers.py's business, prefixes of other libraries' checkpoints wrappers.py's, the names inside
+keymaps.py's.
 """
 
-import argparse
-import contextlib
 import hashlib
 import json
 import os
-import pickle
-import pickletools
 import re
-import warnings
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from backbones.errors import WeightsFileError
 
+from .containers import HEADER_KEY, read_container
 from .keymaps import State, recognise
+from .wrappers import encoder_part, find_tensors, split_averaged
 
-HEADER_KEY = "backbone"  # the one metadata key of our files: several would be written in random order
-
-_CONTAINERS = ("state_dict", "model", "module", "model_state_dict", "backbone", "teacher")
-_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-_ENCODER_PREFIXES = (
-    "backbone.bottom_up.",
-    "backbone.",
-    "sparse_encoder.sp_cnn.",
-    "base_encoder.",
-    "encoder_q.",
-    "timm_model.",
-    "net.",
-)
-_RECOMPUTED = re.compile(r"(^|.*\.)(relative_position_index|relative_coords_table|attn_mask)")
-_NOT_ENCODER = re.compile(r"(mask_tokens?|mask_gamma|decoder.*)|.*momentum.*")
+OUR_FILE = "backbone.safetensors"
+"""Name of the encoder in a run folder."""
+_HASH_IN_NAME = re.compile(r"[.-]sha256-([0-9a-f]{8,64})$")
+_DIGITS_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
 
 
 @dataclass(frozen=True)
@@ -54,6 +40,8 @@ class WeightsFile:
     """What save_backbone was told; empty for other people's files."""
     dropped: tuple[str, ...] = ()
     """Tensors of the file that belong to no encoder or classifier: decoders, mask tokens, necks, averaged copies."""
+    remarks: tuple[str, ...] = ()
+    """What looks odd about the file and does not prevent its use, one sentence each."""
 
 
 def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
@@ -63,29 +51,23 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     or extracted, MMSelfSup, MMPretrain), the official SimMIM, MAE and SparK files, Facebook's ConvNeXt, Detectron2's
     ResNet. `ema` takes the averaged copy OpenMixup keeps beside each weight (`ema_` and its name with underscores).
 
-    Nothing in the file is run. Raises WeightsFileError if it is missing, empty, damaged, holds no weights, would have
-    to run code, or does not have the hash that its name ends with.
+    What kind of file it is, its bytes say, not its name. Nothing in the file is run. Raises WeightsFileError if it is
+    missing, empty, damaged, holds no weights, would have to run code, or does not have the sha256 that its run's
+    finished.json or its own name gives it (`name.sha256-0676ba61.pth`).
     """
-    path = Path(source)
-    if path.is_dir():
-        path = path / "backbone.safetensors"
-        if not path.exists():
-            raise WeightsFileError(
-                f"{source} holds no backbone.safetensors: it is no run folder, or its run stopped early."
-            )
-    if not path.is_file():
-        raise WeightsFileError(f"{path} does not exist: give a file of weights, or the folder of a finished run.")
-    _check_hash(path)
-    raw, description = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
-    state = _tensors(raw, path)
-    state, averaged = _split_averaged(state, use=ema, path=path)
-    state, dropped = _encoder_part(state)
+    path = _find_file(Path(source))
+    remarks = _check_hashes(path)
+    raw, description = read_container(path)
+    state = find_tensors(raw, path)
+    state, averaged = split_averaged(state, use=ema, path=path)
+    state, dropped = encoder_part(state)
     keymap = recognise(state)
     return WeightsFile(
         state=keymap.to_timm(state) if keymap else state,
         convention=keymap.convention if keymap else "timm",
         description=description,
         dropped=tuple(sorted([*averaged, *dropped])),
+        remarks=remarks,
     )
 
 
@@ -116,114 +98,74 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor], description: Ma
         os.close(folder)
 
 
-def _check_hash(path: Path) -> None:
-    """Compare with the first digits of the sha256 that published files carry in their names (`name-0676ba61.pth`)."""
-    match = re.search(r"-([0-9a-f]{8,64})$", path.stem)
-    if match is None or match[1].isdecimal():  # eight decimal digits are more likely a date
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(match[1]):
-        raise WeightsFileError(f"{path} has the sha256 {digest[:8]}..., not the {match[1]} in its name: get it again.")
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _find_file(source: Path) -> Path:
+    """The file itself: of a run folder, its encoder. Raises WeightsFileError if there is none that can be read."""
+    path = source / OUR_FILE if source.is_dir() else source
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        description = json.loads(metadata.get(HEADER_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    return tensors, description
-
-
-def _read_torch(path: Path) -> Any:
-    # Namespace, in which training scripts keep their options, is a plain container.
-    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks about foreign pickles would precede our one line
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch reports damage as RuntimeError, EOFError, UnpicklingError and others
-            code = _code_in(path)
-            if not code:
-                reason = ValueError("no torch file") if isinstance(error, pickle.UnpicklingError) else error
-                raise _damaged(path, reason) from error
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path == source:
             raise WeightsFileError(
-                f"{path} contains code ({code[0]}), which is not run; convert it to plain tensors if you trust it: "
-                "torch.save(torch.load(PATH, weights_only=False)['state_dict'], NEW_PATH), or whatever its key is."
-            ) from error
+                f"{source} does not exist: give a file of weights, or the folder of a finished run."
+            ) from None
+        raise WeightsFileError(f"{source} holds no {OUR_FILE}: {_why_not_there(source)}.") from None
+    except OSError as error:
+        raise WeightsFileError(f"{path} cannot be read: {error.strerror}.") from error
+    if not stat.S_ISREG(mode):
+        raise WeightsFileError(f"{path} is no regular file: give a file of weights, or the folder of a finished run.")
+    return path
 
 
-def _code_in(path: Path) -> list[str]:
-    """Names of the functions and classes that a pickle would call, apart from torch's own for tensors."""
+def _why_not_there(folder: Path) -> str:
+    if not (folder / "config.json").exists():
+        return "it is no run folder (it has no config.json)"
+    if (folder / "finished.json").exists():
+        return "its run finished without one: give the folder of a pre-training or a classification"
+    return "its run has not finished (it has no finished.json)"
+
+
+def _check_hashes(path: Path) -> tuple[str, ...]:
+    """Compare the file with the sha256 in its run's finished.json and in its own name, where they stand.
+
+    Other digits at the end of a name (`resnet50-0676ba61.pth`) are as often a commit as the hash they are for
+    torchvision: if they differ from the file's, that is returned as a remark.
+    """
+    in_run, in_name = _recorded_hash(path), _HASH_IN_NAME.search(path.stem)
+    digits = _DIGITS_IN_NAME.search(path.stem)
+    if not (in_run or in_name or digits):
+        return ()
     try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (ValueError, RuntimeError, OSError):  # not torch's zip: an older torch file or a plain pickle
-        pass
-    names: list[str] = []
-    with path.open("rb") as file, contextlib.suppress(ValueError, IndexError, EOFError):
-        while True:  # an older torch file is several pickles and then the tensors
-            strings: list[str] = []
-            for operation, argument, _ in pickletools.genops(file):
-                if operation.name == "GLOBAL":
-                    names.append(str(argument).replace(" ", "."))
-                elif operation.name == "STACK_GLOBAL":
-                    names.append(".".join(strings[-2:]))
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    return [name for name in names if not name.startswith(("torch.", "collections.OrderedDict", "argparse.Namespace"))]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsFileError(f"{path} cannot be read: {error.strerror}.") from error
+    for recorded, where in ((in_run, f"in {path.parent / 'finished.json'}"), (in_name and in_name[1], "in its name")):
+        if recorded and not digest.startswith(recorded):
+            raise WeightsFileError(
+                f"{path} is not the file that was written: it has the sha256 {digest[:8]}..., not the {recorded[:8]} "
+                f"{where}. Take an unchanged copy, or write it again."
+            )
+    if digits and not digits[1].isdecimal() and not digest.startswith(digits[1]):  # decimal digits are a date
+        return (f"if the {digits[1]} in its name is meant as a sha256, it is another file's (this one: {digest[:8]})",)
+    return ()
 
 
-def _damaged(path: Path, error: Exception) -> WeightsFileError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-    return WeightsFileError(
-        f"{path} ({path.stat().st_size} bytes) is not a whole file of weights: {reason}. Get it again."
-    )
-
-
-def _tensors(raw: Any, path: Path) -> State:
-    """The state dictionary inside the containers that training scripts put around it."""
-    while isinstance(raw, Mapping):
-        tensors = {str(name): value for name, value in raw.items() if isinstance(value, Tensor)}
-        inner = next((raw[key] for key in _CONTAINERS if isinstance(raw.get(key), Mapping)), None)
-        if inner is None and tensors:
-            return tensors
-        raw = inner
-    raise WeightsFileError(f"{path} holds no tensors; looked at the top and under {', '.join(_CONTAINERS)}.")
-
-
-def _split_averaged(state: State, *, use: bool, path: Path) -> tuple[State, list[str]]:
-    """Take out OpenMixup's averaged copies; with `use` they replace the weights."""
-    averaged = {f"ema_{name.replace('.', '_')}": name for name in state}
-    copies = {copy: name for copy, name in averaged.items() if copy in state}
-    if use and not copies:
-        raise WeightsFileError(f"{path} holds no averaged copy (ema_...) of its weights.")
-    plain = {name: tensor for name, tensor in state.items() if name not in copies}
-    if use:
-        plain |= {name: state[copy] for copy, name in copies.items()}
-    return plain, list(copies)
-
-
-def _encoder_part(state: State) -> tuple[State, list[str]]:
-    """The encoder and the classifier of a checkpoint, without prefixes, and the names of everything else."""
-    dropped: list[str] = []
-    for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in state):
-            state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
-    while prefix := _encoder_prefix(state):
-        outside = [name for name in state if not name.startswith((prefix, "head."))]
-        dropped += outside
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name not in outside}
-    not_encoder = [name for name in state if _NOT_ENCODER.fullmatch(name)]
-    dropped += not_encoder
-    kept = {name: t for name, t in state.items() if name not in not_encoder and not _RECOMPUTED.fullmatch(name)}
-    return kept, dropped
-
-
-def _encoder_prefix(state: State) -> str | None:
-    """The prefix that marks the encoder in a checkpoint of a larger model, None if there is none."""
-    # The official SimMIM has an encoder and a decoder and nothing else; other networks have a part called encoder too.
-    if any(name.startswith("decoder.") for name in state) and all(re.match("(en|de)coder\\.", name) for name in state):
-        return "encoder."
-    return next((prefix for prefix in _ENCODER_PREFIXES if any(name.startswith(prefix) for name in state)), None)
+def _recorded_hash(path: Path) -> str | None:
+    """The sha256 of a run's encoder that the run wrote down when it finished; None where it wrote none."""
+    record = path.parent / "finished.json"
+    if not record.exists():
+        return None
+    try:
+        summary = json.loads(record.read_bytes())
+        files = summary.get("files", {})
+        recorded = files.get(path.name)
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise WeightsFileError(
+            f"{record} cannot be read ({type(error).__name__}), so {path} cannot be compared with it: restore it, or "
+            "copy the weights elsewhere to use them unchecked."
+        ) from error
+    if recorded is None:
+        return None
+    if not re.fullmatch("[0-9a-f]{64}", str(recorded)):
+        raise WeightsFileError(f"{record} holds {str(recorded)[:70]!r} where the sha256 of {path.name} belongs.")
+    return str(recorded)

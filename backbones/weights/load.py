@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from backbones.build import Backbone
 from backbones.errors import WeightsError
 
+from .faults import find_faults, is_plain
 from .files import WeightsFile, open_weights, write_weights
 from .keymaps import State, find_keymap, to_detectron2, to_openmixup, to_torchvision
 from .resize import TABLE, resize_tensor
@@ -58,13 +59,16 @@ def load_weights(
     official SimMIM) fills the tables of all blocks.
 
     Raises WeightsError, with counts and names, if a tensor is missing, has no place in `net` (except an old classifier,
-    a decoder or a mask token) or has another shape; then `net` is unchanged. Raises WeightsFileError for a bad file.
+    a decoder or a mask token), has another shape, or holds what no network can have there: infinite values or NaN,
+    variances below zero, integers, booleans, complex or eight-bit numbers for floating-point ones. Then `net` is
+    unchanged. Raises WeightsFileError for a bad file.
     """
     file = open_weights(source, ema=ema)
     target: nn.Module = net.net if isinstance(net, Backbone) else net
     removed = net.removed if isinstance(net, Backbone) else frozenset()
     own = target.state_dict()
-    state, changed = _fit(file.state, target, own)
+    state, changed = _find_prefix(file.state, own, source)
+    state, adapted = _fit(state, target, own)
 
     head = tuple(allow_missing)
     optional = {name for name in own if name.startswith(head) or name.endswith(".num_batches_tracked")}
@@ -73,17 +77,16 @@ def load_weights(
     other_heads = [name for name in shapes if name in optional]
     extra = sorted(state.keys() - own.keys())
     old_head = [name for name in extra if name.startswith(_CLASSIFIERS) or name in removed]
-    _raise_mismatches(
-        file,
-        target,
-        missing=[name for name in missing if name not in optional],
-        unexpected=[name for name in extra if name not in old_head],
-        misshaped=[
+    fitting = {name: tensor for name, tensor in state.items() if name in own and name not in other_heads}
+    kinds = {
+        "missing": [name for name in missing if name not in optional],
+        "unexpected": [name for name in extra if name not in old_head],
+        "of another shape": [
             f"{name} {list(state[name].shape)} for {list(own[name].shape)}" for name in shapes if name not in optional
         ],
-        source=source,
-    )
-    fitting = {name: tensor for name, tensor in state.items() if name in own and name not in other_heads}
+        **find_faults(fitting, own),
+    }
+    _raise_mismatches(file, target, {kind: names for kind, names in kinds.items() if names}, source)
     target.load_state_dict(fitting, strict=False)
     new = [name for name in [*missing, *other_heads] if not name.endswith(".num_batches_tracked")]
     return LoadReport(
@@ -92,7 +95,7 @@ def load_weights(
         num_loaded=len(fitting),
         missing=tuple(sorted(new)),
         dropped=tuple(sorted([*file.dropped, *old_head, *other_heads])),
-        changed=tuple(changed),
+        changed=(*file.remarks, *changed, *adapted),
         description=file.description,
     )
 
@@ -151,7 +154,7 @@ def _fit(state: State, target: nn.Module, own: Mapping[str, Tensor]) -> tuple[St
     resized: list[str] = []
     for name, tensor in state.items():
         wanted = own[name].shape if name in own else tensor.shape
-        if tensor.shape != wanted:
+        if tensor.shape != wanted and is_plain(tensor):
             tensor = resize_tensor(name, tensor, wanted, target)
             if tensor.shape == wanted and name.endswith(("pos_embed", TABLE)):
                 resized.append(f"{name} from {list(state[name].shape)} to {list(wanted)}")
@@ -182,23 +185,46 @@ def _spread_shared_table(state: State, own: Mapping[str, Tensor], changed: list[
     return {name: tensor for name, tensor in state.items() if name != shared} | dict.fromkeys(tables, state[shared])
 
 
-def _raise_mismatches(
-    file: WeightsFile,
-    target: nn.Module,
-    *,
-    missing: Sequence[str],
-    unexpected: Sequence[str],
-    misshaped: Sequence[str],
-    source: str | Path,
-) -> None:
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    problems = [f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
-    if problems:
-        made = f", which describes itself as {file.description['name']}" if "name" in file.description else ""
+def _find_prefix(state: State, own: Mapping[str, Tensor], source: str | Path) -> tuple[State, list[str]]:
+    """The part of `state` below a prefix unknown here, where no name is the network's as it stands, and what was done.
+
+    Raises WeightsError where several parts are such a network.
+    """
+    if own.keys() & state.keys():
+        return state, []
+    found: dict[str, int] = {}
+    for name in state:
+        parts = name.split(".")
+        prefix = next((".".join(parts[:i]) + "." for i in range(1, len(parts)) if ".".join(parts[i:]) in own), None)
+        if prefix is not None:
+            found[prefix] = found.get(prefix, 0) + 1
+    whole = [prefix for prefix, count in found.items() if count == max(found.values())]
+    if len(whole) > 1:
         raise WeightsError(
-            f"{source} ({file.convention} names{made}) does not fit {type(target).__name__}: {'; '.join(problems)}. "
-            "Nothing was loaded. Take the model the file was made with (--model), or weights of this one."
+            f"{source} holds several such networks, below {', '.join(map(repr, whole))}. Nothing was loaded. Save the "
+            "one that is meant to a file of its own."
         )
+    if not whole:
+        return state, []
+    (prefix,) = whole
+    return (
+        {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)},
+        [f"only what is below {prefix!r} in the file"],
+    )
+
+
+def _raise_mismatches(file: WeightsFile, target: nn.Module, problems: dict[str, list[str]], source: str | Path) -> None:
+    """Raise WeightsError if there are problems, with what the file says about itself."""
+    if not problems:
+        return
+    name = file.description.get("name")
+    made = f", which describes itself as {name}" if name else ""
+    listed = "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in problems.items())
+    advice = f" Take --model {name} for them, or weights of this network." if name else ""
+    raise WeightsError(
+        f"{source} ({file.convention} names{made}) does not fit {type(target).__name__}: {listed}. Nothing was "
+        f"loaded.{advice}"
+    )
 
 
 def _first(names: Sequence[str]) -> str:

@@ -1,17 +1,20 @@
 import builtins
 import hashlib
 import json
+import os
 import pickle
 import resource
 import signal
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from backbones import WeightsFileError, build_backbone, read_weights, save_backbone
+from backbones import WeightsError, WeightsFileError, build_backbone, load_weights, read_weights, save_backbone
 from backbones.weights.files import open_weights, write_weights
 from tests.backbones.networks import tiny
 from tests.helpers import run_code
@@ -30,7 +33,7 @@ def refused(path: Path) -> str:
     with pytest.raises(WeightsFileError) as caught:
         open_weights(path)
     assert caught.value.exit_code == 5
-    assert str(path) in str(caught.value)
+    assert path.name in str(caught.value) and str(path.parent) in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -72,7 +75,16 @@ def test_a_damaged_file_is_named_with_its_size(suffix, damage, tmp_path):
 
 def test_a_missing_file_and_an_empty_run_folder_are_named(tmp_path):
     assert "does not exist" in refused(tmp_path / "nothing.pth")
-    assert "no backbone.safetensors" in refused(tmp_path)
+    assert "no backbone.safetensors: it is no run folder (it has no config.json)" in refused(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert "its run has not finished" in refused(tmp_path)
+    (tmp_path / "finished.json").write_text("{}")
+    assert "finished without one" in refused(tmp_path)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    assert "is no regular file" in refused(tmp_path / "pipe.pth")
 
 
 def test_a_file_without_tensors_is_refused(tmp_path):
@@ -81,14 +93,24 @@ def test_a_file_without_tensors_is_refused(tmp_path):
     assert "holds no tensors" in refused(path)
 
 
-def test_a_file_that_contradicts_the_hash_in_its_name_is_refused(tmp_path):
+def test_a_file_that_contradicts_the_sha256_in_its_name_is_refused(tmp_path):
     content = tmp_path / "weights.pth"
     torch.save({"conv1.weight": torch.zeros(1)}, content)
     digest = hashlib.sha256(content.read_bytes()).hexdigest()
-    good = content.rename(tmp_path / f"resnet-{digest[:8]}.pth")
+    good = content.rename(tmp_path / f"resnet.sha256-{digest[:8]}.pth")
     assert open_weights(good).state.keys() == {"conv1.weight"}
     other = "deadbeef" if digest[:8] != "deadbeef" else "feedbeef"
-    assert other in refused(good.rename(tmp_path / f"resnet-{other}.pth"))
+    assert other in refused(good.rename(tmp_path / f"resnet.sha256-{other}.pth"))
+
+
+@pytest.mark.parametrize("digits", ["9017441f", "9017441fa8da", "9017441fa8dae39f3ff065aa32282f4e7551c56e"])
+def test_a_commit_at_the_end_of_a_name_is_not_taken_for_a_hash_but_mentioned(digits, tmp_path):
+    path = tmp_path / f"resnet-{digits}.pth"
+    torch.save(tiny("r50").net.state_dict(), path)
+    assert f"if the {digits} in its name is meant as a sha256" in str(load_weights(tiny("r50"), path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    published = path.rename(tmp_path / f"resnet-{digest[:8]}.pth")  # as torchvision names its files
+    assert "sha256" not in str(load_weights(tiny("r50"), published))
 
 
 def test_a_date_in_a_file_name_is_not_taken_for_a_hash(tmp_path):
@@ -145,6 +167,129 @@ def test_the_averaged_copy_is_left_out_or_taken_as_asked(tmp_path):
         open_weights(tmp_path / "ft.pth", ema=True)
 
 
+# --- told by the bytes
+
+
+def test_the_bytes_say_what_kind_of_file_it_is_not_the_name(tmp_path):
+    state = tiny("r50").net.state_dict()
+    torch.save(state, tmp_path / "torch.safetensors")
+    torch.save(state, tmp_path / "legacy.bin", _use_new_zipfile_serialization=False)
+    write_weights(tmp_path / "safetensors.pth", state, {"epochs": 3})
+    for path in tmp_path.iterdir():
+        assert open_weights(path).state.keys() == state.keys(), path
+    assert open_weights(tmp_path / "safetensors.pth").description == {"epochs": 3}
+
+
+@pytest.mark.parametrize("metadata", ["resnet18.a1_in1k", "[1, 2]", '"r50"', "", "[" * 5000, "{", "null"])
+def test_other_tools_may_keep_what_they_like_under_our_key(metadata, tmp_path):
+    state = {name: tensor.contiguous() for name, tensor in tiny("r50").net.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors", metadata={"backbone": metadata, "format": "pt"})
+    file = open_weights(tmp_path / "w.safetensors")
+    assert file.state.keys() == state.keys() and file.description == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+        (b"\x1f\x8b\x08" + bytes(100), "compressed by gzip"),
+        (b"<!doctype html>", "a web page"),
+        (b'{"weight_map": {}}', "a JSON text"),
+        (bytes(200), "no torch or safetensors file"),
+    ],
+)
+def test_other_files_are_called_what_they_are(content, named, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(content)
+    message = refused(tmp_path / "weights.pth")
+    assert named in message and "again" not in message
+
+
+def test_zip_archives_of_other_things_are_called_what_they_are(tmp_path):
+    np.savez(tmp_path / "weights.npz", conv=np.zeros(3))
+    assert "a zip archive of other things (conv.npy)" in refused(tmp_path / "weights.npz")
+    torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / "program.pth"))
+    assert "a TorchScript program" in refused(tmp_path / "program.pth")
+
+
+@pytest.mark.parametrize(
+    "prefixes",
+    ["module.module.", "_orig_mod.module.", "module._orig_mod.", "model.", "encoder.", "model.encoder.", "net.model.",
+     "module.model.backbone.", "network.", "student_backbone.vit."],
+)  # fmt: skip
+def test_wrappers_come_off_in_whatever_order_until_nothing_changes(prefixes, tmp_path):
+    state = {f"{prefixes}{name}": tensor for name, tensor in tiny("r50").net.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    report = load_weights(tiny("r50"), tmp_path / "weights.pth")
+    assert report.num_loaded == len(state) and report.missing == ()
+
+
+@pytest.mark.parametrize(("prefix", "beside"), [("model.", "criterion.weight"), ("encoder.", "fc.weight"),
+                                                ("module.", "n_averaged")])  # fmt: skip
+def test_what_stands_beside_a_wrapped_network_is_dropped(prefix, beside, tmp_path):
+    state = {f"{prefix}{name}": tensor for name, tensor in tiny("r50").net.state_dict().items()}
+    torch.save({"state_dict": state | {beside: torch.zeros(1)}}, tmp_path / "weights.pth")
+    assert load_weights(tiny("r50"), tmp_path / "weights.pth").dropped == (beside,)
+
+
+def test_a_file_with_two_such_networks_is_refused_by_their_names(tmp_path):
+    state = tiny("r50").net.state_dict()
+    both = {f"{part}.{name}": tensor for part in ("left", "right") for name, tensor in state.items()}
+    torch.save(both, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"several such networks, below 'left\.', 'right\.'"):
+        load_weights(tiny("r50"), tmp_path / "weights.pth")
+
+
+# --- changed since they were written
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def finished_run(folder: Path) -> Path:
+    path = folder / "backbone.safetensors"
+    save_backbone(path, tiny("r50"), {"method": "a2mim"})
+    recorded = {"files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}}
+    (folder / "finished.json").write_text(json.dumps(recorded))
+    return path
+
+
+def test_every_flipped_bit_of_a_finished_runs_encoder_is_noticed(tmp_path):
+    path = finished_run(tmp_path)
+    assert load_weights(tiny("r50"), tmp_path).num_loaded
+    size = path.stat().st_size
+    for place in (0, 9, 200, size // 3, size // 2, size - 1):
+        flip(path, place)
+        assert "finished.json" in refused(path)
+        with pytest.raises(WeightsFileError, match="is not the file that was written"):
+            load_weights(tiny("r50"), tmp_path)
+        flip(path, place)
+    assert load_weights(tiny("r50"), path).num_loaded
+
+
+@pytest.mark.parametrize("record", ["", "[]", "garbage", '{"files": {"backbone.safetensors": 5}}', '{"files": []}'])
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(record, tmp_path):
+    path = finished_run(tmp_path)
+    (tmp_path / "finished.json").write_text(record)
+    assert "finished.json" in refused(path)
+
+
+def test_a_run_from_before_hashes_were_recorded_still_loads(tmp_path):
+    path = finished_run(tmp_path)
+    (tmp_path / "finished.json").write_text('{"metrics": {}}')
+    assert load_weights(tiny("r50"), path).num_loaded
+
+
+def test_every_flipped_bit_of_a_torch_files_tensors_is_noticed(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"conv1.weight": torch.zeros(10_000)}, path)
+    flip(path, 20_000)
+    assert "differs from the checksum stored with it" in refused(path)
+
+
 # --- writing
 
 DESCRIPTION = {"method": "a2mim", "epochs": 300, "mean": [0.485, 0.456, 0.406], "version": "0.1.0"}
@@ -178,7 +323,7 @@ def test_memory_format_does_not_change_the_file(tmp_path):
 
 def test_two_processes_write_the_same_bytes(tmp_path):
     program = (
-        "import sys, torch; from backbones.files import write_weights; torch.manual_seed(5);"
+        "import sys, torch; from backbones.weights.files import write_weights; torch.manual_seed(5);"
         "state = {name: torch.randn(3, 4) for name in ('b.weight', 'a.weight', 'c')};"
         "write_weights(sys.argv[1], state, {'method': 'a2mim', 'mean': [0.5], 'a': 1, 'z': {'y': 1, 'b': 2}})"
     )

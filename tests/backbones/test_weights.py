@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,52 @@ def test_every_kind_of_mismatch_is_counted_and_named_and_nothing_is_loaded(tmp_p
     assert "1 of another shape: conv1.weight [64, 3, 3, 3] for [64, 3, 7, 7]" in message
     assert "Nothing was loaded" in message and str(tmp_path / "weights.pth") in message
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.net.state_dict().items())
+
+
+NOT_WEIGHTS = {
+    "nan": (lambda t: t.index_fill(0, torch.tensor([0]), float("nan")), "1 not finite: {} (1 of 64 values)"),
+    "inf": (lambda t: t / 0, "1 not finite: {}"),
+    "too large": (lambda t: t.double() + 1e300, "1 not finite: {} (64 of 64 values)"),
+    "negative": (lambda t: -t, "1 negative variances: {}"),
+    "int8": (lambda t: t.to(torch.int8), "1 of another type: {} (int8 for float32)"),
+    "int64": (lambda t: t.long(), "1 of another type: {} (int64 for float32)"),
+    "bool": (lambda t: t.bool(), "1 of another type: {} (bool for float32)"),
+    "complex": (lambda t: t.to(torch.complex64), "1 of another type: {} (complex64 for float32)"),
+    "float8": (lambda t: t.to(torch.float8_e4m3fn), "1 of another type: {} (float8_e4m3fn for float32)"),
+    "sparse": (lambda t: t.to_sparse(), "1 of another type: {} (stored as torch.sparse_coo for float32)"),
+    "meta": (lambda t: t.to("meta"), "1 of another type: {} (a shape without values for float32)"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_WEIGHTS)
+def test_values_that_no_network_has_are_refused_and_named(kind, tmp_path):
+    change, message = NOT_WEIGHTS[kind]
+    name = "layer3.0.bn3.running_var"
+    state = randomised(tiny("r50")).net.state_dict()
+    torch.save(state | {name: change(state[name])}, tmp_path / "weights.pth")
+    target = tiny("r50")
+    before = {key: tensor.clone() for key, tensor in target.net.state_dict().items()}
+    with pytest.raises(WeightsError, match=re.escape(message.format(name)[:60])) as caught:
+        load_weights(target, tmp_path / "weights.pth")
+    assert caught.value.exit_code == 2
+    assert all(torch.equal(tensor, before[key]) for key, tensor in target.net.state_dict().items())
+
+
+def test_nan_in_a_tensor_that_changes_its_name_on_the_way_is_refused_too(tmp_path):
+    state = randomised(tiny("vit_b")).net.state_dict()
+    torch.save(state | {"norm.bias": state["norm.bias"] * float("nan")}, tmp_path / "weights.pth")
+    classifier = build_classifier("vit_b", 7, image_size=64, **TINY["vit_b"])
+    with pytest.raises(WeightsError, match=r"1 not finite: fc_norm\.bias"):
+        load_weights(classifier, tmp_path / "weights.pth", allow_missing=("head.",))
+
+
+def test_a_broken_old_head_and_a_count_as_floating_point_do_no_harm(tmp_path):
+    state = randomised(tiny("r50")).net.state_dict()
+    state["bn1.num_batches_tracked"] = torch.tensor(5.0)
+    torch.save(state | {"fc.weight": torch.full((9, 4), float("nan"))}, tmp_path / "weights.pth")
+    target = tiny("r50")
+    load_weights(target, tmp_path / "weights.pth")
+    assert target.net.bn1.num_batches_tracked.item() == 5
 
 
 def test_the_encoder_of_another_architecture_is_refused_by_its_name(tmp_path):
