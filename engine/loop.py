@@ -19,6 +19,7 @@ from engine.distributed import gather_objects, max_over_ranks, world_size
 from engine.errors import DataError, StopRequested
 from engine.run.open import Run
 from engine.training import diagnosis
+from engine.training.finite import finite_outputs
 from engine.training.progress import Monitor, Stopwatch
 from engine.training.state import LoopSettings, TrainingState, seed_step, to_device
 from engine.training.stop import StopFlag
@@ -56,7 +57,7 @@ def train(
 
     Raises:
         StopRequested: a signal arrived; the state is saved.
-        DivergedError: a loss or gradient was not finite; the weights have not moved.
+        DivergedError: a loss or gradient was not finite, and the weights have not moved; or an evaluation was not.
         CheckpointError: three saves in a row failed, or the last one did.
     """
     state = TrainingState(run, model, optimizer, settings)
@@ -161,7 +162,7 @@ def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor:
     was_training = average.training
     average.eval()
     try:
-        with torch.no_grad(), state.autocast():
+        with torch.no_grad(), state.autocast(), finite_outputs(average, state.step, state.run.device):
             metrics = evaluate(average, state.step, check_stop)
     except DataError:
         if world_size() == 1:  # saving takes all ranks, and only this one may have met the file
