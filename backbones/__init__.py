@@ -6,7 +6,7 @@ Names are imported when they are first used: a family or an error needs neither 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .architectures import PUBLISHED, find_architecture
+from .architectures import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED, find_architecture
 from .errors import BackboneError, WeightsError, WeightsFileError
 from .family import family
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .weights.load import LoadReport, export_weights, load_weights, read_weights, save_backbone
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "PUBLISHED",
     "Backbone",
     "BackboneError",

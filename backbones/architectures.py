@@ -9,6 +9,9 @@ from .errors import BackboneError
 
 Family = Literal["resnet", "convnext", "vit", "swin", "other"]
 """Whose published rules a network follows: see family.py."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's RGB values between 0 and 1, which nearly all published weights were trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision import transforms
 
+from backbones import IMAGENET_MEAN, IMAGENET_STD
 from classification.config import AugmentConfig
 
 
@@ -59,7 +59,7 @@ def evaluation_transform(augment: AugmentConfig) -> transforms.Compose:
 @lru_cache
 def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
     """ImageNet's, for pixel values 0 to 255, each (1, 3, 1, 1)."""
-    pair = torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], device=device) * 255
+    pair = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=device) * 255
     return pair[0].view(1, 3, 1, 1), pair[1].view(1, 3, 1, 1)
 
 

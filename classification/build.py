@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from backbones import Backbone, build_classifier, load_weights, save_backbone
+from backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_classifier, load_weights, save_backbone
 from classification.config import ClassificationConfig
 from classification.probe import LinearProbe
 from engine.errors import ConfigError
@@ -95,5 +94,5 @@ def export_encoder(
     network = build_classifier(config.model, num_classes=2, image_size=config.image_size)
     encoder = Backbone(network, name=config.model, image_size=config.image_size)
     encoder.net.load_state_dict({name: own[name] for name in encoder.net.state_dict()})
-    statistics = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+    statistics = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     save_backbone(path, encoder, {**statistics, **description})

@@ -10,13 +10,13 @@ import torch
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
-from backbones import Backbone, build_backbone
+from backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
 from detection.config import DetectionConfig
 from engine.errors import ConfigError
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Of RGB values 0 to 255, as timm's weights want them."""
+PIXEL_MEAN = tuple(255 * value for value in IMAGENET_MEAN)
+PIXEL_STD = tuple(255 * value for value in IMAGENET_STD)
+"""Of RGB values 0 to 255, as detectors take images."""
 C4_STRIDE = 16
 
 

@@ -6,10 +6,9 @@ Shapes: B batch, H W pixels, g cells along a side.
 import torch
 from torch import Tensor, nn
 
+from backbones import IMAGENET_MEAN as IMAGENET_MEAN
+from backbones import IMAGENET_STD as IMAGENET_STD
 from pretrain.masking import expand_mask
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):

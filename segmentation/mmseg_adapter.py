@@ -21,9 +21,9 @@ from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, MODELS
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
+from backbones import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import ConfigError
 from segmentation import optimizer, transforms  # noqa: F401 - they register their classes
 from segmentation.config import NUM_CLASSES, SegmentationConfig
@@ -91,8 +91,8 @@ def model_config(config: SegmentationConfig, *, init: str = "none") -> dict[str,
         "type": "EncoderDecoder",
         "data_preprocessor": {
             "type": "SegDataPreProcessor",
-            "mean": [255 * value for value in IMAGENET_DEFAULT_MEAN],
-            "std": [255 * value for value in IMAGENET_DEFAULT_STD],
+            "mean": [255 * value for value in IMAGENET_MEAN],
+            "std": [255 * value for value in IMAGENET_STD],
             "bgr_to_rgb": True,
             "pad_val": 0,
             "seg_pad_val": IGNORED,

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from backbones import Backbone
 from detection.config import PADDED_TO, DetectionConfig, NormName
 from detection.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    PIXEL_MEAN,
+    PIXEL_STD,
     C4Encoder,
     Encoder,
     is_isotropic,
@@ -131,7 +131,7 @@ def _template(name: str) -> Any:
 def _assemble(kind: Any, template: Any, backbone: Any) -> Any:
     """The detector a template describes, on a backbone, for RGB images with ImageNet's statistics."""
     parts = {name: instantiate(template[name]) for name in template if name not in ("_target_", "backbone")}
-    statistics = {"pixel_mean": list(IMAGENET_MEAN), "pixel_std": list(IMAGENET_STD), "input_format": "RGB"}
+    statistics = {"pixel_mean": list(PIXEL_MEAN), "pixel_std": list(PIXEL_STD), "input_format": "RGB"}
     return kind(backbone=backbone, **{**parts, **statistics})
 
 

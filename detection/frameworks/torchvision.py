@@ -29,8 +29,8 @@ from backbones import Backbone
 from detection.coco import CocoSplit
 from detection.config import PADDED_TO, DetectionConfig, NormName
 from detection.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    PIXEL_MEAN,
+    PIXEL_STD,
     Encoder,
     SimplePyramid,
     is_isotropic,
@@ -95,7 +95,7 @@ class PadAndNormalise(GeneralizedRCNNTransform):  # type: ignore[misc]
     """
 
     def __init__(self, square: int) -> None:
-        super().__init__(1, 1, list(IMAGENET_MEAN), list(IMAGENET_STD), size_divisible=PADDED_TO)
+        super().__init__(1, 1, list(PIXEL_MEAN), list(PIXEL_STD), size_divisible=PADDED_TO)
         self.square = square
 
     def normalize(self, image: Tensor) -> Tensor:
