@@ -16,7 +16,7 @@ BIN     := .venv/bin
 STAMP   := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark demo-data verify-data throughput tables test test-slurm test-browser check clean
+.PHONY: help setup benchmark demo-data verify-data throughput wheelhouse tables test test-slurm test-browser check clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ verify-data: $(STAMP) ## decode every image under DATA and list the bad ones
 
 throughput: $(STAMP) ## measure steps, precision and loader; writes benchmarks/speed/measured/
 	@$(BIN)/python -m benchmarks throughput
+
+wheelhouse: $(STAMP) ## fetch what benchmarks/speed/gpu.sh needs beside torch and timm, for a machine without network
+	@$(BIN)/python benchmarks/speed/wheels.py download wheelhouse
 
 tables: $(STAMP) ## write every table, figure and the page from RUNS
 	@$(BIN)/python -m results all $(RUNS)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks run | demo-data | throughput`."""
+"""`python -m benchmarks run | demo-data | throughput | gpu-check`."""
 
 import dataclasses
 import os
@@ -15,10 +15,9 @@ from benchmarks.pipeline import failure, run_stages
 from benchmarks.plan import METHODS, Request, data_sets, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from benchmarks.speed import throughput
+from benchmarks.speed.gpu.check import GpuCheck, run_check
 from engine.cli import guard
 from engine.data.images import index_images, require_batch
-from results.runs.collect import collect
-from results.tables.rows import benchmark_table, print_table, write_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +78,10 @@ class DemoData:
 
 def benchmark(options: Run) -> int:
     """Run the graph and print its table; returns the exit code."""
+    # Only here: tables need SciPy and more, which a machine that is to measure steps need not have.
+    from results.runs.collect import collect
+    from results.tables.rows import benchmark_table, print_table, write_table
+
     num_devices = max(torch.cuda.device_count(), 1)
     data = data_sets(options.profile, options.data, imagenet=options.imagenet, coco=options.coco, ade20k=options.ade20k)
     request = Request(
@@ -134,11 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             Annotated[Run, tyro.conf.subcommand("run")]
             | Annotated[DemoData, tyro.conf.subcommand("demo-data")]
             | Annotated[throughput.Throughput, tyro.conf.subcommand("throughput")]
+            | Annotated[GpuCheck, tyro.conf.subcommand("gpu-check")]
         )
         config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
         options = tyro.cli(commands, args=arguments, prog="python -m benchmarks", config=config)
         if isinstance(options, Run):
             return benchmark(options)
+        if isinstance(options, GpuCheck):
+            return run_check(options)
         if isinstance(options, throughput.Throughput):
             throughput.run_throughput(options)
             return 0

@@ -7,7 +7,7 @@ from timm.data.auto_augment import rand_augment_transform
 
 from engine.data.options import ImageOptions
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)

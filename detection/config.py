@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Literal
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Unreadable = Literal["stop", "skip"]
 DetectorName = Literal["mask-rcnn-fpn", "mask-rcnn-c4", "retinanet-fpn"]
 FrameworkName = Literal["detectron2", "torchvision"]

@@ -197,7 +197,7 @@ def draw_files(run_dir: Path, files: Sequence[Path]) -> list[Path]:
     (run_dir / "panels").mkdir(exist_ok=True)
     paths = []
     for file in files:
-        use_autocast = config.precision != "float32"
+        use_autocast = PRECISIONS[config.precision] is not torch.float32
         with torch.no_grad(), torch.autocast(device.type, PRECISIONS[config.precision], enabled=use_autocast):
             results = predictor(detector, [framework.sample_of_file(file, config)])
         found = with_category_ids(results, tuple(names))

@@ -242,8 +242,9 @@ class PretrainConfig:
     """Side of the square crop in pixels; a multiple of mask.cell_size."""
     seed: int = 0
     """Everything random is a function of it."""
-    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Of the forward pass under autocast; losses and spectra are computed in float32."""
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "bfloat16"
+    """Of the forward pass: bfloat16 and float16 under autocast, losses and spectra in float32; on a GPU tf32 multiplies
+    float32 numbers with 10 bits of mantissa, float32 exactly."""
     compile: bool = False
     """torch.compile the model."""
     deterministic: bool = False

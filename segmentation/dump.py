@@ -113,7 +113,7 @@ def _optimizer(config: SegmentationConfig) -> dict[str, Any]:
     if options.name == "adamw":
         optimizer = {"type": "AdamW", "lr": config.learning_rate, "betas": options.betas}
     wrapper: dict[str, Any] = {"type": "OptimWrapper"}
-    if config.precision != "float32":  # this wrapper runs on a GPU only
+    if config.precision not in ("float32", "tf32"):  # this wrapper runs on a GPU only
         wrapper = {"type": "AmpOptimWrapper", "dtype": config.precision}
     return {
         **wrapper,

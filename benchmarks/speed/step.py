@@ -4,7 +4,7 @@ Shapes: B batch, S image size, g mask cells along a side.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.speed.isolated import isolated
 from benchmarks.speed.timing import Comparison, Contender, compare, timing
-from engine.training.state import PRECISIONS
+from engine.training.state import PRECISIONS, set_backends
 from pretrain.build import build_model
 from pretrain.config import Method, PretrainConfig
 from pretrain.masking import cell_mask
@@ -34,7 +34,7 @@ class StepSettings:
         device: where.
         batch_size: images in a step.
         image_size: side of the images in pixels.
-        precision: "float32", "bfloat16" or "float16"; the last two under autocast.
+        precision: of engine.training.state.PRECISIONS.
         pairs: timings of each contender.
     """
 
@@ -108,8 +108,8 @@ class Steps:
 
     def step(self) -> None:
         """One step, as engine/loop.py takes it."""
-        precision = PRECISIONS[self.settings.precision]
-        with torch.autocast(self.settings.device.type, dtype=precision, enabled=precision is not torch.float32):
+        set_backends(self.settings.precision, self.settings.device)
+        with self.autocast():
             losses = self.model(self.images_bchw, self.mask_bgg)
         torch.stack([value.float() for value in losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -118,6 +118,11 @@ class Steps:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.clip_grad, norm, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision, if the settings want it."""
+        precision = PRECISIONS[self.settings.precision]
+        return torch.autocast(self.settings.device.type, dtype=precision, enabled=precision is not torch.float32)
 
     def contender(self, name: str, resident_bytes: int = 0) -> Contender:
         """Its entry in a comparison."""

@@ -44,7 +44,7 @@ class Throughput:
     """Images in a step; by default 128 on a GPU, on a CPU 16, for transformers 8."""
     pairs: int = 7
     """Timings of each of the two; an odd number has a median that was measured."""
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] | None = None
     """Of the steps; by default bfloat16 on a GPU, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the steps run."""
@@ -69,10 +69,7 @@ def run_throughput(options: Throughput) -> pd.DataFrame:
     """
     device = _device(options)
     _check(options)
-    if device.type == "cuda":  # as a run sets them
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-    else:
+    if device.type == "cpu":
         keep_freed_memory()
     started = datetime.now(UTC)
     comparisons = []

@@ -121,13 +121,14 @@ def timing(work: Callable[[], None], *, num_images: int, device: torch.device) -
         nonlocal repeats
         if not repeats:
             work()  # compiles, tunes and allocates
-            repeats = max(1, round(MIN_SECONDS / _seconds(work, 1, device)))
-        return _seconds(work, repeats, device) / (repeats * num_images)
+            repeats = max(1, round(MIN_SECONDS / seconds_of(work, 1, device)))
+        return seconds_of(work, repeats, device) / (repeats * num_images)
 
     return run
 
 
-def _seconds(work: Callable[[], None], repeats: int, device: torch.device) -> float:
+def seconds_of(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    """Seconds that `work` takes when done `repeats` times, the device's part of it included."""
     _wait(device)
     started = time.perf_counter()
     for _ in range(repeats):

@@ -110,7 +110,8 @@ class Run:
             return
         log.info("%s", "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
         path = self.dir / "environment.json"
-        storage.write_json(path, {**json.loads(path.read_text()), "effective": values})
+        known = json.loads(path.read_text())
+        storage.write_json(path, {**known, "effective": {**known.get("effective", {}), **values}})
 
     def finish(self, metrics: dict[str, float], **more: Any) -> None:
         """Write finished.json, the last thing a run writes."""

@@ -41,7 +41,7 @@ def cases(name):
 
 def assert_same(value, arrays, tolerance, key="value64"):
     expected = torch.from_numpy(np.asarray(arrays[key])).double()
-    difference = (value.detach().double() - expected).abs().max()
+    difference = (value.detach().double().cpu() - expected).abs().max()
     # The cancelling-errors case has a value of 3e-16: rounding noise of numbers of order 1, compared as such.
     assert difference <= tolerance * expected.abs().max() + (1e-13 if tolerance > 1e-9 else 1e-15)
 
@@ -49,14 +49,14 @@ def assert_same(value, arrays, tolerance, key="value64"):
 def assert_same_gradient(value, prediction, arrays):
     (gradient,) = torch.autograd.grad(value.sum(), prediction)
     expected = torch.from_numpy(arrays["grad"])
-    assert (gradient.double() - expected).abs().max() <= 1e-5 * expected.abs().max() + (
+    assert (gradient.double().cpu() - expected).abs().max() <= 1e-5 * expected.abs().max() + (
         1e-9 if prediction.dtype == torch.float32 else 1e-15
     )
 
 
-def tensors(arrays, dtype):
-    prediction = torch.from_numpy(arrays["pred"]).to(dtype).requires_grad_()
-    return prediction, torch.from_numpy(arrays["target"]).to(dtype)
+def tensors(arrays, dtype, device):
+    prediction = torch.from_numpy(arrays["pred"]).to(device, dtype).requires_grad_()
+    return prediction, torch.from_numpy(arrays["target"]).to(device, dtype)
 
 
 def criterion(settings):
@@ -67,11 +67,11 @@ def criterion(settings):
 
 @PRECISIONS
 @cases("regression")
-def test_regression_equals_the_published_values(settings, arrays, dtype, tolerance):
-    prediction, target = tensors(arrays, dtype)
+def test_regression_equals_the_published_values(settings, arrays, dtype, tolerance, device):
+    prediction, target = tensors(arrays, dtype, device)
     loss = criterion(settings)(prediction - target)
     if "weight" in arrays:
-        loss = loss * torch.from_numpy(arrays["weight"]).to(dtype)
+        loss = loss * torch.from_numpy(arrays["weight"]).to(device, dtype)
     value = {"mean": torch.mean, "sum": torch.sum, "none": lambda x: x}[settings["reduction"]](loss)
     value = value * settings.get("loss_weight", 1.0)
     assert_same(value, arrays, tolerance)
@@ -80,8 +80,8 @@ def test_regression_equals_the_published_values(settings, arrays, dtype, toleran
 
 @PRECISIONS
 @cases("focal_frequency")
-def test_focal_frequency_equals_the_published_values(settings, arrays, dtype, tolerance):
-    prediction, target = tensors(arrays, dtype)
+def test_focal_frequency_equals_the_published_values(settings, arrays, dtype, tolerance, device):
+    prediction, target = tensors(arrays, dtype, device)
     options = {k: settings[k] for k in ("average_spectrum", "log_matrix", "batch_matrix", "alpha") if k in settings}
     value = losses.focal_frequency_loss(
         prediction, target, average_spectrum=settings["ave_spectrum"], **options
@@ -92,14 +92,14 @@ def test_focal_frequency_equals_the_published_values(settings, arrays, dtype, to
 
 @PRECISIONS
 @cases("a2mim_head")
-def test_the_two_terms_of_a2mim_equal_the_published_values(settings, arrays, dtype, tolerance):
-    prediction, target = tensors(arrays, dtype)
-    mask = torch.from_numpy(arrays["mask"])
+def test_the_two_terms_of_a2mim_equal_the_published_values(settings, arrays, dtype, tolerance, device):
+    prediction, target = tensors(arrays, dtype, device)
+    mask = torch.from_numpy(arrays["mask"]).to(device)
     spatial = losses.masked_mean(
         criterion(settings["loss"])(prediction - target), mask, unmask_weight=settings.get("unmask_weight", 0.0)
     )
     assert_same(spatial, arrays, tolerance, "spatial64")
-    frequency = torch.zeros((), dtype=dtype)
+    frequency = torch.zeros((), dtype=dtype, device=device)
     if settings["fft_weight"]:
         replace, unmask_weight = settings["fft_unmask_replace"] or "target", settings["fft_unmask_weight"]
         compared = losses.replace_visible(prediction, target, mask, replace=replace, unmask_weight=unmask_weight)
@@ -120,9 +120,9 @@ def published_frequency(compared, target, settings):
 
 @PRECISIONS
 @cases("simmim_head")
-def test_the_loss_of_simmim_equals_the_published_values(settings, arrays, dtype, tolerance):
-    prediction, target = tensors(arrays, dtype)
-    value = losses.masked_mean(losses.l1(prediction - target), torch.from_numpy(arrays["mask"]))
+def test_the_loss_of_simmim_equals_the_published_values(settings, arrays, dtype, tolerance, device):
+    prediction, target = tensors(arrays, dtype, device)
+    value = losses.masked_mean(losses.l1(prediction - target), torch.from_numpy(arrays["mask"]).to(device))
     assert_same(value, arrays, tolerance)
     assert_same_gradient(value, prediction, arrays)
 

@@ -7,21 +7,21 @@ from tests.pretrain.published_networks import METHODS, Case, our_name
 
 
 @pytest.fixture(scope="module", params=sorted(METHODS))
-def step(request):
+def step(request, device):
     """A forward and backward pass of one case, with the features around the token and the latent recorded."""
     case = Case(request.param)
-    model = case.model()
+    model = case.model().to(device)
     seen = {}
     model.token.register_forward_hook(lambda _, inputs, output: seen.update(feat_before=inputs[0], feat_after=output))
     model.encoder.register_forward_hook(lambda _, inputs, output: seen.update(latent=output, input=inputs[0]))
     model.decoder.register_forward_hook(lambda _, inputs, output: seen.update(rec=output))
-    terms = model(case.images_bchw, case.mask_bgg)
+    terms = model(case.images_bchw.to(device), case.mask_bgg.to(device))
     sum(terms.values()).backward()
     return case, model, terms, seen
 
 
 def assert_close(found, expected, tolerance, what):
-    difference = (found.detach() - expected).abs().max() / expected.abs().max()
+    difference = (found.detach().cpu() - expected).abs().max() / expected.abs().max()
     assert difference <= tolerance, f"{what}: {difference:.2e} of the largest entry"
 
 
@@ -66,8 +66,8 @@ def test_running_statistics_equal_the_published_ones(step):
 
 
 @pytest.mark.parametrize("name", ["tiny_a2mim_vit_l0", "tiny_a2mim_convnext_l3_init_fft"])
-def test_a_model_in_float64_reproduces_the_published_float64_numbers(name):
+def test_a_model_in_float64_reproduces_the_published_float64_numbers(name, device):
     case = Case(name)
-    terms = case.model().double()(case.images_bchw, case.mask_bgg)
+    terms = case.model().double().to(device)(case.images_bchw.to(device), case.mask_bgg.to(device))
     assert {value.dtype for value in terms.values()} == {torch.float64}
     assert sum(terms.values()).item() == pytest.approx(case.numbers64["total"], rel=1e-6)
