@@ -70,7 +70,8 @@ def _timms(part: Part, root: Path, batch_size: int) -> float:
     """timm's train.py, its loop without logging: prefetcher, mixing in the collate function, LAMB, BCE."""
     recipe = rsb_a3(part.models[0])
     size = 64 if part.small else recipe.image_size
-    mix = FastCollateMixup(recipe.augment.mixup, recipe.augment.cutmix, label_smoothing=0.0, num_classes=NUM_CLASSES)
+    collate: Any = FastCollateMixup
+    mix = collate(recipe.augment.mixup, recipe.augment.cutmix, label_smoothing=0.0, num_classes=NUM_CLASSES)
     loader: Any = create_loader(
         create_dataset("", root=str(root), split="train", is_training=True),
         input_size=(3, size, size),
