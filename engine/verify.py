@@ -1,130 +1,223 @@
 """`python -m engine.verify DIR`: decode every image of a data set before a run meets the bad ones.
 
-With `--hashes FILE` it also finds files that still decode but are not the bytes they were: the first call writes the
-list, later ones compare with it. The list has the format of `sha256sum`.
+With `--list FILE` the bad ones are written as a list that `--data.exclude FILE` of a run leaves out. With
+`--hashes FILE` it also finds files that still decode but are not the bytes they were: the first call writes the list,
+later ones compare with it. That list has the format of `sha256sum`.
 """
 
 import argparse
+import ctypes
 import hashlib
+import io
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import track
+
 from engine.cli import guard
-from engine.data.decode import UnreadableImageError, decode_image, read_bytes
-from engine.data.images import index_images
-from engine.errors import DataError
+from engine.data.decode import decode_image, opened, read_bytes
+from engine.data.exclude import write_list
+from engine.data.hashes import differences, read_hashes, write_hashes
+from engine.data.header import pillow_header
+from engine.data.images import ImageOptions, index_images
+from engine.data.options import MAX_PIXELS
+from engine.data.scan import describe_left_out, left_out, scan, some, why_no_file
+from engine.errors import ConfigError, DataError
 
 _CHUNK = 64  # files handed to a worker process at a time
-_REPORT_EVERY = 50_000
+_SET_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
+
+_TURNED = "have an EXIF orientation: read as stored unless --data.exif apply"
+_DEEP = "have more than 8 bits of grey, of which the upper 8 are used"
+_FRAMES = "hold several pictures, of which the first is used"
 
 
-def check_file(root: str, path: str) -> tuple[str, str | None]:
-    """Read and decode one image.
+@dataclass(frozen=True)
+class Checked:
+    """One file: sha256 of its bytes ("" if it cannot be read), why it is bad (None if it is not), what else to say."""
 
-    Returns:
-        sha256 of its bytes ("" if it cannot be read), and why it is bad (None if it is not).
+    digest: str
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Report:
+    """What `verify` found.
+
+    Args:
+        num_images: how many were checked.
+        bad: (path relative to the folder, reason), by path.
+        notes: what a reader may not expect: what it is -> paths.
+        left_out: what looks like an image and is not taken: why -> paths.
+        hashes_written: whether a list of hashes was written.
     """
+
+    num_images: int
+    bad: list[tuple[str, str]]
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    hashes_written: bool = False
+
+
+def check_file(root: str, options: ImageOptions, path: str) -> Checked:
+    """Read and decode one image."""
+    full = f"{root}/{path}"
+    if not Path(full).is_file():
+        return Checked("", why_no_file(full))
     try:
-        data = read_bytes(f"{root}/{path}")
+        data = read_bytes(full)
     except DataError as error:
-        return "", str(error).removeprefix(f"{root}/{path}: ")
+        return Checked("", str(error).removeprefix(f"{full}: "))
     digest = hashlib.sha256(data).hexdigest()
     try:
-        decode_image(data)
-    except UnreadableImageError as error:
-        return digest, str(error)
-    return digest, None
+        decode_image(data, options)
+    except DataError as error:
+        return Checked(digest, str(error))
+    except MemoryError:
+        return Checked(digest, "does not fit into the memory of this machine")
+    return Checked(digest, None, _notes(data, options))
 
 
-def verify(root: str | Path, *, hashes_path: Path | None = None, num_workers: int = 1) -> list[tuple[str, str]]:
+def _notes(data: bytes, options: ImageOptions) -> tuple[str, ...]:
+    try:
+        with opened(io.BytesIO(data), options.max_pixels) as image:
+            deep, frames = image.mode.startswith("I"), getattr(image, "n_frames", 1)
+        found = {_TURNED: pillow_header(data).orientation != 1, _DEEP: deep, _FRAMES: frames > 1}
+    except Exception:  # it has been decoded: what stands beside the pixels may be as it likes
+        return ()
+    return tuple(note for note, holds in found.items() if holds)
+
+
+def verify(
+    root: str | Path,
+    *,
+    hashes_path: Path | None = None,
+    num_workers: int = 1,
+    options: ImageOptions | None = None,
+) -> Report:
     """Decode every image under a folder, and compare with (or write) a list of hashes.
 
     Args:
         root: the folder, flat, nested or with one folder per class.
         hashes_path: compared with if it exists, written otherwise (only when every image is good).
         num_workers: processes.
-
-    Returns:
-        (path relative to root, reason) of every bad image, by path.
+        options: which images are left out, and the largest picture accepted.
 
     Raises:
-        DataError: the folder has no images, or the list of hashes cannot be parsed.
+        DataError: the folder has no images, a list cannot be parsed, or a reader process died.
+        CheckpointError: the list of hashes cannot be written.
     """
+    options = options or ImageOptions()
     stored = read_hashes(hashes_path) if hashes_path and hashes_path.exists() else None
-    index = index_images(root, labelled=False, unreadable="skip")
+    index = index_images(root, labelled=False, unreadable="skip", options=options)
+    report = Report(len(index), [], left_out=left_out(root, scan(root)[0], limit=None))
     bad: dict[str, str] = {}
     digests: dict[str, str] = {}
-    for done, (path, (digest, reason)) in enumerate(_check_all(str(index.root), index.paths, num_workers), 1):
-        digests[path] = digest
-        if reason is not None:
-            bad[path] = reason
-        if done % _REPORT_EVERY == 0:
-            print(f"{done:,} of {len(index):,} images, {len(bad):,} bad", file=sys.stderr)
+    checked = _check_all(partial(check_file, str(index.root), options), index.paths, num_workers)
+    screen = Console(stderr=True)
+    shown = track(checked, "verify", len(index), console=screen, transient=True, disable=not screen.is_terminal)
+    for path, found in shown:
+        digests[path] = found.digest
+        if found.reason is not None:
+            bad[path] = found.reason
+        for note in found.notes:
+            report.notes.setdefault(note, []).append(path)
     if stored is not None:
-        for path, reason in _differences(stored, digests):
+        for path, reason in differences(stored, digests):
             bad.setdefault(path, reason)
     elif hashes_path is not None and not bad:
-        hashes_path.write_text("".join(f"{digest}  {path}\n" for path, digest in digests.items()), errors=_ERRORS)
-    return sorted(bad.items())
+        write_hashes(hashes_path, digests)
+        report.hashes_written = True
+    report.bad = sorted(bad.items())
+    return report
 
 
-_ERRORS = "surrogateescape"  # file names are bytes; keep those that are not UTF-8
-
-
-def _check_all(root: str, paths: Sequence[str], num_workers: int) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    check = partial(check_file, root)
+def _check_all(check: "partial[Checked]", paths: Sequence[str], num_workers: int) -> Iterator[tuple[str, Checked]]:
     if num_workers <= 1:
         yield from zip(paths, map(check, paths), strict=True)
         return
-    with ProcessPoolExecutor(num_workers) as pool:
-        yield from zip(paths, pool.map(check, paths, chunksize=_CHUNK), strict=True)
+    done = 0
+    with ProcessPoolExecutor(num_workers, initializer=_follow_the_parent) as pool:
+        try:
+            for result in zip(paths, pool.map(check, paths, chunksize=_CHUNK), strict=True):
+                done += 1
+                yield result
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"a reader process ended unexpectedly between the images {paths[done]} and "
+                f"{paths[min(done + num_workers * _CHUNK, len(paths) - 1)]}; --num-workers 1 shows at which one"
+            ) from error
 
 
-def read_hashes(path: Path) -> dict[str, str]:
-    """A list written by `sha256sum` or by `verify`, as {relative path: sha256}.
-
-    Raises:
-        DataError: a line is not `<64 hex digits>  <path>`.
-    """
-    hashes: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(errors=_ERRORS).splitlines(), 1):
-        digest, _, name = line.partition("  ")
-        if len(digest) != hashlib.sha256().digest_size * 2 or not name:
-            raise DataError(f"{path}:{number}: expected '<sha256>  <path>', found {line[:80]!r}")
-        hashes[name.removeprefix("./")] = digest
-    return hashes
-
-
-def _differences(stored: dict[str, str], found: dict[str, str]) -> Iterator[tuple[str, str]]:
-    for path in stored.keys() - found.keys():
-        yield path, "in the list of hashes, but not in the folder"
-    for path, digest in found.items():
-        if path not in stored:
-            yield path, "not in the list of hashes"
-        elif digest != stored[path]:
-            yield path, f"sha256 is {digest[:12]}, the list says {stored[path][:12]}: its bytes have changed"
+def _follow_the_parent() -> None:
+    """Leave Ctrl-C to the parent, and end with it however it ends: a worker would wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command. Prints one line per bad image; leaves with exit code 3 if there is any."""
     parser = argparse.ArgumentParser(prog="python -m engine.verify", description="Decode every image of a data set.")
     parser.add_argument("root", metavar="DIR", type=Path, help="folder of images, at any depth")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="write the bad ones, for --data.exclude of a run")
+    parser.add_argument("--exclude", default="", metavar="FILE", help="leave these images out, as --data.exclude does")
     parser.add_argument("--hashes", type=Path, metavar="FILE", help="compare with this sha256 list; written if absent")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest width x height ({MAX_PIXELS:,})")
     parser.add_argument("--num-workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     options = parser.parse_args(argv)
     with guard():
-        writes = options.hashes is not None and not options.hashes.exists()
-        bad = verify(options.root, hashes_path=options.hashes, num_workers=options.num_workers)
-        for path, reason in bad:
-            print(f"{path}: {reason}")
-        if bad:
-            kept = f"; {options.hashes} is not written" if writes else ""
-            raise DataError(f"{options.root}: {len(bad):,} bad images, listed above{kept}. Fix or remove them")
-        print(f"{options.root}: every image is good" + (f"; hashes written to {options.hashes}" if writes else ""))
+        _refuse_unwritable(options.list, options.hashes)
+        image_options = ImageOptions(exclude=options.exclude, max_pixels=options.max_pixels)
+        if problems := image_options.image_problems():
+            raise ConfigError("--" + "; --".join(problems).replace("_", "-"))
+        report = verify(
+            options.root, hashes_path=options.hashes, num_workers=options.num_workers, options=image_options
+        )
+        _print_report(options.root, report)
+        if options.list is not None:
+            write_list(options.list, (path for path, _ in report.bad))
+            _print(f"{len(report.bad):,} paths written to {options.list}")
+        if report.bad:
+            kept = f"; {options.hashes} is not written" if options.hashes and not options.hashes.exists() else ""
+            raise DataError(
+                f"{options.root}: {len(report.bad):,} bad images, listed above{kept}. Fix or remove them, "
+                "or leave them out (--list FILE here, then --data.exclude FILE in a run)"
+            )
+        written = f"; hashes written to {options.hashes}" if report.hashes_written else ""
+        what = "every image is good" if not report.left_out else "every image that is taken is good"
+        _print(f"{options.root}: {what} ({report.num_images:,}){written}")
+
+
+def _refuse_unwritable(*paths: Path | None) -> None:
+    """Before hours of reading: the folders of what will be written must be there."""
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"{path}: cannot be written, for there is no folder {path.parent}")
+
+
+def _print_report(root: Path, report: Report) -> None:
+    for path, reason in report.bad:
+        _print(f"{path}: {reason}")
+    for note, paths in sorted(report.notes.items()):
+        _print(f"{root}: {len(paths):,} {note}: {some(paths)}")
+    if report.left_out:
+        _print(f"{root}: {describe_left_out(report.left_out)}")
+
+
+def _print(text: str) -> None:
+    """A line for any terminal, whatever bytes a file name has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from pretrain import recipes
 from pretrain.data import PretrainDataset
 from pretrain.train import compute_losses, train
 from pretrain.visualize import NUM_IMAGES
-from tests.helpers import assert_same_bytes, run_code, run_module, run_python
+from tests.helpers import assert_same_bytes, run_code, run_python
 
 
 def jpeg_bytes(seed=0, size=(40, 48), **options):
@@ -195,20 +195,22 @@ BAD_FILES = {
 
 
 class TestF14BadFiles:
-    def test_verify_lists_every_bad_file_with_its_reason_and_exits_3(self, tmp_path):
+    def test_verify_lists_every_bad_file_with_its_reason_and_exits_3(self, tmp_path, capsys):
         make_folder(tmp_path / "images", 3)
         for name, data in BAD_FILES.items():
             (tmp_path / "images" / name).write_bytes(data)
-        done = run_module("engine.verify", tmp_path / "images", "--num-workers", "2")
-        assert done.returncode == 3
-        lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+        with pytest.raises(SystemExit) as left:
+            verify.main([str(tmp_path / "images"), "--num-workers", "2"])
+        assert left.value.code == 3
+        done = capsys.readouterr()
+        lines = dict(line.split(": ", 1) for line in done.out.splitlines())
         assert lines.keys() == BAD_FILES.keys()
         assert "0 bytes" in lines["empty.jpg"]
         assert "truncated" in lines["half.jpg"]
         assert "truncated" in lines["last10.jpg"]
         assert "HTML" in lines["page.jpg"]
-        assert done.stderr.startswith("error: ")
-        assert "4 bad images" in done.stderr
+        assert done.err.startswith("error: ")
+        assert "4 bad images" in done.err
 
     def test_zero_bytes_are_found_by_the_index(self, tmp_path):
         make_folder(tmp_path, 3)
@@ -489,9 +491,9 @@ class TestF20ChangedBytes:
         return tmp_path / "hashes.txt"
 
     def test_hashes_find_a_flipped_byte_that_still_decodes(self, folder, hashes):
-        assert verify.verify(folder, hashes_path=hashes) == []
+        assert verify.verify(folder, hashes_path=hashes).bad == []
         assert len(hashes.read_text().splitlines()) == 4
-        assert verify.verify(folder, hashes_path=hashes) == []
+        assert verify.verify(folder, hashes_path=hashes).bad == []
 
         data = bytearray((folder / "0002.jpg").read_bytes())
         data[len(data) // 2] ^= 1
@@ -499,7 +501,7 @@ class TestF20ChangedBytes:
         read_image(folder / "0002.jpg")  # decodes all the same
         (folder / "0003.jpg").unlink()
         (folder / "0004.jpg").write_bytes(jpeg_bytes())
-        reasons = dict(verify.verify(folder, hashes_path=hashes))
+        reasons = dict(verify.verify(folder, hashes_path=hashes).bad)
         assert reasons.keys() == {"0002.jpg", "0003.jpg", "0004.jpg"}
         assert "its bytes have changed" in reasons["0002.jpg"]
         assert reasons["0003.jpg"] == "in the list of hashes, but not in the folder"
@@ -513,7 +515,7 @@ class TestF20ChangedBytes:
     def test_command_writes_compares_and_exits_3(self, folder, hashes, capsys):
         command = [str(folder), "--hashes", str(hashes), "--num-workers", "1"]
         verify.main(command)
-        assert f"every image is good; hashes written to {hashes}" in capsys.readouterr().out
+        assert f"every image is good (4); hashes written to {hashes}" in capsys.readouterr().out
         (folder / "0001.jpg").write_bytes(jpeg_bytes(99))
         with pytest.raises(SystemExit) as caught:
             verify.main(command)
