@@ -1,8 +1,7 @@
 """`python -m detection RECIPE --run-dir DIR --data.root DIR --init FILE|RUN_DIR|none`."""
 
 from detection.recipes import RECIPES
-from detection.train import train
 from engine.cli import main
 
 if __name__ == "__main__":
-    main("detection", RECIPES, train)
+    main("detection", RECIPES)

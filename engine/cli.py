@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import inspect
+import io
 import json
 import logging
 import os
@@ -19,41 +21,57 @@ import tyro
 
 from engine import config
 from engine.errors import ConfigError, StopRequested
-from engine.memory import explain
+from engine.training.stop import StopFlag, stop_with_launcher
 
 Recipe = Callable[..., Any]
 
 
 def main(
-    package: str, recipes: Mapping[str, Recipe], train: Callable[..., Any], argv: Sequence[str] | None = None
+    package: str,
+    recipes: Mapping[str, Recipe],
+    train: Callable[..., Any] | None = None,
+    argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Run one recipe of a task package and leave with the exit code of what happened (README lists them).
 
     Args:
         package: its name, as in `python -m <package>`.
         recipes: name -> function; the function's parameters become flags, and so does every field of what it returns.
-        train: (config, run_dir, *, recipe, resume, accept_divergence) -> metrics.
+        train: (config, run_dir, *, recipe, resume, accept_divergence) -> metrics; by default that of <package>.train,
+            which is imported, with all that takes seconds to import, once the command line is a good one.
         argv: command line without the program's name.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     with guard(debug):
         command = parse(package, recipes, [a for a in arguments if a != "--debug"])
-        metrics = train(
-            command.config,
-            command.run_dir,
-            recipe=command.recipe,
-            resume=command.resume,
-            accept_divergence=command.accept_divergence,
-        )
-        if metrics:
-            print(json.dumps(metrics))
+        with StopFlag(at_once=True) as stop:
+            stop_with_launcher()
+            try:
+                run = train or importlib.import_module(f"{package}.train").train
+                metrics = run(
+                    command.config,
+                    command.run_dir,
+                    recipe=command.recipe,
+                    resume=command.resume,
+                    accept_divergence=command.accept_divergence,
+                )
+            except Exception as error:
+                if stop.asked and not hasattr(error, "exit_code"):  # what was interrupted made another error of it
+                    raise stop.requested() from error
+                raise
+            if metrics:
+                print(json.dumps(metrics), flush=True)
+            stop.ignore()
     sys.exit(0)
 
 
 @contextlib.contextmanager
 def guard(debug: bool = False) -> Any:
     """Turn the suite's errors into one `error: ...` line and an exit code; other errors keep their traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its number
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         yield
@@ -61,7 +79,7 @@ def guard(debug: bool = False) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        shown = explain(error)
+        shown = _explained(error)
         code = getattr(shown, "exit_code", None)
         if code is None or debug:
             traceback.print_exc()
@@ -71,6 +89,14 @@ def guard(debug: bool = False) -> Any:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _explained(error: Exception) -> BaseException:
+    if hasattr(error, "exit_code"):
+        return error
+    from engine.explain import explain  # imports torch, for seconds
+
+    return explain(error)
 
 
 @dataclasses.dataclass(frozen=True)

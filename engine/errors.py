@@ -38,6 +38,12 @@ class MemoryExhaustedError(SuiteError):
     exit_code = 6
 
 
+class RankLostError(SuiteError):
+    """Another process of a run on several ranks is gone or no longer answers; the last checkpoint stands."""
+
+    exit_code = 7
+
+
 class StopRequested(SuiteError):
     """A signal asked the run to stop; its state is saved and `--resume` continues it."""
 

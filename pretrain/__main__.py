@@ -2,7 +2,6 @@
 
 from engine.cli import main
 from pretrain.recipes import RECIPES
-from pretrain.train import train
 
 if __name__ == "__main__":
-    main("pretrain", RECIPES, train)
+    main("pretrain", RECIPES)

@@ -6,7 +6,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from engine import cli
 from engine.errors import ConfigError
@@ -28,16 +28,22 @@ def main(arguments: Sequence[str]) -> NoReturn:
         head, _, recipes = cli.describe("segmentation", RECIPES).partition("\n\n")
         print(f"{head}{_HELP}\n\n{recipes}")
         sys.exit(0 if arguments else 2)
-    with cli.guard():
-        import_mmsegmentation()
-        if _DUMP in arguments:
+    if _DUMP in arguments:
+        with cli.guard():
             _dump(list(arguments))
-            sys.exit(0)
-        from segmentation.train import train  # imports MMSegmentation
-    cli.main("segmentation", RECIPES, train, arguments)
+        sys.exit(0)
+    cli.main("segmentation", RECIPES, _train, arguments)
+
+
+def _train(*values: Any, **options: Any) -> dict[str, float]:
+    import_mmsegmentation()
+    from segmentation.train import train  # needs its stand-in for compiled operators, which is gone after the import
+
+    return train(*values, **options)
 
 
 def _dump(arguments: list[str]) -> None:
+    import_mmsegmentation()
     from segmentation.dump import dump_config
 
     place = arguments.index(_DUMP)

@@ -1,8 +1,10 @@
-"""Where a run happens: versions, device, git commit, memory."""
+"""Where a run happens: versions, device, git commit, memory. What cannot be found out is None: it never stops a run."""
 
 import contextlib
+import functools
 import importlib.metadata
 import json
+import logging
 import platform
 import resource
 import subprocess
@@ -19,21 +21,22 @@ from engine.run.checkpoint import SUITE_VERSION
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "safetensors", "pandas")
 
 
+GIT_TIMEOUT_S = 10
+
+log = logging.getLogger("mim")
+
+
 def environment(device: torch.device, packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Versions, device, git commit and command line of this process.
+    """Versions, device, git commit and command line of this process; None for what is not known.
 
     Args:
         device: of this rank.
         packages: what the task stands on beside PACKAGES, by the names they are installed under.
     """
-    here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv[0] else sys.argv,
-        "git_commit": commit or None,
+        "git_commit": git_commit(),
         "suite_version": SUITE_VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -44,16 +47,33 @@ def environment(device: torch.device, packages: Sequence[str] = ()) -> dict[str,
     }
 
 
+@functools.cache
+def git_commit() -> str | None:
+    """The commit this code is at; None if it is in no repository, or git is not there or refuses."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("git cannot be asked for the commit, which is recorded as unknown: %s", error)
+        return None
+    return done.stdout.strip() or None
+
+
+@functools.cache
 def version(package: str) -> str | None:
-    """The installed version, with the commit where pip took it from a repository; None if it is not installed."""
+    """The installed version, with the commit where pip took it from a repository; None if the package is not installed,
+    or was without its metadata."""
+    commit = None
     try:
         found = importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
+        known = found.version
+        with contextlib.suppress(ValueError, AttributeError):  # a record of another form than pip's
+            commit = json.loads(found.read_text("direct_url.json") or "{}").get("vcs_info", {}).get("commit_id")
+    except (importlib.metadata.PackageNotFoundError, KeyError, OSError):
+        if package in PACKAGES:  # it is imported, so it is there
+            log.warning("no metadata of the package %s: its version is recorded as unknown", package)
         return None
-    commit = None
-    with contextlib.suppress(ValueError, AttributeError):  # a record of another form than pip's
-        commit = json.loads(found.read_text("direct_url.json") or "{}").get("vcs_info", {}).get("commit_id")
-    return f"{found.version} (commit {commit})" if commit else found.version
+    return f"{known} (commit {commit})" if commit else known
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -66,7 +86,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def cpu_name() -> str:
     """Model of the processor, as Linux names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

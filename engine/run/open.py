@@ -13,7 +13,7 @@ import torch
 from engine import config, distributed
 from engine.allocator import keep_freed_memory
 from engine.errors import ConfigError
-from engine.memory import explain
+from engine.explain import explain
 from engine.run import lock, storage
 from engine.run.claim import claim, compare_config, never_started
 from engine.run.folder import Run

@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -59,7 +61,7 @@ class Stopwatch:
             "data_wait": round(self.data_wait / seconds, 4),
             "eta_seconds": round(remaining_steps * seconds / max(self.steps, 1), 1),
         }
-        self.__init__()  # type: ignore[misc]
+        self.started, self.data_wait, self.images, self.steps = time.perf_counter(), 0.0, 0, 0
         return row
 
 
@@ -69,7 +71,8 @@ class Monitor:
     def __init__(self, run: Run, total_steps: int, first_step: int) -> None:
         self._run, self._total, self._first = run, total_steps, first_step
         self._bar: Progress | None = None
-        self._writers: list[Any] = []
+        self._writers: dict[str, Any] = {}
+        self._failed: set[str] = set()
 
     def __enter__(self) -> "Monitor":
         if not self._run.main:
@@ -79,7 +82,9 @@ class Monitor:
             self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
             self._bar.start()
             self._bar.add_task(self._run.dir.name, total=self._total, completed=self._first, note="")
-        self._writers = [_TRACKERS[name](self._run, self._first) for name in trackers()]
+        for name in trackers():
+            with self._decorative(name):
+                self._writers[name] = _TRACKERS[name](self._run, self._first)
         return self
 
     def __exit__(
@@ -87,8 +92,18 @@ class Monitor:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        for writer in self._writers:
-            writer.close()
+        for name in self._writers.keys() - self._failed:
+            with self._decorative(name):
+                self._writers[name].close()
+
+    @contextmanager
+    def _decorative(self, name: str) -> Iterator[None]:
+        """A tracker that fails is said once and left out from there on: metrics.jsonl has everything it showed."""
+        try:
+            yield
+        except Exception as error:
+            self._failed.add(name)
+            log.warning("going on without %s: %s: %s", name, type(error).__name__, error)
 
     def step(self, step: int) -> None:
         """Move the bar."""
@@ -107,8 +122,9 @@ class Monitor:
             self._bar.console.print(f"step {step}/{self._total} {split}: {note}", highlight=False)
         else:
             log.info("step %d/%d %s: %s", step, self._total, split, note)
-        for writer in self._writers:
-            writer.write(split, step, values)
+        for name in self._writers.keys() - self._failed:
+            with self._decorative(name):
+                self._writers[name].write(split, step, values)
 
 
 class _TensorBoard:

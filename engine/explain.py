@@ -1,0 +1,58 @@
+"""Errors of the machine (full memory, storage, lost ranks) as errors of ours, said so that they can be acted on."""
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from engine.distributed import lost_rank
+from engine.errors import CheckpointError, MemoryExhaustedError
+
+# Of storage whichever file it was, and of a file that is named.
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+_NAMED_FILE = {errno.EACCES, errno.EPERM, errno.ENODEV, errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG}
+_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate memory|not enough memory)[^.]*")
+_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors writes in Rust
+
+
+def explain(error: BaseException, settings: Mapping[str, Any] | None = None) -> BaseException:
+    """An error as people should see it: one of ours if it is known what it means, else the error itself.
+
+    Args:
+        error: any.
+        settings: the configuration of the run it happened in, of which batch, image size and accumulation are named.
+    """
+    if hasattr(error, "exit_code") or not isinstance(error, Exception):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+        return _out_of_memory(f"{str(error).split('. ')[0]}; peak {peak:.1f} GB", settings or {})
+    if isinstance(error, MemoryError):
+        return _out_of_memory(str(error) or "the operating system gave this process no more", settings or {})
+    if isinstance(error, RuntimeError) and (found := _HOST_MEMORY.search(str(error))):
+        return _out_of_memory(found.group(), settings or {})
+    return _storage_error(error) or lost_rank(error) or error
+
+
+def _storage_error(error: Exception) -> CheckpointError | None:
+    if isinstance(error, OSError):
+        named = f" {error.filename!s}" if error.filename is not None else ""
+        if error.errno in _STORAGE or (named and error.errno in _NAMED_FILE):
+            return CheckpointError(f"cannot read or write{named or ' a file'}: {error.strerror}")
+    elif (found := _RUST.search(str(error))) and int(found.group(1)) in _STORAGE:
+        return CheckpointError(f"cannot read or write a file: {os.strerror(int(found.group(1)))} ({error})")
+    return None
+
+
+def _out_of_memory(reason: str, settings: Mapping[str, Any]) -> MemoryExhaustedError:
+    names = ("batch_size", "image_size", "accumulation")
+    where = "".join(f", {name} {settings[name]}" for name in names if settings.get(name) is not None)
+    pieces = 2 * (settings.get("accumulation") or 1)
+    return MemoryExhaustedError(
+        f"out of memory ({reason}{where}). The batch is not made smaller for you, "
+        f"for that would change the result: start again in another run folder with --accumulation {pieces} or more, "
+        "which computes the same global batch in smaller pieces"
+    )
