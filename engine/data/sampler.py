@@ -7,16 +7,22 @@ randomness comes from `generator(seed, key)`, so it does not depend on worker, r
 import atexit
 import ctypes
 import functools
+import multiprocessing.queues
+import os
+import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from engine.errors import ConfigError, DataError
 
@@ -164,7 +170,7 @@ def make_batches(
             if not group:
                 return
             yield group
-    except (RuntimeError, EOFError, ConnectionError) as error:
+    except (RuntimeError, EOFError, OSError) as error:
         if options.num_workers and (death := _death_of_worker(error)):
             raise death from error
         raise
@@ -189,6 +195,12 @@ def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     on_child = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
     try:
         return iter(loader)
+    except OSError as error:  # a semaphore in /dev/shm, a pipe, a process that could not be had
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            half_made = frame.f_locals.get("self")
+            if isinstance(half_made, _BaseDataLoaderIter):
+                half_made._shutdown = True  # type: ignore[attr-defined]  # it would complain when it is collected
+        raise DataError(f"the loader's workers cannot be started ({error}){_shared_memory()}: {_REMEDY}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, on_child)
@@ -211,17 +223,50 @@ def _quiet_worker(worker_id: int) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    # A batch that cannot be handed over would only be printed, and the run wait for it for ever.
+    multiprocessing.queues.Queue._on_queue_feeder_error = _hand_over_error  # type: ignore[attr-defined]
+
+
+def _hand_over_error(queue: Any, error: Exception, item: Any) -> None:
+    """Send the error in place of the batch `item`, a pair of its number and its content."""
+    shown = ExceptionWrapper((type(error), error, error.__traceback__), "in a loader worker")  # type: ignore[no-untyped-call]
+    queue.put((item[0], shown))
+
+
+_REMEDY = "use fewer (--data.num-workers) or none (--data.num-workers 0), then --resume"
+_NO_SHARED_MEMORY = re.compile(
+    r"unable to [^\n]*</torch_[^\n]*"
+    r"|[^\n]*Too many open files[^\n]*|received 0 items of ancdata"
+)
 
 
 def _death_of_worker(error: Exception) -> DataError | None:
     text = str(error)
+    if starved := _NO_SHARED_MEMORY.search(text):
+        return DataError(f"a loader worker cannot pass its batch on ({starved.group()}){_shared_memory()}: {_REMEDY}")
     missed = "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text)
     # Its batch was announced, but it was gone when the batch's memory was to be handed over: to this process, or to the
     # thread that pins memory.
     gone = isinstance(error, EOFError | ConnectionError) and not text.startswith("Caught ")
     if not (missed or gone or text == "Pin memory thread exited unexpectedly"):
         return None
+    what = (text or type(error).__name__).splitlines()[0]
+    if "Segmentation fault" in what or "Aborted" in what:
+        return DataError(
+            f"a loader worker crashed ({what}) in a library that reads the data; without workers "
+            "(--data.num-workers 0) the run ends at the same file. Then --resume"
+        )
+    where = _shared_memory() if "Bus error" in what else ""
     return DataError(
-        f"a loader worker died ({(text or type(error).__name__).splitlines()[0]}), most likely for lack of memory or "
-        "shared memory: use fewer (--data.num-workers) or none (--data.num-workers 0), then --resume"
+        f"a loader worker died ({what}){where}. The kernel kills one when memory runs out (dmesg says so); {_REMEDY}"
     )
+
+
+def _shared_memory() -> str:
+    """How much room /dev/shm has, through which workers hand over their batches."""
+    try:
+        room = os.statvfs("/dev/shm")
+    except OSError as error:
+        return f"; /dev/shm cannot be used ({error.strerror})"
+    total, free = (blocks * room.f_frsize / 2**20 for blocks in (room.f_blocks, room.f_bavail))
+    return f"; /dev/shm, through which batches go, has {free:.1f} of {total:.1f} MiB free (Docker: --shm-size)"

@@ -40,21 +40,17 @@ def take(run_dir: Path) -> None:
         raise ConfigError(f"{run_dir} is already open in this process")
     handle = _open_locked(path)
     flock = handle >= 0
-    if not flock:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644)
     try:
-        _refuse_if_alive(path, _parse(_content(handle)), flock)
+        _refuse_if_alive(path, _read(path), flock)
         mine = {**identity(), "flock": flock}
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(mine).encode(), 0)
+        _write(path, mine)
         if not flock:
             _settle(path, mine)
     except BaseException:
-        os.close(handle)
+        if flock:
+            os.close(handle)
         raise
-    if not flock:
-        os.close(handle)
-    _held[path] = handle if flock else -1
+    _held[path] = handle
 
 
 def release(run_dir: Path) -> None:
@@ -71,16 +67,7 @@ def release(run_dir: Path) -> None:
 
 def owner(run_dir: Path) -> dict[str, Any] | None:
     """Who holds the folder (`identity`), or None; None too if run.lock is not one of ours."""
-    try:
-        handle = os.open(run_dir / "run.lock", os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        return _parse(_content(handle)) or None
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
+    return _read(run_dir / "run.lock") or None
 
 
 def identity() -> dict[str, Any]:
@@ -119,36 +106,51 @@ def _open_locked(path: Path) -> int:
         ConfigError: another process holds it, or the file is none.
     """
     deadline = time.monotonic() + _HEIRS_LEAVE_S
+    mode = os.O_RDONLY  # open for writing it would keep the file system from being made read-only
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644)
+        handle, locked = os.open(path, mode | os.O_CREAT | os.O_NONBLOCK, 0o644), False
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise ConfigError(f"{path} is not a file: remove it, or choose another run folder")
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_ino == path.stat().st_ino:
+            locked = os.fstat(handle).st_ino == path.stat().st_ino
+            if locked:
                 return handle
-        except FileNotFoundError:  # the owner before us removed it just now
-            pass
         except BlockingIOError:
-            holder = _parse(_content(handle))
+            holder = _read(path)
             if not holder or alive(holder) or time.monotonic() > deadline:
-                os.close(handle)
                 raise ConfigError(_in_use(path, holder)) from None
             time.sleep(0.05)
         except OSError as error:
-            os.close(handle)
-            if error.errno not in NO_FLOCK:
+            if error.errno in NO_FLOCK:
+                log.warning("%s: its file system has no flock; do not start a run on two machines at once", path.parent)
+                return -1
+            # The owner before us removed the file just now; or this is NFS, which locks what is open for writing only.
+            if error.errno != errno.ENOENT and (error.errno, mode) != (errno.EBADF, os.O_RDONLY):
                 raise
-            log.warning("%s: its file system has no flock; never start a run on two machines at once", path.parent)
-            return -1
-        except ConfigError:
+            mode = mode if error.errno == errno.ENOENT else os.O_RDWR
+        finally:
+            if not locked:
+                os.close(handle)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What run.lock says; {} if there is none, or it is not to be read."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return _parse(os.pread(handle, 4096, 0))
+        finally:
             os.close(handle)
-            raise
+    return {}
+
+
+def _write(path: Path, holder: dict[str, Any]) -> None:
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        os.ftruncate(handle, os.pwrite(handle, json.dumps(holder).encode(), 0))
+    finally:
         os.close(handle)
-
-
-def _content(handle: int) -> bytes:
-    return os.pread(handle, 4096, 0)
 
 
 def _parse(content: bytes) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def _in_use(path: Path, holder: dict[str, Any]) -> str:
 def _settle(path: Path, mine: dict[str, Any]) -> None:
     """Without flock two starts may both have found the folder free: the last to write its name is the owner."""
     time.sleep(_SETTLE_S)
-    found = _parse(path.read_bytes())
+    found = _read(path)
     if found != mine:
         raise ConfigError(_in_use(path, found))
 

@@ -1,6 +1,6 @@
 """Signals that ask a run to stop. In the loop the handler only sets a flag, and saving happens between two steps.
-Before and after the loop, where nothing needs to be saved, it ends the run where it is. Imports nothing heavy: a command
-listens before it imports the rest."""
+Before and after the loop, where nothing needs to be saved, it ends the run where it is. Imports nothing heavy, for a
+command listens before it imports the rest."""
 
 import ctypes
 import os
