@@ -20,6 +20,9 @@ class DataConfig(ImageOptions):
     """Reader processes per rank; 0 reads in the training process."""
     train_fraction: float = 1.0
     """Part of each class's training images to use, in (0, 1]: a subset that depends on the seed alone."""
+    label_list: str = ""
+    """A list of the training images to use instead of a fraction, one a line: paths below train/, or file names that
+    are there once, as in SimCLR's lists of 1 % and 10 % of ImageNet. It is stored in the run folder (labels.txt)."""
     evaluation_batch_size: int = 125
     """Images per evaluation batch on one rank (50,000 / 125 = 400 batches). Part of the configuration because rounding
     may depend on it."""
@@ -30,6 +33,8 @@ class DataConfig(ImageOptions):
         found += _at_least(self, {"num_workers": 0, "evaluation_batch_size": 1})
         if not 0 < self.train_fraction <= 1:
             found.append(f"train_fraction: {self.train_fraction} is outside (0, 1]")
+        if self.label_list and self.train_fraction != 1:
+            found.append("label_list: given beside train_fraction: leave one of the two out")
         return found + self.image_problems()
 
 

@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 
 from classification.augment import evaluation_transform, training_transform
 from classification.config import ClassificationConfig
+from classification.labels import labelled_part, record_part
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
 from engine.data.sampler import SampleKey, generator
-
-_FRACTION_STREAM = 0xF2AC  # separates the draw of a subset from the order of samples, which has the same seed
+from engine.distributed import is_main
 
 
 @contextmanager
@@ -38,22 +38,6 @@ def seeded(source: np.random.Generator) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
-
-
-def stratified_subset(index: ImageIndex, fraction: float, seed: int) -> ImageIndex:
-    """The same part of every class, at least one image each: a function of (seed, class, fraction) alone.
-
-    A smaller fraction with the same seed is a part of a larger one.
-    """
-    if fraction == 1:
-        return index
-    assert index.labels is not None
-    kept: list[int] = []
-    for label in range(len(index.classes)):
-        members = np.flatnonzero(index.labels == label)
-        source = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _FRACTION_STREAM, label))))
-        kept += source.permutation(members)[: max(1, round(fraction * len(members)))].tolist()
-    return index.subset(kept)
 
 
 @dataclass(eq=False)
@@ -101,10 +85,12 @@ def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tupl
     train = index_images(root / "train", labelled=True, options=options)
     val = index_images(root / "val", labelled=True, options=options, unreadable="stop")
     check_same_classes(train, val)
-    train = stratified_subset(train, options.train_fraction, config.seed)
+    part = labelled_part(train, config)
+    if part is not train and run_dir is not None and is_main():
+        record_part(part, train, config, run_dir)
     return (
         LabelledImages(
-            train, training_transform(config.augment, config.image_size), config.seed, options.unreadable, run_dir
+            part, training_transform(config.augment, config.image_size), config.seed, options.unreadable, run_dir
         ),
         # A validation image is never replaced: accuracy over other images would be another number.
         LabelledImages(val, evaluation_transform(config.augment), config.seed),

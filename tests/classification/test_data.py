@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from classification.data import open_data, stratified_subset
-from engine.data.images import index_images
+from classification.data import open_data
 from engine.data.sampler import SampleKey, SamplePlan
 from engine.errors import DataError
 from tests.classification.folders import make_folder, tiny_config
@@ -73,17 +72,6 @@ def test_an_unreadable_validation_image_is_never_replaced(root):
     _, val = open_data(replace(config, data=replace(config.data, unreadable="skip")))
     with pytest.raises(DataError, match=r"red/000\.jpg"):
         val[SampleKey(0, 8)]
-
-
-def test_a_subset_has_the_same_share_of_every_class_and_grows_with_the_fraction(root):
-    index = index_images(root / "train", labelled=True)
-    names = {f: set(stratified_subset(index, f, seed=0).paths) for f in (0.01, 0.25, 0.5, 1.0)}
-    assert [len(names[f]) for f in (0.01, 0.25, 0.5, 1.0)] == [3, 6, 12, 24]
-    assert names[0.01] < names[0.25] < names[0.5] < names[1.0]
-    half = stratified_subset(index, 0.5, seed=0)
-    assert np.bincount(half.labels).tolist() == [4, 4, 4]
-    assert all(path.startswith(f"{half.classes[label]}/") for path, label in zip(half.paths, half.labels, strict=True))
-    assert set(stratified_subset(index, 0.5, seed=1).paths) != names[0.5]
 
 
 def test_repeated_augmentation_shows_fewer_images_several_times_each_time_anew(root):

@@ -1,0 +1,113 @@
+"""Few labels: which of the training images a run uses, as a share of each class or by a list.
+
+The choice is stored in the run folder (labels.txt, one path a line below train/), so that it can be looked at and given
+to another run with `--data.label-list`.
+"""
+
+import hashlib
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from classification.config import ClassificationConfig
+from engine.data.exclude import read_list, write_list
+from engine.data.images import ImageIndex
+from engine.data.scan import some
+from engine.errors import DataError
+
+LIST_NAME = "labels.txt"
+
+PUBLISHED_LISTS = {
+    "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17": "SimCLR's 1 % of ImageNet (12,811 images)",
+    "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091": "SimCLR's 10 % of ImageNet (128,116 images)",
+}
+"""sha256 of a list's file -> what it is; google-research/simclr holds these two under imagenet_subsets/."""
+
+_FRACTION_STREAM = 0xF2AC  # separates the draw of a subset from the order of samples, which has the same seed
+
+log = logging.getLogger("mim")
+
+
+def labelled_part(index: ImageIndex, config: ClassificationConfig) -> ImageIndex:
+    """The training images that a run uses: those of data.label_list, data.train_fraction of each class, or all.
+
+    Raises:
+        DataError: the list cannot be read, or names images that are not there.
+    """
+    if config.data.label_list:
+        return listed_subset(index, Path(config.data.label_list))
+    return stratified_subset(index, config.data.train_fraction, config.seed)
+
+
+def stratified_subset(index: ImageIndex, fraction: float, seed: int) -> ImageIndex:
+    """The same part of every class, at least one image each: a function of (seed, class, fraction) alone.
+
+    A smaller fraction with the same seed is a part of a larger one.
+    """
+    if fraction == 1:
+        return index
+    assert index.labels is not None
+    kept: list[int] = []
+    for label in range(len(index.classes)):
+        members = np.flatnonzero(index.labels == label)
+        source = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _FRACTION_STREAM, label))))
+        kept += source.permutation(members)[: max(1, round(fraction * len(members)))].tolist()
+    return index.subset(kept)
+
+
+def listed_subset(index: ImageIndex, list_path: Path) -> ImageIndex:
+    """The images that a file lists, one a line: a path (below train/, below a folder above it, or absolute), or a file
+    name alone where only one image has it, as in SimCLR's lists.
+
+    Raises:
+        DataError: the list cannot be read or names no image, or a line names none or several.
+    """
+    listed = list(dict.fromkeys(read_list(list_path)))
+    if not listed:
+        raise DataError(f"{list_path}: the list of labelled images is empty")
+    by_path = {path: position for position, path in enumerate(index.paths)}
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for path, position in by_path.items():
+        by_name[path.rpartition("/")[2]].append(position)
+    above = f"{index.root.absolute()}/"
+    kept: set[int] = set()
+    unknown: list[str] = []
+    ambiguous: list[str] = []
+    for line in listed:
+        path = line.removeprefix("./").removeprefix(above).removeprefix(f"{index.root.name}/")
+        found = [by_path[path]] if path in by_path else by_name.get(path, [])
+        kept.update(found[:1])
+        if len(found) != 1:
+            (ambiguous if found else unknown).append(line)
+    for lines, what in ((unknown, "name no image under"), (ambiguous, "name several images under")):
+        if lines:
+            raise DataError(
+                f"{list_path}: {len(lines):,} of {len(listed):,} lines {what} {index.root}: {some(lines)}. A line is a "
+                "path below that folder, or the name of a file that is there once"
+            )
+    if name := PUBLISHED_LISTS.get(hashlib.sha256(list_path.read_bytes()).hexdigest()):
+        log.info("%s: %s", list_path, name)
+    part = index.subset(kept)
+    assert part.labels is not None
+    empty = [name for label, name in enumerate(index.classes) if label not in set(part.labels.tolist())]
+    if empty:
+        log.warning("%s: no image of %d of %d classes: %s", list_path, len(empty), len(index.classes), some(empty))
+    return part
+
+
+def record_part(part: ImageIndex, whole: ImageIndex, config: ClassificationConfig, run_dir: Path) -> None:
+    """Store which images a run uses, and say what fewer images mean for its length.
+
+    Raises:
+        DataError: the list cannot be written.
+    """
+    path = run_dir / LIST_NAME
+    if not (path.exists() and (run_dir / "data.json").exists()):  # else it resumes, and is held to what it used
+        write_list(path, part.paths)
+    steps, all_steps = (len(index) // config.batch_size for index in (part, whole))
+    log.info(
+        "train: %s of %s images, listed in %s: %d steps an epoch instead of %d, %s in %d epochs",
+        *(f"{len(part):,}", f"{len(whole):,}", path, steps, all_steps, f"{steps * config.epochs:,}", config.epochs),
+    )
