@@ -2,9 +2,9 @@
 
 from backbones import build_backbone
 from engine.errors import ConfigError
-from pretrain.a2mim import A2MIM
 from pretrain.config import PretrainConfig
-from pretrain.simmim import SimMIM
+from pretrain.methods.a2mim import A2MIM
+from pretrain.methods.simmim import SimMIM
 
 
 def build_model(config: PretrainConfig) -> A2MIM | SimMIM:

@@ -26,12 +26,12 @@ from engine.data.sampler import SampleKey, generator
 from engine.distributed import pick_device
 from engine.errors import CheckpointError, ConfigError
 from engine.run.checkpoint import load_model_state
-from pretrain.a2mim import A2MIM
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import centred, image_root
 from pretrain.masking import cell_mask, expand_mask
-from pretrain.simmim import SimMIM
+from pretrain.methods.a2mim import A2MIM
+from pretrain.methods.simmim import SimMIM
 
 NUM_IMAGES = 8
 """Rows of the panels a run draws."""

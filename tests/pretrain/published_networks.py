@@ -12,9 +12,9 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import Bottleneck, ResNet
 
 from backbones import Backbone
-from pretrain.a2mim import A2MIM
 from pretrain.config import LossConfig, TokenConfig
-from pretrain.simmim import SimMIM
+from pretrain.methods.a2mim import A2MIM
+from pretrain.methods.simmim import SimMIM
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 

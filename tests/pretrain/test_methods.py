@@ -8,10 +8,10 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 
 from backbones import Backbone
-from pretrain.a2mim import A2MIM
 from pretrain.config import LossConfig, TokenConfig
 from pretrain.losses import focal_frequency_loss, replace_visible
-from pretrain.simmim import SimMIM
+from pretrain.methods.a2mim import A2MIM
+from pretrain.methods.simmim import SimMIM
 from tests.pretrain.published_networks import FOCAL, Case, convnext, resnet, vit
 
 
