@@ -1,7 +1,7 @@
 # Every target sets up what it needs: .venv holds the pinned packages and is remade when the pins change.
 MODEL   ?= r50
 PROFILE ?= demo
-METHODS ?= scratch simmim a2mim
+METHODS ?=
 TASKS   ?=
 SEEDS   ?= 1
 RUNS    ?= runs
@@ -32,7 +32,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@touch $(STAMP)
 
 benchmark: $(STAMP) ## pre-train and fine-tune MODEL with every method beside training from scratch, print the table
-	@$(BIN)/python -m benchmarks run --model $(MODEL) --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS) \
+	@$(BIN)/python -m benchmarks run --model $(MODEL) --profile $(PROFILE) $(if $(METHODS),--methods $(METHODS)) --seeds $(SEEDS) \
 	  --runs-dir $(RUNS) $(if $(TASKS),--tasks $(TASKS)) $(if $(DATA),--data $(DATA)) $(if $(IMAGENET),--imagenet $(IMAGENET)) \
 	  $(if $(COCO),--coco $(COCO)) $(if $(ADE20K),--ade20k $(ADE20K))
 

@@ -6,13 +6,12 @@ from typing import Any
 import classification.recipes
 import classification.sources
 import pretrain.recipes
-import pretrain.sources
 import segmentation.recipes
 import segmentation.sources
 from engine.deviations import Sources, of_recipe
 
 TASKS: dict[str, tuple[Mapping[str, Callable[..., Any]], Sources]] = {
-    "pretrain": (pretrain.recipes.RECIPES, pretrain.sources.SOURCES),
+    "pretrain": (pretrain.recipes.RECIPES, pretrain.recipes.SOURCES),
     "classification": (classification.recipes.RECIPES, classification.sources.SOURCES),
     "segmentation": (segmentation.recipes.RECIPES, segmentation.sources.SOURCES),
 }

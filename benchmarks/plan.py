@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import classification.recipes
 import detection.recipes
+import pretrain.methods
 import pretrain.recipes
 import segmentation.recipes
 from backbones import find_architecture
@@ -19,7 +20,7 @@ from engine.errors import ConfigError
 from engine.run.open import prepare
 
 log = logging.getLogger("mim")
-METHODS = ("scratch", "simmim", "a2mim")
+METHODS = ("scratch", *(method.name for method in pretrain.methods.METHODS))
 TASKS = ("classification", "detection", "segmentation")
 RECIPES: dict[str, dict[str, Any]] = {
     "classification": dict(classification.recipes.RECIPES),

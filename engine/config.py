@@ -31,6 +31,9 @@ def from_dict(cls: type[Config], values: dict[str, Any], where: str = "") -> Con
         ConfigError: a key is unknown or missing, or a value has the wrong type; names it as `group.field`.
     """
     hints = typing.get_type_hints(cls)
+    field_types = getattr(cls, "field_types", None)  # of fields whose class depends on the values of others
+    if field_types is not None:
+        hints |= field_types(values)
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
     if unknown or missing:

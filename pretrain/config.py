@@ -1,17 +1,11 @@
 """The configuration of a pre-training run. recipes.py fills it in; `engine.config.check` collects its `problems()`."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import Any, Literal, Self
 
 from engine.data.options import ImageOptions, Unreadable
-from pretrain import losses
-from pretrain.losses import RegressionKind, Replacement
-from pretrain.masking import TokenForm, TokenInit, num_masked
-
-Method = Literal["a2mim", "simmim"]
+from engine.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +48,6 @@ class MaskConfig:
     """Side of a square cell in pixels; a multiple of the stride of the map where the token enters."""
     mask_ratio: float = 0.6
     """Share of the cells hidden, rounded up to whole cells; between 0 and 1, at least one of each kind."""
-    fill: Literal["mean", "none"] = "mean"
-    """What the encoder's input holds in hidden cells: the image's mean colour, or the image itself (SimMIM as released,
-    where only the token hides anything)."""
 
     def problems(self) -> list[str]:
         """What cannot be run, one line each."""
@@ -65,95 +56,6 @@ class MaskConfig:
             found.append(f"cell_size is {self.cell_size}; allowed: 1 or more pixels")
         if not 0 < self.mask_ratio < 1:
             found.append(f"mask_ratio is {self.mask_ratio}; allowed: between 0 and 1, both excluded")
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenConfig:
-    """Where and how the learnable mask token enters the encoder."""
-
-    stage: int | str = 0
-    """Before which stage (`Backbone.entry`): the published index, e.g. 3 before a ResNet's layer4, or a module name."""
-    form: TokenForm = "gated"
-    """"replace", "add" or "gated"; see `pretrain.masking.MaskToken`."""
-    init: TokenInit = "normal"
-    """Truncated normal with std 0.02, or zero (the released ConvNeXt)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """The spatial loss, and A2MIM's frequency loss."""
-
-    kind: RegressionKind = "focal_l1"
-    """Element-wise loss on the masked pixels."""
-    alpha: float | None = None
-    """Steepness of the focal factor (0.2 if not given), or alpha of balanced_l1 (0.5)."""
-    gamma: float | None = None
-    """Exponent of the focal factor (1 if not given), or gamma of balanced_l1 (1.5)."""
-    beta: float = 1.0
-    """Where huber and balanced_l1 become linear."""
-    activate: Literal["sigmoid", "tanh"] = "sigmoid"
-    """Form of the focal factor."""
-    residual: bool = False
-    """Add the plain loss to the focal one."""
-    unmask_weight: float = 0.0
-    """Weight of the visible pixels in the spatial loss, 0 to 1."""
-
-    frequency_weight: float = 0.5
-    """Weight of the frequency loss in the total; 0 leaves it out."""
-    focal: bool = True
-    """Focal frequency loss; else `kind` applied to the modulus of the spectral difference (l1 for a kind that is
-    neither l1, mse nor focal)."""
-    frequency_unmask_weight: float = 1e-3
-    """Share of the prediction that visible pixels keep in the frequency loss, 0 to 1."""
-    replace: Replacement = "mixed"
-    """What the rest of the visible pixels becomes there; see `pretrain.losses.replace_visible`."""
-    frequency_alpha: float = 1.0
-    """Exponent of the focal weight."""
-    average_spectrum: bool = True
-    """Average the spectra over the images first (released code); else one spectrum for each image (paper)."""
-    spectrum_images: int | None = None
-    """How many images share a spectrum and its maximum: the published per-GPU batch, so that the loss does not depend
-    on how many devices or accumulation steps there are. A larger micro-batch is cut into groups of it; a smaller one,
-    or any if this is none, is one group."""
-    log_matrix: bool = True
-    """Take the logarithm in the focal weight."""
-    batch_matrix: bool = True
-    """One maximum of the focal weight for all images and channels; else one for each."""
-    reweight: bool = False
-    """Multiply the non-focal frequency loss by its own detached value."""
-
-    def criterion(self, *, spectral: bool = False) -> Callable[[Tensor], Tensor]:
-        """The element-wise loss, for pixels or for the moduli of the non-focal frequency loss."""
-        alpha = {} if self.alpha is None else {"alpha": self.alpha}
-        shape = alpha if self.gamma is None else {**alpha, "gamma": self.gamma}
-        focal: dict[str, Any] = {**shape, "activate": self.activate, "residual": self.residual}
-        functions: dict[str, Callable[[Tensor], Tensor]] = {
-            "l1": losses.l1,
-            "mse": losses.mse,
-            "focal_l1": lambda difference: losses.focal_l1(difference, **focal),
-            "focal_mse": lambda difference: losses.focal_mse(difference, **focal),
-            "huber": lambda difference: losses.huber(difference, beta=self.beta),
-            "charbonnier": losses.charbonnier,
-            "balanced_l1": lambda difference: losses.balanced_l1(difference, **shape, beta=self.beta),
-        }
-        has_spectral_form = self.kind in ("l1", "mse", "focal_l1", "focal_mse")
-        return functions["l1" if spectral and not has_spectral_form else self.kind]
-
-    def problems(self) -> list[str]:
-        """What cannot be run, one line each."""
-        found = []
-        for name in ("alpha", "gamma", "beta", "frequency_alpha"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                found.append(f"{name} is {value}; allowed: above 0")
-        for name in ("unmask_weight", "frequency_unmask_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                found.append(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
-        if self.frequency_weight < 0:
-            found.append(f"frequency_weight is {self.frequency_weight}; allowed: 0 or more")
-        if self.spectrum_images is not None and self.spectrum_images < 1:
-            found.append(f"spectrum_images is {self.spectrum_images}; allowed: 1 or more, or none")
         return found
 
 
@@ -226,14 +128,32 @@ class ScheduleConfig:
         return found
 
 
+def num_masked(image_size: int, cell_size: int, mask_ratio: float) -> int:
+    """How many of the (image_size / cell_size)^2 cells are hidden: the ratio of them, rounded up."""
+    return math.ceil((image_size // cell_size) ** 2 * mask_ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """Settings that one method alone has; the file of each method in pretrain/methods derives its own."""
+
+    def for_demo(self) -> Self:
+        """The same where a batch is smaller than any published one."""
+        return self
+
+    def problems(self) -> list[str]:
+        """What cannot be run, one line each."""
+        return []
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Everything that determines a pre-training run."""
 
     model: str
     """A published name (r50, convnext_t, vit_b, ...) or any timm model."""
-    method: Method
-    """"a2mim" or "simmim"."""
+    method: str
+    """One of pretrain/methods."""
     epochs: int
     """Passes over the training images."""
     batch_size: int = 2048
@@ -264,14 +184,19 @@ class PretrainConfig:
     """The images."""
     mask: MaskConfig = field(default_factory=MaskConfig)
     """The hidden cells."""
-    token: TokenConfig = field(default_factory=TokenConfig)
-    """The mask token."""
-    loss: LossConfig = field(default_factory=LossConfig)
-    """The losses."""
+    options: MethodOptions
+    """What only this method has; see its file in pretrain/methods."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """The learning rate over time."""
+
+    @classmethod
+    def field_types(cls, values: dict[str, Any]) -> dict[str, type]:
+        """The class of `options`, which depends on the method. Raises ConfigError if no method has the name."""
+        from pretrain.methods import find_method  # the methods' files fill in configurations, so they import this one
+
+        return {"options": find_method(str(values.get("method"))).options}
 
     @property
     def learning_rate(self) -> float:
@@ -290,7 +215,16 @@ class PretrainConfig:
             found.append(f"drop_path is {self.drop_path}; allowed: from 0 up to but not 1")
         if self.accumulation is not None and (self.accumulation < 1 or self.batch_size % self.accumulation):
             found.append(f"accumulation is {self.accumulation}; allowed: a divisor of batch_size {self.batch_size}")
-        return found + self._mask_problems() + self._schedule_problems() + self._method_problems()
+        return found + self._method_problems() + self._mask_problems() + self._schedule_problems()
+
+    def _method_problems(self) -> list[str]:
+        try:
+            wanted = self.field_types({"method": self.method})["options"]
+        except ConfigError as error:
+            return [str(error)]
+        return (
+            [] if isinstance(self.options, wanted) else [f"the options are those of another method than {self.method}"]
+        )
 
     def _mask_problems(self) -> list[str]:
         cell, ratio = self.mask.cell_size, self.mask.mask_ratio
@@ -320,16 +254,5 @@ class PretrainConfig:
         if self.schedule.kind == "step" and (late or not self.schedule.step_epochs):
             found.append(
                 f"schedule.step_epochs is {self.schedule.step_epochs}; allowed: epochs from 1 to {self.epochs - 1}"
-            )
-        return found
-
-    def _method_problems(self) -> list[str]:
-        found = []
-        if self.method == "a2mim" and self.mask.fill != "mean":
-            found.append(f"mask.fill is {self.mask.fill!r}; allowed with a2mim: 'mean'")
-        if self.method == "simmim" and (self.loss.kind != "l1" or self.loss.frequency_weight):
-            found.append(
-                f"loss.kind is {self.loss.kind!r} and loss.frequency_weight {self.loss.frequency_weight}; "
-                "allowed with simmim: 'l1' and 0 (its loss is the L1 distance on masked pixels)"
             )
         return found

@@ -1,6 +1,6 @@
 """Pre-training samples: one image to a random crop and a mask, both still small integers.
 
-Normalising, mean fill and mask expansion happen once per batch on the device (pretrain/methods/a2mim.py, pretrain/methods/simmim.py).
+Normalising, mean fill and mask expansion happen once per batch on the device (pretrain/model.py).
 Everything random comes from generator(seed, key), so a sample does not depend on worker, rank or history.
 
 Shapes: H W pixels of a file, S image_size, g cells along a side of the crop (S / cell_size).

@@ -89,6 +89,29 @@ def balanced_l1(difference: Tensor, *, alpha: float = 0.5, gamma: float = 1.5, b
     return torch.where(distance < beta, near, gamma * distance + gamma / b - alpha * beta)
 
 
+def elementwise(
+    kind: RegressionKind,
+    *,
+    alpha: float | None = None,
+    gamma: float | None = None,
+    beta: float = 1.0,
+    activate: str = "sigmoid",
+    residual: bool = False,
+) -> Criterion:
+    """The element-wise loss called `kind`; of the settings those that it has, None leaving its own default."""
+    shape = {name: value for name, value in (("alpha", alpha), ("gamma", gamma)) if value is not None}
+    functions: dict[str, Criterion] = {
+        "l1": l1,
+        "mse": mse,
+        "focal_l1": lambda difference: focal_l1(difference, **shape, activate=activate, residual=residual),
+        "focal_mse": lambda difference: focal_mse(difference, **shape, activate=activate, residual=residual),
+        "huber": lambda difference: huber(difference, beta=beta),
+        "charbonnier": charbonnier,
+        "balanced_l1": lambda difference: balanced_l1(difference, **shape, beta=beta),
+    }
+    return functions[kind]
+
+
 def masked_mean(loss_bchw: Tensor, mask_bgg: Tensor, *, unmask_weight: float = 0.0) -> Tensor:
     """Mean of an element-wise loss over masked pixels and channels: sum(l m) / (sum(m) + 1e-5) / C.
 
@@ -229,6 +252,15 @@ def frequency_distance_loss(
     error_bchw = prediction_bchw - target_bchw
     loss = criterion(torch.fft.rfft2(error_bchw, norm="ortho").abs())
     return _spectrum_mean(loss.detach() * loss if reweight else loss, error_bchw)
+
+
+def mean_over_groups(
+    loss: Callable[[Tensor, Tensor], Tensor], prediction_bchw: Tensor, target_bchw: Tensor, size: int | None
+) -> Tensor:
+    """Mean of a loss over groups of `size` images of a batch; a smaller batch, or any if size is None, is one group."""
+    groups = max(len(target_bchw) // (size or len(target_bchw)), 1)
+    pairs = zip(prediction_bchw.chunk(groups), target_bchw.chunk(groups), strict=True)
+    return torch.stack([loss(*pair) for pair in pairs]).mean()
 
 
 def _spectrum_mean(half: Tensor, image: Tensor) -> Tensor:

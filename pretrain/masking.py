@@ -3,22 +3,15 @@
 Shapes: B batch, C channels, H W pixels, h w positions of a feature map, g cells along a side of the image.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-TokenForm = Literal["replace", "add", "gated"]
-TokenInit = Literal["normal", "zero"]
-
-
-def num_masked(image_size: int, cell_size: int, mask_ratio: float) -> int:
-    """How many of the (image_size / cell_size)^2 cells are hidden: the ratio of them, rounded up."""
-    return math.ceil((image_size // cell_size) ** 2 * mask_ratio)
+from pretrain.config import num_masked
+from pretrain.methods.released import TokenForm, TokenInit
 
 
 def cell_mask(rng: np.random.Generator, image_size: int, cell_size: int, mask_ratio: float) -> np.ndarray:

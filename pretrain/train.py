@@ -20,6 +20,7 @@ from engine.training.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import PretrainDataset, collate, image_root
+from pretrain.methods import find_method, method_order
 from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.visualize import panel_batch, save_panel
 
@@ -74,12 +75,18 @@ def train(
         save_backbone(run_dir / "backbone.safetensors", model.encoder, _description(config, run))
         last = run.read_metrics("train")[-1]
         metrics = {name: last[name] for name in last if name not in ("step", "epoch", "split")}
-        run.finish(metrics, num_images=len(index), unreadable=count_unreadable(run_dir))
+        title, order = find_method(config.method).title, method_order(config.method)
+        run.finish(
+            metrics,
+            num_images=len(index),
+            unreadable=count_unreadable(run_dir),
+            method={"name": config.method, "title": title, "order": order},
+        )
         return metrics
 
 
 def compute_losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The method's loss terms for a micro-batch; see a2mim.py and simmim.py."""
+    """The method's loss terms for a micro-batch; see pretrain/methods."""
     losses: dict[str, Tensor] = model(batch["image"], batch["mask"])
     return losses
 
@@ -190,6 +197,8 @@ def _panels(
 def _description(config: PretrainConfig, run: Run) -> dict[str, Any]:
     return {
         "method": config.method,
+        "method_title": find_method(config.method).title,
+        "method_order": method_order(config.method),
         "epochs": config.epochs,
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,7 @@ from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import centred, image_root
 from pretrain.masking import cell_mask, expand_mask
-from pretrain.methods.a2mim import A2MIM
-from pretrain.methods.simmim import SimMIM
+from pretrain.methods.method import PretrainModel
 
 NUM_IMAGES = 8
 """Rows of the panels a run draws."""
@@ -65,7 +65,7 @@ def _masks(config: PretrainConfig, keys: Sequence[SampleKey]) -> Tensor:
     return torch.from_numpy(np.stack(masks))
 
 
-def save_panel(path: Path, model: A2MIM | SimMIM, images_bchw: Tensor, mask_bgg: Tensor) -> bool:
+def save_panel(path: Path, model: PretrainModel, images_bchw: Tensor, mask_bgg: Tensor) -> bool:
     """Reconstruct the images and write the panel as a PNG: a row for each image, the columns titled.
 
     The prediction is the decoder's whole output; the composite has it in the hidden cells and the image elsewhere. If
@@ -82,7 +82,7 @@ def save_panel(path: Path, model: A2MIM | SimMIM, images_bchw: Tensor, mask_bgg:
     """
     original, masked, prediction = model.reconstruct(images_bchw, mask_bgg)
     composite = torch.where(expand_mask(mask_bgg, original.shape[-2:]), prediction, original)
-    columns = [model.normalise.inverse(column).cpu() for column in (original, masked, prediction, composite)]
+    columns = [column.cpu() for column in (original, masked, prediction, composite)]
     picture = draw_panel(columns)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -116,7 +116,7 @@ def draw_panel(columns: Sequence[Tensor]) -> Image.Image:
     return panel
 
 
-def load_run(run_dir: Path) -> tuple[A2MIM | SimMIM, PretrainConfig, int]:
+def load_run(run_dir: Path) -> tuple[Any, PretrainConfig, int]:
     """A run's model with the weights of its newest checkpoint, in evaluation mode, its configuration and the step.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from benchmarks.speed.isolated import isolated
 from benchmarks.speed.timing import Comparison, Contender, compare, timing
 from engine.training.state import PRECISIONS, set_backends
 from pretrain.build import build_model
-from pretrain.config import Method, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.masking import cell_mask
+from pretrain.methods import METHODS, a2mim
 from pretrain.recipes import for_model
 from pretrain.targets import Normalise
 from pretrain.train import build_optimizer
@@ -73,7 +74,7 @@ class FixedLayout(Normalise):
         return self.fixed_format
 
 
-def published_config(model: str, method: Method, settings: StepSettings) -> PretrainConfig:
+def published_config(model: str, method: str, settings: StepSettings) -> PretrainConfig:
     """The published rules of the model, at the benchmark's batch and image size."""
     config = for_model(model, method)
     return replace(
@@ -132,8 +133,7 @@ class Steps:
 
 def method_steps(model: str, settings: StepSettings) -> Iterator[Comparison]:
     """A2MIM and SimMIM against the plain mean loss, and A2MIM with against without its frequency loss."""
-    methods: tuple[Method, ...] = ("a2mim", "simmim")
-    for method in methods:
+    for method in sorted(method.name for method in METHODS):
         config = published_config(model, method, settings)
         torch.manual_seed(0)
         net = _to(build_model(config), settings.device, channels_last=None)
@@ -141,7 +141,7 @@ def method_steps(model: str, settings: StepSettings) -> Iterator[Comparison]:
         masked = Steps(config, net, optimizer, settings).contender(f"{method} loss")
         plain = Steps(config, PlainMean(net), optimizer, settings).contender("plain mean loss")
         yield compare(f"{method} step, {model}", masked, plain, pairs=settings.pairs)
-        if method == "a2mim" and config.loss.frequency_weight:
+        if getattr(getattr(config.options, "loss", None), "frequency_weight", 0):
             yield _frequency_share(model, config, net, optimizer, settings)
 
 
@@ -149,12 +149,14 @@ def _frequency_share(
     model: str, config: PretrainConfig, net: Any, optimizer: torch.optim.Optimizer, settings: StepSettings
 ) -> Comparison:
     """One network, its frequency loss switched on and off."""
-    steps, without = Steps(config, net, optimizer, settings), replace(config.loss, frequency_weight=0.0)
+    steps, options = Steps(config, net, optimizer, settings), cast(a2mim.Options, config.options)
+    without = partial(a2mim.losses, replace(options.loss, frequency_weight=0.0))
+    whole = net.terms
 
     def off() -> None:
-        net.loss = without
+        net.terms = without
         steps.step()
-        net.loss = config.loss
+        net.terms = whole
 
     size = settings.batch_size
     with_it = steps.contender("with frequency loss")

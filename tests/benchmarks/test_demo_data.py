@@ -218,7 +218,8 @@ def test_a_second_process_waits_for_the_first_and_reuses_its_result(tmp_path):
 
 
 def start_writer(target, num_train):
-    code = f"from benchmarks.demo_data import *; write_demo_data({str(target)!r}, num_train={num_train}, num_val=10)"
+    call = f"write_demo_data({str(target)!r}, num_train={num_train}, num_val=10)"
+    code = f"from benchmarks.scenes.demo_data import *; {call}"
     command = [sys.executable, "-u", "-c", code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment())
 

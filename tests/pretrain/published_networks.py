@@ -2,7 +2,9 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,23 +14,38 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import Bottleneck, ResNet
 
 from backbones import Backbone
-from pretrain.config import LossConfig, TokenConfig
-from pretrain.methods.a2mim import A2MIM
-from pretrain.methods.simmim import SimMIM
+from pretrain.methods import a2mim, simmim
+from pretrain.methods.a2mim import LossOptions
+from pretrain.methods.released import TokenOptions
+from pretrain.model import TokenModel
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
-FOCAL = LossConfig(kind="focal_l1", frequency_weight=0.5, frequency_unmask_weight=1e-3)
+FOCAL = LossOptions(kind="focal_l1", frequency_weight=0.5, frequency_unmask_weight=1e-3)
+
+
+def of_a2mim(encoder: Backbone, *, token: TokenOptions, loss: LossOptions) -> TokenModel:
+    """A2MIM's model without the checks of a configuration."""
+    return TokenModel(encoder, token=token, terms=partial(a2mim.losses, loss))
+
+
+def of_simmim(encoder: Backbone, *, token: TokenOptions, fill: Literal["mean", "none"] = "none") -> TokenModel:
+    """SimMIM's model without the checks of a configuration."""
+    return TokenModel(encoder, token=token, terms=simmim.losses, fill=fill)
+
+
 METHODS = {
-    "tiny_a2mim_r50_l3_init": lambda: A2MIM(resnet(), token=TokenConfig(stage=3, form="gated"), loss=FOCAL),
-    "tiny_a2mim_convnext_l3_init_fft": lambda: A2MIM(convnext(), token=TokenConfig(stage=3, form="gated"), loss=FOCAL),
-    "tiny_a2mim_vit_l0": lambda: A2MIM(
-        vit(),
-        token=TokenConfig(stage=0, form="add"),
-        loss=LossConfig(kind="l1", frequency_weight=0.1, frequency_unmask_weight=0.0),
+    "tiny_a2mim_r50_l3_init": lambda: of_a2mim(resnet(), token=TokenOptions(stage=3, form="gated"), loss=FOCAL),
+    "tiny_a2mim_convnext_l3_init_fft": lambda: of_a2mim(
+        convnext(), token=TokenOptions(stage=3, form="gated"), loss=FOCAL
     ),
-    "tiny_simmim_r50": lambda: SimMIM(resnet(), token=TokenConfig(stage=0, form="replace")),
-    "tiny_simmim_vit": lambda: SimMIM(vit(), token=TokenConfig(stage=0, form="replace")),
+    "tiny_a2mim_vit_l0": lambda: of_a2mim(
+        vit(),
+        token=TokenOptions(stage=0, form="add"),
+        loss=LossOptions(kind="l1", frequency_weight=0.1, frequency_unmask_weight=0.0),
+    ),
+    "tiny_simmim_r50": lambda: of_simmim(resnet(), token=TokenOptions(stage=0, form="replace")),
+    "tiny_simmim_vit": lambda: of_simmim(vit(), token=TokenOptions(stage=0, form="replace")),
 }
 
 
@@ -66,7 +83,7 @@ class Case:
             self.images_bchw = torch.from_numpy(file["img_u8"]).permute(0, 3, 1, 2)
             self.mask_bgg = torch.from_numpy(file["mask_mp32"])
 
-    def model(self) -> A2MIM | SimMIM:
+    def model(self) -> TokenModel:
         """The network with every weight as the reference had it."""
         model = METHODS[self.name]()
         state = model.state_dict()

@@ -9,13 +9,14 @@ from engine.errors import ConfigError
 from pretrain.build import build_model
 from pretrain.config import (
     DataConfig,
-    LossConfig,
     MaskConfig,
     OptimizerConfig,
     PretrainConfig,
     ScheduleConfig,
-    TokenConfig,
 )
+from pretrain.methods import a2mim, simmim
+from pretrain.methods.a2mim import LossOptions
+from pretrain.methods.released import TokenOptions
 from pretrain.recipes import RECIPES, demo
 
 GOOD = replace(demo(), image_size=128, mask=MaskConfig(cell_size=32), data=DataConfig(root="images"))
@@ -35,13 +36,13 @@ BAD = {
     "schedule.warmup_epochs is 21": {"schedule": ScheduleConfig(warmup_epochs=21)},
     "schedule.step_epochs is ()": {"schedule": ScheduleConfig(kind="step", warmup_epochs=1)},
     "schedule.step_epochs is (20,)": {"schedule": ScheduleConfig(kind="step", warmup_epochs=1, step_epochs=(20,))},
-    "loss.unmask_weight is 1.5": {"loss": LossConfig(unmask_weight=1.5)},
-    "loss.alpha is -1": {"loss": LossConfig(alpha=-1)},
-    "loss.spectrum_images is 0": {"loss": LossConfig(spectrum_images=0)},
+    "options.loss.unmask_weight is 1.5": {"options": a2mim.Options(loss=LossOptions(unmask_weight=1.5))},
+    "options.loss.alpha is -1": {"options": a2mim.Options(loss=LossOptions(alpha=-1))},
+    "options.loss.spectrum_images is 0": {"options": a2mim.Options(loss=LossOptions(spectrum_images=0))},
     "optimizer.betas": {"optimizer": OptimizerConfig(betas=(0.9, 1.0))},
     "optimizer.base_learning_rate is 0": {"optimizer": OptimizerConfig(base_learning_rate=0)},
-    "mask.fill is 'none'; allowed with a2mim: 'mean'": {"mask": MaskConfig(fill="none")},
-    "allowed with simmim: 'l1' and 0": {"method": "simmim"},
+    "no method is called 'mae'; methods: simmim, a2mim": {"method": "mae"},
+    "the options are those of another method than a2mim": {"options": simmim.Options()},
 }
 
 
@@ -53,10 +54,16 @@ def test_a_bad_value_is_named_with_what_is_allowed(message):
 
 
 def test_all_problems_are_reported_at_once():
-    bad = replace(GOOD, image_size=100, batch_size=0, mask=MaskConfig(mask_ratio=2.0), loss=LossConfig(beta=0))
+    bad = replace(
+        GOOD,
+        image_size=100,
+        batch_size=0,
+        mask=MaskConfig(mask_ratio=2.0),
+        options=a2mim.Options(loss=LossOptions(beta=0)),
+    )
     with pytest.raises(ConfigError, match="4 problems in the configuration") as error:
         config.check(bad)
-    for name in ("image_size", "batch_size", "mask.mask_ratio", "loss.beta"):
+    for name in ("image_size", "batch_size", "mask.mask_ratio", "options.loss.beta"):
         assert f"\n  - {name} is" in str(error.value)
 
 
@@ -74,27 +81,28 @@ def test_an_image_that_the_decoder_cannot_cover_is_refused():
         build_model(bad)
 
 
-@pytest.mark.parametrize("token", [TokenConfig(stage=2), TokenConfig(stage="layer4", form="replace", init="zero")])
+@pytest.mark.parametrize("token", [TokenOptions(stage=2), TokenOptions(stage="layer4", form="replace", init="zero")])
 def test_a_configuration_survives_its_file(token):
-    written = replace(GOOD, token=token, accumulation=2, loss=LossConfig(alpha=0.3, spectrum_images=64))
+    options = a2mim.Options(token=token, loss=LossOptions(alpha=0.3, spectrum_images=64))
+    written = replace(GOOD, options=options, accumulation=2)
     assert config.from_dict(PretrainConfig, config.to_dict(written)) == written
 
 
 def test_flags_reach_their_fields(tmp_path):
     flags = (
-        "demo --model convnext_atto --method simmim --epochs 3 --mask.mask-ratio 0.5 --token.stage stages.1 "
-        "--optimizer.clip-grad 1.5 --loss.alpha 0.7 --schedule.warmup-epochs 1 --data.unreadable skip"
+        "demo --model convnext_atto --method simmim --epochs 3 --mask.mask-ratio 0.5 --options.token.stage stages.1 "
+        "--optimizer.clip-grad 1.5 --options.fill mean --schedule.warmup-epochs 1 --data.unreadable skip"
     )
     command = cli.parse("pretrain", RECIPES, [*flags.split(), "--run-dir", str(tmp_path)])
     found = command.config
     assert (found.model, found.method, found.epochs, found.mask.mask_ratio) == ("convnext_atto", "simmim", 3, 0.5)
-    assert (found.token.stage, found.token.form, found.mask.fill) == ("stages.1", "add", "none")
-    assert (found.optimizer.clip_grad, found.loss.alpha, found.data.unreadable) == (1.5, 0.7, "skip")
+    assert (found.options.token.stage, found.options.token.form, found.options.fill) == ("stages.1", "add", "mean")
+    assert (found.optimizer.clip_grad, found.data.unreadable) == (1.5, "skip")
 
 
 def test_a_stage_given_as_a_number_is_a_number(tmp_path):
-    command = cli.parse("pretrain", RECIPES, ["demo", "--token.stage", "2", "--run-dir", str(tmp_path)])
-    assert command.config.token.stage == 2
+    command = cli.parse("pretrain", RECIPES, ["demo", "--options.token.stage", "2", "--run-dir", str(tmp_path)])
+    assert command.config.options.token.stage == 2
 
 
 def test_the_learning_rate_follows_the_batch():

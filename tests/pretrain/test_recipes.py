@@ -12,10 +12,14 @@ from engine.errors import ConfigError
 from engine.training.optim import parameter_groups
 from pretrain.build import build_model
 from pretrain.masking import cell_mask
+from pretrain.methods.a2mim import LossOptions
 from pretrain.recipes import RECIPES, demo, for_model
 
 SMALL = {"r": "test_resnet", "convnext": "test_convnext", "vit": "test_vit"}
 NAMES = sorted(set(RECIPES) - {"demo", "any"})
+
+
+NO_FREQUENCY = LossOptions(frequency_weight=0.0)
 
 
 def small(recipe):
@@ -103,9 +107,9 @@ def test_published_values():
             run.optimizer.clip_grad,
             run.drop_path,
             run.data.crop_scale[0],
-            run.token.form,
-            run.token.stage,
-            run.loss.frequency_weight,
+            run.options.token.form,
+            run.options.token.stage,
+            getattr(run.options, "loss", NO_FREQUENCY).frequency_weight,
         )
         assert row == found, recipe
         assert (run.batch_size, run.image_size, run.mask.cell_size, run.mask.mask_ratio) == (2048, 224, 32, 0.6)
@@ -132,13 +136,13 @@ def test_the_demo_takes_any_network(model, method):
 
 
 def test_families_follow_their_published_rules():
-    assert for_model("deit_small_patch16_224").token == RECIPES["a2mim-vit_b-800e"]().token
-    assert for_model("resnext50_32x4d", "simmim").token == RECIPES["simmim-r50-300e"]().token
-    assert for_model("convnextv2_nano").token == RECIPES["a2mim-convnext_t-300e"]().token
-    assert for_model("swin_b", "simmim").token.form == "replace"
+    assert for_model("deit_small_patch16_224").options.token == RECIPES["a2mim-vit_b-800e"]().options.token
+    assert for_model("resnext50_32x4d", "simmim").options.token == RECIPES["simmim-r50-300e"]().options.token
+    assert for_model("convnextv2_nano").options.token == RECIPES["a2mim-convnext_t-300e"]().options.token
+    assert for_model("swin_b", "simmim").options.token.form == "replace"
     assert for_model().model == "r50"  # `any` without a name must show its help
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(ConfigError, match="no method is called 'mae'; methods: a2mim, simmim"):
+    with pytest.raises(ConfigError, match="no method is called 'mae'; methods: simmim, a2mim"):
         demo("r50", "mae")

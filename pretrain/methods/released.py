@@ -1,0 +1,61 @@
+"""What A2MIM and SimMIM share, as their released configurations have it: the mask token's options, which parameters
+have no weight decay, and the schedules. Free of torch, so that help texts are quick.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pretrain.config import ScheduleConfig
+
+TokenForm = Literal["replace", "add", "gated"]
+TokenInit = Literal["normal", "zero"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenOptions:
+    """Where and how the learnable mask token enters the encoder."""
+
+    stage: int | str = 0
+    """Before which stage (`Backbone.entry`): the published index, e.g. 3 before a ResNet's layer4, or a module name."""
+    form: TokenForm = "gated"
+    """"replace", "add" or "gated"; see `pretrain.masking.MaskToken`."""
+    init: TokenInit = "normal"
+    """Truncated normal with std 0.02, or zero (the released ConvNeXt)."""
+
+
+BATCH_NORM, BIAS, TOKEN, GATE = r"(bn|ln|gn)(\d+)?.(weight|bias)", r"bias", r"mask_token", r"mask_gamma"
+RESNET_NO_DECAY = (BATCH_NORM, BIAS, TOKEN)
+CONVNEXT_NO_DECAY = (BATCH_NORM, BIAS, TOKEN, r"gamma")  # "gamma" is the layer scale, and matches mask_gamma too
+VIT_NO_DECAY = (BATCH_NORM, r"norm", BIAS, TOKEN, r"pos_embed", r"cls_token", r"gamma")
+CLEAN_NO_DECAY = (
+    *VIT_NO_DECAY,
+    r"layer\d\.\d+\.downsample\.1\.weight",  # ResNet: batch norm of the shortcut
+    r"stem\.1\.weight",  # ConvNeXt: layer norm of the stem
+    r"stages\.\d\.downsample\.0\.weight",  # ConvNeXt: layer norm before a downsampling
+)
+"""Every bias, norm scale, layer scale, token and position table, in the names of ResNets, ConvNeXts and ViTs."""
+
+COSINE = ScheduleConfig(kind="warmup_times_cosine", warmup_epochs=10, min_rate=1e-5)
+STEP = ScheduleConfig(kind="step", warmup_epochs=10, warmup_start=2e-6, step_epochs=(700,))
+
+
+_STRIDES: dict[str, dict[int | str, int]] = {
+    **{key: {0: 4, 3: 16} for key in ("r50", "r101", "r152", "r200")},
+    **{key: {0: 4, 3: 32} for key in ("convnext_t", "convnext_s", "convnext_b")},
+    **{key: {0: 16} for key in ("vit_s", "vit_b", "vit_l", "deit_s")},
+    **{key: {0: 4} for key in ("swin_t", "swin_b")},
+}
+"""Where the token enters the published networks: stage -> stride."""
+
+
+def smallest_cell(model: str, stage: int | str) -> int:
+    """Side in pixels that a mask cell must be a multiple of: the stride of the map where the token enters.
+
+    A network without published recipes is built, on shapes.
+    """
+    stride = _STRIDES.get(model, {}).get(stage)
+    if stride is None:
+        from backbones import build_backbone
+
+        stride = build_backbone(model, image_size=128).entry(stage).stride
+    return stride
