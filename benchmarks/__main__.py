@@ -1,23 +1,17 @@
 """`python -m benchmarks run | demo-data | throughput | gpu-check`."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
-from benchmarks import cost
-from benchmarks.pipeline import failure, run_stages
-from benchmarks.plan import METHODS, Request, data_sets, make_stages
-from benchmarks.scenes.demo_data import write_demo_data
-from benchmarks.speed import throughput
+from benchmarks.plan import METHODS
 from benchmarks.speed.gpu.check import GpuCheck, run_check
+from benchmarks.speed.options import Throughput
 from engine.cli import guard
-from engine.data.images import index_images, require_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,57 +70,6 @@ class DemoData:
     """Of the scenes."""
 
 
-def benchmark(options: Run) -> int:
-    """Run the graph and print its table; returns the exit code."""
-    # Only here: tables need SciPy and more, which a machine that is to measure steps need not have.
-    from results.runs.collect import collect
-    from results.tables.rows import benchmark_table, print_table, write_table
-
-    num_devices = max(torch.cuda.device_count(), 1)
-    data = data_sets(options.profile, options.data, imagenet=options.imagenet, coco=options.coco, ade20k=options.ade20k)
-    request = Request(
-        model=options.model,
-        methods=options.methods,
-        profile=options.profile,
-        seeds=options.seeds,
-        pretrain_seeds=options.pretrain_seeds,
-        runs_dir=options.runs_dir,
-        data=data,
-        tasks=options.tasks,
-        finetune=options.finetune,
-        framework=options.framework,
-        num_devices=num_devices if options.profile == "paper" else 1,
-        num_workers=options.num_workers,
-    )
-    stages = make_stages(request)
-    if options.profile == "paper":
-        print(f"{len(stages)} runs under {options.runs_dir}:")
-        images = index_images(data["classification"] / "train", labelled=False)
-        print(cost.describe(stages, request.num_devices, len(images)), flush=True)
-    if options.dry_run:
-        print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
-        return 0
-    if options.profile == "paper":  # before hours are spent on the stages that come first
-        require_batch(images, max(s.config.batch_size for s in stages if s.package in ("pretrain", "classification")))
-    if options.imagenet is None:
-        write_demo_data(options.data)
-    parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))
-    outcome = run_stages(stages, options.runs_dir, num_devices=request.num_devices, parallel=parallel)
-    for stage in stages:
-        if outcome.states[stage.name] in ("failed", "blocked"):
-            reason = failure(stage, options.runs_dir) if outcome.states[stage.name] == "failed" else "its start failed"
-            print(f"{stage.name} {outcome.states[stage.name]}: {reason}", file=sys.stderr)
-    if outcome.exit_code == 75:
-        print("stopped; give the same command again to continue", file=sys.stderr)
-        return outcome.exit_code
-    rows, rejected = collect([stage.folder(options.runs_dir) for stage in stages])
-    table = benchmark_table(rows)
-    print_table(table, rejected)
-    paths = write_table(table, options.runs_dir / f"{options.profile}-{options.model}", rejected)
-    print("written: " + ", ".join(str(path) for path in paths))
-    return outcome.exit_code
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -136,20 +79,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = (
             Annotated[Run, tyro.conf.subcommand("run")]
             | Annotated[DemoData, tyro.conf.subcommand("demo-data")]
-            | Annotated[throughput.Throughput, tyro.conf.subcommand("throughput")]
+            | Annotated[Throughput, tyro.conf.subcommand("throughput")]
             | Annotated[GpuCheck, tyro.conf.subcommand("gpu-check")]
         )
         config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
         options = tyro.cli(commands, args=arguments, prog="python -m benchmarks", config=config)
-        if isinstance(options, Run):
-            return benchmark(options)
-        if isinstance(options, GpuCheck):
-            return run_check(options)
-        if isinstance(options, throughput.Throughput):
-            throughput.run_throughput(options)
-            return 0
-        write_demo_data(options.directory, num_train=options.num_train, num_val=options.num_val, seed=options.seed)
+        return _run(options)
+
+
+def _run(options: Run | DemoData | Throughput | GpuCheck) -> int:
+    """Do what was asked; each imports here what takes seconds to import, or needs packages that others do not."""
+    if isinstance(options, GpuCheck):
+        return run_check(options)
+    if isinstance(options, Run):
+        from benchmarks.run import benchmark
+
+        return benchmark(options)
+    if isinstance(options, Throughput):
+        from benchmarks.speed.throughput import run_throughput
+
+        run_throughput(options)
         return 0
+    from benchmarks.scenes.demo_data import write_demo_data
+
+    write_demo_data(options.directory, num_train=options.num_train, num_val=options.num_val, seed=options.seed)
+    return 0
 
 
 if __name__ == "__main__":

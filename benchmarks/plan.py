@@ -17,7 +17,6 @@ import segmentation.recipes
 from backbones import find_architecture
 from engine import config
 from engine.errors import ConfigError
-from engine.run.open import prepare
 
 log = logging.getLogger("mim")
 METHODS = ("scratch", *(method.name for method in pretrain.methods.METHODS))
@@ -145,6 +144,7 @@ def lay_out(stages: Sequence[Stage], runs_dir: Path) -> None:
     Raises:
         ConfigError: a folder holds a run with another configuration.
     """
+    from engine.run.open import prepare  # imports torch, which help texts that name our methods do without
 
     def write(stage: Stage) -> None:
         prepare(stage.folder(runs_dir), stage.config, package=stage.package, recipe=stage.recipe)

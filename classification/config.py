@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from timm.data.auto_augment import rand_augment_transform
-
 from engine.data.options import ImageOptions
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -90,6 +88,8 @@ class AugmentConfig:
             return []
         if not self.auto_augment.startswith("rand"):
             return [f'auto_augment: {self.auto_augment!r} is not a RandAugment string like "rand-m7-mstd0.5-inc1"']
+        from timm.data.auto_augment import rand_augment_transform  # imports torch, which --help does without
+
         try:
             rand_augment_transform(self.auto_augment, {})
         except (AssertionError, ValueError) as error:

@@ -1,0 +1,65 @@
+"""`python -m benchmarks run`: the graph of a model's runs, from the data to the table."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks import cost
+from benchmarks.pipeline import failure, run_stages
+from benchmarks.plan import Request, data_sets, make_stages
+from benchmarks.scenes.demo_data import write_demo_data
+from engine.data.images import index_images, require_batch
+from results.runs.collect import collect
+from results.tables.rows import benchmark_table, print_table, write_table
+
+if TYPE_CHECKING:
+    from benchmarks.__main__ import Run
+
+
+def benchmark(options: "Run") -> int:
+    """Run the graph and print its table; returns the exit code."""
+    num_devices = max(torch.cuda.device_count(), 1)
+    data = data_sets(options.profile, options.data, imagenet=options.imagenet, coco=options.coco, ade20k=options.ade20k)
+    request = Request(
+        model=options.model,
+        methods=options.methods,
+        profile=options.profile,
+        seeds=options.seeds,
+        pretrain_seeds=options.pretrain_seeds,
+        runs_dir=options.runs_dir,
+        data=data,
+        tasks=options.tasks,
+        finetune=options.finetune,
+        framework=options.framework,
+        num_devices=num_devices if options.profile == "paper" else 1,
+        num_workers=options.num_workers,
+    )
+    stages = make_stages(request)
+    if options.profile == "paper":
+        print(f"{len(stages)} runs under {options.runs_dir}:")
+        images = index_images(data["classification"] / "train", labelled=False)
+        print(cost.describe(stages, request.num_devices, len(images)), flush=True)
+    if options.dry_run:
+        print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
+        return 0
+    if options.profile == "paper":  # before hours are spent on the stages that come first
+        require_batch(images, max(s.config.batch_size for s in stages if s.package in ("pretrain", "classification")))
+    if options.imagenet is None:
+        write_demo_data(options.data)
+    parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))
+    outcome = run_stages(stages, options.runs_dir, num_devices=request.num_devices, parallel=parallel)
+    for stage in stages:
+        if outcome.states[stage.name] in ("failed", "blocked"):
+            reason = failure(stage, options.runs_dir) if outcome.states[stage.name] == "failed" else "its start failed"
+            print(f"{stage.name} {outcome.states[stage.name]}: {reason}", file=sys.stderr)
+    if outcome.exit_code == 75:
+        print("stopped; give the same command again to continue", file=sys.stderr)
+        return outcome.exit_code
+    rows, rejected = collect([stage.folder(options.runs_dir) for stage in stages])
+    table = benchmark_table(rows)
+    print_table(table, rejected)
+    paths = write_table(table, options.runs_dir / f"{options.profile}-{options.model}", rejected)
+    print("written: " + ", ".join(str(path) for path in paths))
+    return outcome.exit_code
