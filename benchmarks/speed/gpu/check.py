@@ -21,7 +21,7 @@ from engine.errors import ConfigError
 PARTS = {
     "numbers": 75,
     "runs": 130,
-    "tests": 60,
+    "tests": 90,
     "speed": 75,
     "memory": 45,
     "trace": 75,

@@ -1,6 +1,7 @@
 """torch.compile of whole methods without a graph break, equal to eager, and what it gains."""
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,32 +14,41 @@ from benchmarks.speed.gpu.speed import bare_steps, method_steps
 from benchmarks.speed.isolated import isolated
 from benchmarks.speed.timing import Contender, compare, timing
 
-KINDS = ("a2mim", "bare", "simmim")
+WAVES = (("a2mim", "bare"), ("simmim",))
+WAVE_S, TIMING_S = 60, 25  # what a wave takes at least on a GPU, and its timings
+COMPILING = "TORCHINDUCTOR_COMPILE_THREADS"
 
 
 def run(part: Part) -> None:
-    """Compile each network's methods and bare encoder at once, in processes of their own; then time them in pairs."""
+    """Compile all networks at once, in processes of their own beside eager ones; then time them in pairs, alone."""
+    os.environ[COMPILING] = "4"  # of each of six processes
     batch_size = 2 if part.small else 64
+    for wave in WAVES[:1] if part.small else WAVES:
+        if part.left() > (0 if part.small else WAVE_S):
+            _wave(part, wave[:1] if part.small else wave, batch_size)
+
+
+def _wave(part: Part, kinds: tuple[str, ...], batch_size: int) -> None:
     quiet: Any = replace(part, record=None)  # type: ignore[arg-type]  # what a process is given is pickled
-    for model in part.models:
-        with part.record.attempt(f"compile {model}"), ExitStack() as processes:
-            makers = {
-                (kind, fast): partial(contender, quiet, model, kind, batch_size, fast)
-                for kind in _kinds(part)
-                for fast in (True, False)
-            }
-            with ThreadPoolExecutor(len(makers)) as pool:
-                entering = {key: isolated(make, keep_memory=False) for key, make in makers.items()}
-                entered = {key: pool.submit(_enter, context) for key, context in entering.items()}
-            for context in entering.values():
-                processes.push(context)
-            ready = {key: future.result() for key, future in entered.items()}
-            for kind in _kinds(part):
-                _pair(part, f"{kind} {model}, batch {batch_size}", ready[kind, True], ready[kind, False])
-
-
-def _kinds(part: Part) -> tuple[str, ...]:
-    return KINDS[:1] if part.small else KINDS
+    names = [(kind, model) for model in part.models for kind in kinds]
+    makers = {
+        (*name, compiled): partial(contender, quiet, *name, batch_size, compiled)
+        for name in names
+        for compiled in (True, False)
+    }
+    with ExitStack() as processes, ThreadPoolExecutor(len(makers)) as pool:
+        contexts = {key: isolated(make, keep_memory=False) for key, make in makers.items()}
+        entered = {key: pool.submit(_enter, context) for key, context in contexts.items()}
+        for context in contexts.values():
+            processes.push(context)
+        wait(entered.values(), timeout=max(part.left() - TIMING_S, 1))
+        for kind, model in names:
+            name = f"{kind} {model}, batch {batch_size}"
+            if not all(entered[kind, model, compiled].done() for compiled in (True, False)):
+                part.record.add(f"{name}, compiled", note="it was still compiling when the time was needed for others")
+                continue
+            with part.record.attempt(f"{name}, compiled"):
+                _pair(part, name, *(entered[kind, model, compiled].result() for compiled in (True, False)))
 
 
 def _enter(context: AbstractContextManager[Contender]) -> Contender:
@@ -51,7 +61,7 @@ def _pair(part: Part, name: str, compiled: Contender, eager: Contender) -> None:
     part.record.add(f"{name}, compiled", found["images_per_second_a"], "images/s", note=ratio)
 
 
-def contender(part: Any, model: str, kind: str, batch_size: int, compiled: bool) -> Contender:
+def contender(part: Any, kind: str, model: str, batch_size: int, compiled: bool) -> Contender:
     """A step of a method or a bare encoder in this process, warmed up; a graph break is an error."""
     steps: Any = method_steps(part, model, "a2mim" if kind == "bare" else kind, batch_size)
     if kind == "bare":

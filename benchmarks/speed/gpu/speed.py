@@ -1,6 +1,5 @@
 """Images/s of pre-training beside the bare encoder's forward and backward pass, and how much of the card that is."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -123,15 +122,13 @@ def _model(part: Part, model: str, matrix: float, memory: float) -> None:
 
 
 def _held(part: Part, steps: Steps, name: str) -> Contender:
-    """A contender with what it keeps between its steps: its weights, and the optimizer's moments after the first."""
-    before = torch.cuda.memory_allocated() if not part.small else 0
+    """A contender with what it keeps between its steps: weights, images, and the optimizer's moments if it has one."""
     steps.step()
-    after = torch.cuda.memory_allocated() if not part.small else 0
+    module, state = (steps.encoder, {}) if isinstance(steps, BareSteps) else (steps.model, steps.optimizer.state)
+    moments = [value for values in state.values() for value in values.values() if isinstance(value, Tensor)]
+    kept = [*module.parameters(), *module.buffers(), *moments, steps.images_bchw]
     run = timing(steps.step, num_images=steps.settings.batch_size, device=part.device)
-    module = steps.encoder if isinstance(steps, BareSteps) else steps.model
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    held = after - before + weights + steps.images_bchw.numel() * steps.images_bchw.element_size()
-    return replace(Contender(name=name, run=run), resident_bytes=held)
+    return Contender(name=name, run=run, resident_bytes=sum(t.numel() * t.element_size() for t in kept))
 
 
 def _work(steps: Steps) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The tests that need a GPU, published losses among them: pytest -m gpu. On a CPU their CPU counterparts, a few."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -9,7 +10,7 @@ from pathlib import Path
 from benchmarks.speed.gpu.part import Part
 
 ROOT = Path(__file__).parents[3]
-SELECTED = {"cuda": ["-m", "gpu", "tests"], "cpu": ["-k", "regression and mse", "tests/pretrain/test_losses.py"]}
+ON_A_GPU = re.compile(r"mark\.gpu|def \w+\([^)]*\bdevice\b")  # its own mark, or tests/conftest.py's fixture
 
 
 def run(part: Part) -> None:
@@ -18,7 +19,12 @@ def run(part: Part) -> None:
         part.record.add("pytest", note="not installed here")
         return
     report = part.folder / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *SELECTED[part.device.type]]
+    if part.small:
+        selected = ["-k", "regression and mse", "tests/pretrain/test_losses.py"]
+    else:
+        files = (path for path in sorted((ROOT / "tests").rglob("test_*.py")) if ON_A_GPU.search(path.read_text()))
+        selected = ["-m", "gpu", "--continue-on-collection-errors", *map(str, files)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *selected]
     subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, check=False)
     cases: dict[str, list[str]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
