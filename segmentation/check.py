@@ -1,29 +1,28 @@
-"""Every image and label map of an ADE20K folder looked at before training. `python -m segmentation.check DIR` lists
-what is wrong; a run does the same at its start and refuses."""
+"""Every image and label map of a data set looked at before training. `python -m segmentation.check DIR` lists what is
+wrong and which labels there are; a run does the same at its start and refuses."""
 
-import io
 import logging
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+import tyro
 
-from engine.cli import guard
-from engine.data.decode import read_bytes
-from engine.data.images import ImageIndex, UnreadableImageError, index_images, read_image
+from engine import cli
+from engine.data.images import UnreadableImageError, read_image
 from engine.distributed import gather_objects, rank, world_size
 from engine.errors import DataError
-from segmentation.config import NUM_CLASSES
+from segmentation.config import DataConfig
+from segmentation.labels import Classes, Stored, classes_in, read_label_map
+from segmentation.layout import PairIndex, Split, find_pairs
 
 log = logging.getLogger("mim")
-Split = Literal["training", "validation"]
-SPLITS: tuple[Split, Split] = ("training", "validation")
 _NUM_NAMED = 10
 
 
@@ -36,145 +35,188 @@ class Fault:
     unreadable: bool = False
 
 
-def ade_root(root: str) -> Path:
-    """`root` itself, or ADEChallengeData2016 in it.
+@dataclass
+class Found:
+    """What a look at a split gave.
 
-    Raises:
-        DataError: neither has the folders images and annotations.
+    Args:
+        faults: sorted by path.
+        pixels: of each stored label.
+        num_pairs: how many were looked at.
+        ade_names: whether all images are named like those of ADE20K.
     """
-    given = Path(root)
-    for folder in (given, given / "ADEChallengeData2016"):
-        if (folder / "images").is_dir() and (folder / "annotations").is_dir():
-            return folder
-    raise DataError(
-        f"{given}: holds no images/ and annotations/: expected ADEChallengeData2016 (scene parsing), or its parent"
-    )
+
+    faults: list[Fault] = field(default_factory=list)
+    pixels: Counter[int] = field(default_factory=Counter)
+    num_pairs: int = 0
+    ade_names: bool = True
 
 
-def find_pairs(root: Path, split: Split) -> tuple[ImageIndex, ImageIndex]:
-    """The images and the label maps of a split, each sorted by name.
-
-    Raises:
-        DataError: a folder is missing or empty.
-    """
-    images, maps = (root / kind / split for kind in ("images", "annotations"))
-    # "skip": empty files are found with all the others, in check_pairs.
-    return (
-        index_images(images, labelled=False, unreadable="skip"),
-        index_images(maps, labelled=False, unreadable="skip"),
-    )
-
-
-def read_label_map(path: str | Path) -> npt.NDArray[np.uint8]:
-    """The labels (height, width) as stored: 0 unlabelled, 1 to 150 the classes.
-
-    Raises:
-        UnreadableImageError: not a whole PNG.
-        DataError: it has more than one 8-bit channel, or the file is missing.
-    """
-    try:
-        image = Image.open(io.BytesIO(read_bytes(path)), formats=("PNG",))
-        image.load()
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything on damaged bytes
-        raise UnreadableImageError(f"{path}: not a whole PNG ({error or type(error).__name__})") from error
-    if image.mode not in ("L", "P"):
-        raise DataError(
-            f"{path}: a label map has one channel of 8 bits, this one is {image.mode}. Use ADEChallengeData2016, not "
-            "the full ADE20K data set"
-        )
-    return np.array(image)
-
-
-def check_pairs(images: ImageIndex, maps: ImageIndex, num_threads: int) -> list[Fault]:
-    """Read every pair, each rank its part, and return what is wrong with any of them, sorted by path."""
-    faults = _missing(images, maps)
+def check_pairs(pairs: PairIndex, classes: Classes, options: DataConfig) -> Found:
+    """Read every pair, each rank its part, and return what any of them found."""
+    faults = [Fault(path, text) for path, text in pairs.problems()]
     faulty = {fault.path for fault in faults}
-    of_image = {Path(path).with_suffix("").as_posix(): path for path in images.paths}
-    of_map = {Path(path).with_suffix("").as_posix(): path for path in maps.paths}
-    pairs = [
-        (f"{images.root}/{of_image[stem]}", f"{maps.root}/{of_map[stem]}")
-        for stem in sorted(of_image.keys() & of_map.keys())
-    ]
-    pairs = [pair for pair in pairs if not faulty & set(pair)]
-    with ThreadPoolExecutor(max(num_threads, 1)) as pool:
-        mine = [fault for found in pool.map(_check_pair, pairs[rank() :: world_size()]) for fault in found]
-    everyone = [fault for part in gather_objects(mine) for fault in part]
-    return sorted([*faults, *everyone])
+    matched = [pair for pair in pairs.matched() if not faulty & set(pair)]
+    with ThreadPoolExecutor(max(options.num_workers, 1)) as pool:
+        mine = list(pool.map(partial(_check_pair, classes, options), matched[rank() :: world_size()]))
+    pixels: Counter[int] = Counter()
+    for found, counts in (result for part in gather_objects(mine) for result in part):
+        faults += found
+        pixels.update(counts)
+    names = all(path.rpartition("/")[2].startswith("ADE_") for path in pairs.images.paths)
+    return Found(sorted(faults), pixels, len(matched), names)
 
 
-def _missing(images: ImageIndex, maps: ImageIndex) -> list[Fault]:
-    faults = []
-    for index, others, suffix, kind in ((images, maps, ".jpg", "label map"), (maps, images, ".png", "image")):
-        known = {Path(path).with_suffix("").as_posix() for path in others.paths}
-        for path in index.paths:
-            full = f"{index.root}/{path}"
-            if not path.endswith(suffix):
-                faults.append(Fault(full, f"{full}: the files here are to end in {suffix}"))
-            elif path.removesuffix(suffix) not in known:
-                faults.append(Fault(full, f"{full}: has no {kind} in {others.root}"))
-    return faults
-
-
-def _check_pair(pair: tuple[str, str]) -> list[Fault]:
+def _check_pair(classes: Classes, options: DataConfig, pair: tuple[str, str]) -> tuple[list[Fault], dict[int, int]]:
     image_path, map_path = pair
-    faults = []
+    faults: list[Fault] = []
     sizes = []
-    for path, read in ((image_path, read_image), (map_path, read_label_map)):
+    pixels: dict[int, int] = {}
+    readers: tuple[tuple[str, Callable[[str], npt.NDArray[Any]]], ...] = (
+        (image_path, partial(read_image, options=options)),
+        (map_path, partial(read_label_map, coloured=classes.coloured)),
+    )
+    for path, read in readers:
         try:
-            array: npt.NDArray[np.uint8] = read(path)
+            array = read(path)
         except DataError as error:
             faults.append(Fault(path, str(error), isinstance(error, UnreadableImageError)))
             continue
         sizes.append(array.shape[:2])
-        if read is read_label_map and array.max() > NUM_CLASSES:
-            faults.append(
-                Fault(
-                    path, f"{path}: holds the label {array.max()}; 0 is unlabelled, the classes are 1 to {NUM_CLASSES}"
-                )
-            )
+        if path == map_path:
+            pixels = _count(array)
+    if unknown := classes.unknown(pixels):
+        faults.append(Fault(map_path, f"{map_path}: holds the {classes.text_of(unknown)}; {classes}"))
     if len(sizes) == 2 and sizes[0] != sizes[1]:
         (height, width), (map_height, map_width) = sizes
         faults.append(
             Fault(map_path, f"{map_path}: {map_width}x{map_height} pixels, but its image has {width}x{height}")
         )
-    return faults
+    return faults, pixels
 
 
-def refuse(faults: Sequence[Fault], root: Path) -> None:
+def _count(stored_hw: Stored) -> dict[int, int]:
+    if stored_hw.max() < 1 << 16:
+        counts = np.bincount(stored_hw.ravel())
+        return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
+    labels, numbers = np.unique(stored_hw, return_counts=True)
+    return dict(zip(labels.tolist(), numbers.tolist(), strict=True))
+
+
+def refuse(faults: Sequence[Fault], found: dict[Split, Found], classes: Classes, options: DataConfig) -> None:
     """Stop where there is a fault.
 
     Raises:
-        DataError: names the first ten, and how many there are.
+        DataError: names the first ten, how many there are, and what to do about labels that are no class.
     """
     if not faults:
         return
     more = f"\n  and {len(faults) - _NUM_NAMED:,} more" if len(faults) > _NUM_NAMED else ""
     lines = "".join(f"\n  {fault.text}" for fault in faults[:_NUM_NAMED])
     raise DataError(
-        f"{root}: {len(faults):,} faulty files:{lines}{more}\nFix or remove them; "
-        f"`python -m segmentation.check {root}` lists all"
+        f"{options.root}: {len(faults):,} faulty files:{lines}{more}{_about_labels(found, classes, options)}\n"
+        f"Fix or remove them; `python -m segmentation.check {options.root}` lists all"
+    )
+
+
+def _about_labels(found: dict[Split, Found], classes: Classes, options: DataConfig) -> str:
+    labels = set().union(*(part.pixels for part in found.values()))
+    if not classes.unknown(labels):
+        return ""
+    return f"\nThe label maps hold the {classes.text_of(labels)}: {advice(labels, classes, options)}"
+
+
+def judge(found: dict[Split, Found], classes: Classes, options: DataConfig) -> None:
+    """Say which classes the maps hold, and stop where they cannot be what `data.classes` says.
+
+    Raises:
+        DataError: nothing is labelled, or the labels look like classes of one's own where ADE20K's were taken because
+            nobody said which.
+    """
+    labels = set().union(*(part.pixels for part in found.values()))
+    for split, part in found.items():
+        if not any(part.pixels[label] for label in classes.of_label):
+            raise DataError(
+                f"{options.root}: no pixel of the {part.num_pairs:,} {split} label maps is labelled: they hold only "
+                f"{classes.text_of(part.pixels)}; {classes}"
+            )
+        log.info("%s: %s", split, summary(part, classes))
+    if not options.classes and _are_ones_own(labels, all(part.ade_names for part in found.values())):
+        raise DataError(
+            f"{options.root}: the label maps hold the {classes.text_of(labels)}, which look like classes of your "
+            f"own and not like ADE20K's 150: {advice(labels, classes, options)}. If they are: --data.classes ade20k"
+        )
+
+
+def _are_ones_own(labels: set[int], ade_names: bool) -> bool:
+    """Whether labels below 150 are not ADE20K's: they fill 1, 2, 3, ... up to the largest, as ADE20K's do only with all
+    of its 20,000 images, or the files are named otherwise."""
+    positive = labels - {0}
+    return max(positive) < 150 and (2 * len(positive) > max(positive) or not ade_names)
+
+
+def advice(labels: set[int], classes: Classes, options: DataConfig) -> str:
+    """Which options would take these labels."""
+    if classes.coloured:
+        return f"--data.classes gives every class its colour, and {classes}"
+    border = " 255" if 255 in labels else ""
+    ignore = f" --data.ignore-label{border}" if border else ""
+    if options.classes:
+        unknown = set(classes.unknown(labels))
+        also = (
+            f"; --data.ignore-label {' '.join(map(str, sorted({255, *options.ignore_label})))}"
+            if 255 in unknown
+            else ""
+        )
+        return f"{classes} (--data.classes, --data.label-offset, --data.ignore-label){also}"
+    if len(labels - {255}) < 2:  # a mask in black and white
+        border, ignore = "", ""
+    own = sorted(labels - {255}) if border else sorted(labels)
+    number = len(own)
+    if own == list(range(number)):
+        return (
+            f"name them, --data.classes NAMES (or a file) with {number} names{ignore}, the first for label 0; or, if 0 "
+            f"is unlabelled, {number - 1} name{'s' * (number > 2)}, --data.label-offset 1 --data.ignore-label 0{border}"
+        )
+    if own == list(range(1, number + 1)):
+        return f"name them, --data.classes NAMES (or a file) with {number} names, --data.label-offset 1{ignore}"
+    example = ",".join(f"name={label}" for label in own[:3])
+    return f"name them with their labels, --data.classes {example}{',...' if number > 3 else ''}{ignore}"
+
+
+def summary(part: Found, classes: Classes) -> str:
+    """Which classes there are in a split, and how much of it they cover."""
+    total = sum(part.pixels.values())
+    shares: Counter[str] = Counter()
+    for label, number in classes.of_label.items():
+        if part.pixels[label]:
+            shares[classes.names[number]] += part.pixels[label]
+    ignored = sum(part.pixels[label] for label in classes.ignored)
+    shown = ", ".join(f"{name} {100 * pixels / total:.1f} %" for name, pixels in shares.most_common(_NUM_NAMED))
+    more = f" and {len(shares) - _NUM_NAMED} more" if len(shares) > _NUM_NAMED else ""
+    return (
+        f"{part.num_pairs:,} pairs, {len(shares)} of {len(classes.names)} classes: {shown}{more}; "
+        f"unlabelled {100 * ignored / max(total, 1):.1f} %"
     )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """List every fault below a folder; exit code 3 if there are any."""
-    with guard():
-        if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
-            print("usage: python -m segmentation.check DIR    (ADEChallengeData2016, or its parent)")
-            sys.exit(0 if "-h" in arguments or "--help" in arguments else 2)
-        root = ade_root(arguments[0])
-        count = 0
-        for split in SPLITS:
-            images, maps = find_pairs(root, split)
-            faults = check_pairs(images, maps, num_threads=8)
-            count += len(faults)
-            for fault in faults:
+    """List every fault below a folder and which labels there are; exit code 3 if there are any faults."""
+    with cli.guard():
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print("usage: python -m segmentation.check DIR [--data.<option> ...]    (the options of a run)")
+            sys.exit(0 if arguments else 2)
+        flags = [argument.replace("--data.", "--") for argument in arguments[1:]]
+        options = tyro.cli(DataConfig, args=["--root", arguments[0], *flags], prog="python -m segmentation.check DIR")
+        classes = classes_in(options)
+        found = {split: check_pairs(pairs, classes, options) for split, pairs in find_pairs(options).items()}
+        for split, part in found.items():
+            for fault in part.faults:
                 print(fault.text)
-            print(f"{split}: {len(images):,} images, {len(faults):,} faulty files")
-        if count:
-            raise DataError(f"{root}: {count:,} faulty files")
+            print(f"{split}: {part.num_pairs:,} pairs, {len(part.faults):,} faulty files")
+        if count := sum(len(part.faults) for part in found.values()):
+            raise DataError(f"{options.root}: {count:,} faulty files{_about_labels(found, classes, options)}")
+        judge(found, classes, options)
 
 
 if __name__ == "__main__":

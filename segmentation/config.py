@@ -3,33 +3,58 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-Unreadable = Literal["stop", "skip"]
+from engine.data.options import Exif, ImageOptions
 
-NUM_CLASSES = 150
-"""Of ADE20K's scene parsing benchmark (ADEChallengeData2016)."""
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ImageOptions):
     """Where the images and label maps are and how they are read."""
 
     root: str = ""
-    """ADEChallengeData2016, or the folder that holds it: images/ and annotations/, each with training/ and
-    validation/."""
+    """ADEChallengeData2016, the folder that holds it, or one of your own with a folder of images and one of label maps
+    (PNG) of the same names: images/ and masks/, each with train/ and val/ in it, or train/ and val/ with both in each,
+    or without either and then with `val_share` or `val_list`."""
+    classes: str = ""
+    """Names of your own classes, "road,car,tree", or a file with one a line (.txt, .json), in the order of their
+    labels; with labels or colours where they do not count up: "road=7,car=26", "road=#804080,car=#00008e". "ade20k" are
+    the 150 of ADE20K, and so is "", unless the labels look like other ones."""
+    ignore_label: tuple[int, ...] = ()
+    """Stored labels that do not count in loss and metrics, such as 255; with ADE20K's classes, beside 0."""
+    label_offset: int = 0
+    """Stored label of the first of `classes`, where they are given without labels: 1 if 0 is something else."""
+    images: str = ""
+    """Folder of the images in `root`; "" finds images, imgs, image, img or JPEGImages."""
+    maps: str = ""
+    """Folder of the label maps in `root`; "" finds annotations, masks, labels, annotation, mask, label or
+    SegmentationClass."""
+    map_suffix: str = ""
+    """What the name of a label map has behind that of its image: "_mask" for 0001.jpg and 0001_mask.png."""
+    val_share: float = 0.0
+    """Share of the images that is for validation, where there are no train/ and val/, in [0, 1): drawn by their
+    names alone."""
+    val_list: str = ""
+    """File with the names of the validation images, one a line, where there are no train/ and val/."""
     num_workers: int = 4
     """Reader processes per rank; 0 reads in the training process."""
-    unreadable: Unreadable = "stop"
-    """What to do at a training pair whose image or label map cannot be decoded: "stop", or "skip" to leave the pair out
-    and count it. A validation pair that cannot be decoded always stops the run."""
+    exif: Exif = "stop"
+    """What to do with a photo that has an EXIF orientation, for which the label map may have been drawn either way:
+    "stop" refuses it, "apply" turns the photo upright, "ignore" reads its pixels as stored."""
     evaluation_batch_size: int = 1
     """Images evaluated at once on one rank, of those that have the same size. Part of the configuration because
     rounding may depend on it."""
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
-        found = [] if self.root else ["root: not given: the ADEChallengeData2016 folder (--data.root DIR)"]
-        return found + _at_least(self, {"num_workers": 0, "evaluation_batch_size": 1})
+        found = [] if self.root else ["root: not given: the folder of images and label maps (--data.root DIR)"]
+        if not 0 <= self.val_share < 1:
+            found.append(f"val_share: {self.val_share} is outside [0, 1)")
+        found += [
+            f"ignore_label: {label} is outside [0, 65535]" for label in self.ignore_label if not 0 <= label < 1 << 16
+        ]
+        found += self.image_problems()
+        return found + _at_least(self, {"num_workers": 0, "evaluation_batch_size": 1, "label_offset": 0})
 
 
 @dataclass(frozen=True, kw_only=True)

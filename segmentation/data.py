@@ -1,8 +1,9 @@
 """The data sets of a run: checked before training, and every sample a function of (seed, epoch, index).
 
-Reading and augmenting are MMSegmentation's ADE20KDataset and transforms.
+Augmenting is MMSegmentation's transforms.
 """
 
+import dataclasses
 import json
 import logging
 import random
@@ -10,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,17 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from engine.data.images import ImageIndex, unreadable_paths
-from engine.data.options import DEFAULT_OPTIONS
+from engine.data.images import unreadable_paths
 from engine.data.sampler import SampleKey, generator
 from engine.distributed import barrier
-from engine.errors import DataError
 from engine.run import storage
 from engine.run.open import Run
-from segmentation.check import SPLITS, Fault, ade_root, check_pairs, find_pairs, refuse
+from segmentation.check import Fault, check_pairs, judge, refuse
 from segmentation.config import SegmentationConfig
-from segmentation.mmseg_adapter import build_dataset, evaluation_pipeline, multi_scale_pipeline, training_pipeline
+from segmentation.dataset import SuiteDataset
+from segmentation.labels import classes_in
+from segmentation.layout import SPLITS, PairIndex, Split, find_pairs
+from segmentation.mmseg_adapter import evaluation_pipeline, mmseg_scope, multi_scale_pipeline, training_pipeline
 
 log = logging.getLogger("mim")
 
@@ -52,13 +53,13 @@ class Pairs(Dataset[dict[str, Any]]):
     """A map-style data set: `dataset[SampleKey]` -> what the pipeline packs, {"inputs", "data_samples"}.
 
     Args:
-        source: an ADE20KDataset.
+        source: a SuiteDataset.
         seed: with the key, of everything its pipeline draws.
         kept: its positions that are used.
         multi_scale: whether a sample is packed at several scales: {"inputs": list, "data_samples": list}.
     """
 
-    source: Any
+    source: SuiteDataset
     seed: int
     kept: list[int]
     multi_scale: bool = False
@@ -78,10 +79,7 @@ class Pairs(Dataset[dict[str, Any]]):
         """
         info = self.source.get_data_info(self.kept[key.index])
         with seeded(generator(self.seed, key)):
-            try:
-                packed: dict[str, Any] = self.source.pipeline(info)
-            except (OSError, ValueError) as error:  # the image's reader raises DataError, so this is the label map's
-                raise DataError(f"{info['seg_map_path']}: cannot be used ({error})") from error
+            packed: dict[str, Any] = self.source.pipeline(info)
         return packed
 
 
@@ -90,14 +88,12 @@ class Sets:
     """The data of a run.
 
     Args:
-        root: ADEChallengeData2016.
         train: training pairs under the training pipeline.
         val: validation pairs at one scale.
         multi_scale: validation pairs at all scales with flips, if asked for.
         num_unreadable: training pairs left out.
     """
 
-    root: Path
     train: Pairs
     val: Pairs
     multi_scale: Pairs | None
@@ -112,20 +108,19 @@ def open_data(config: SegmentationConfig, run: Run) -> Sets:
     Raises:
         DataError: a folder is missing, a pair is faulty, or the data set is another one than at the start.
     """
-    root = ade_root(config.data.root)
-    pairs = {split: find_pairs(root, split) for split in SPLITS}
+    pairs = find_pairs(config.data)
     if not _was_checked(run):
         _check(config, run, pairs)
-    for split, (images, maps) in pairs.items():
-        run.pin_data(f"{split} images", images)
-        run.pin_data(f"{split} annotations", maps)
+    for split in SPLITS:
+        run.pin_data(f"{split} images", pairs[split].images)
+        run.pin_data(f"{split} annotations", pairs[split].maps)
     skipped = unreadable_paths(run.dir)
-    train = _pairs(config, root, "training", training_pipeline(config), skipped)
-    val = _pairs(config, root, "validation", evaluation_pipeline(config))
+    train = make_pairs(config, "training", training_pipeline(config), skipped)
+    val = make_pairs(config, "validation", evaluation_pipeline(config))
     multi_scale = None
     if config.evaluation.multi_scale:
-        multi_scale = replace(_pairs(config, root, "validation", multi_scale_pipeline(config)), multi_scale=True)
-    return Sets(root, train, val, multi_scale, num_unreadable=len(skipped))
+        multi_scale = replace(make_pairs(config, "validation", multi_scale_pipeline(config)), multi_scale=True)
+    return Sets(train, val, multi_scale, num_unreadable=len(skipped))
 
 
 def _was_checked(run: Run) -> bool:
@@ -133,23 +128,25 @@ def _was_checked(run: Run) -> bool:
     return path.is_file() and f"{SPLITS[-1]} annotations" in json.loads(path.read_text())
 
 
-def _check(config: SegmentationConfig, run: Run, pairs: dict[Any, tuple[ImageIndex, ImageIndex]]) -> None:
-    count = sum(len(images) for images, _ in pairs.values())
-    log.info("checking %s images and their label maps", f"{count:,}")
+def _check(config: SegmentationConfig, run: Run, pairs: dict[Split, PairIndex]) -> None:
+    options, classes = config.data, classes_in(config.data)
+    log.info("checking %s images and their label maps", f"{sum(len(part.images) for part in pairs.values()):,}")
+    found = {split: check_pairs(part, classes, options) for split, part in pairs.items()}
     faults: list[Fault] = []
     skipped: list[Fault] = []
-    for split, (images, maps) in pairs.items():
-        for fault in check_pairs(images, maps, config.data.num_workers):
-            leave_out = fault.unreadable and split == "training" and config.data.unreadable == "skip"
+    for split, part in found.items():
+        for fault in part.faults:
+            leave_out = fault.unreadable and split == "training" and options.unreadable == "skip"
             (skipped if leave_out else faults).append(fault)
-    num_train = len(pairs["training"][0])
-    if not DEFAULT_OPTIONS.accepts_unreadable(len(skipped), num_train):
+    num_train = len(pairs["training"].images)
+    if not options.accepts_unreadable(len(skipped), num_train):
         log.warning(
-            "%d of %d training pairs are unreadable, more than the %s that --data.unreadable skip accepts",
-            *(len(skipped), num_train, f"{DEFAULT_OPTIONS.max_unreadable:.1%}"),
+            "%d of %d training pairs are unreadable, more than --data.max-unreadable %g accepts",
+            *(len(skipped), num_train, options.max_unreadable),
         )
         faults += skipped
-    refuse(sorted(faults), ade_root(config.data.root))
+    refuse(sorted(faults), found, classes, options)
+    judge(found, classes, options)
     for fault in skipped:
         log.warning("leaving out %s", fault.text)
     if skipped and run.main:
@@ -158,10 +155,12 @@ def _check(config: SegmentationConfig, run: Run, pairs: dict[Any, tuple[ImageInd
     barrier()  # the other ranks read that file
 
 
-def _pairs(
-    config: SegmentationConfig, root: Path, split: str, pipeline: list[dict[str, Any]], skipped: set[str] | None = None
+def make_pairs(
+    config: SegmentationConfig, split: Split, pipeline: list[dict[str, Any]], skipped: set[str] | None = None
 ) -> Pairs:
-    source = build_dataset(root, split, pipeline)
+    """The pairs of a split under a pipeline, without the skipped files."""
+    with mmseg_scope():
+        source = SuiteDataset(dataclasses.asdict(config.data), split, pipeline)
     infos = (source.get_data_info(i) for i in range(len(source)))
     kept = [i for i, info in enumerate(infos) if not skipped or not {info["img_path"], info["seg_map_path"]} & skipped]
     return Pairs(source, config.seed, kept)

@@ -13,12 +13,11 @@ from typing import Any
 from mmengine.config import Config
 
 from engine.config import check
-from engine.errors import DataError
 from engine.run import storage
-from segmentation.check import ade_root
-from segmentation.config import SegmentationConfig
+from segmentation.config import DataConfig, SegmentationConfig
+from segmentation.dataset import dataset_config
+from segmentation.labels import spell_out
 from segmentation.mmseg_adapter import (
-    dataset_config,
     evaluation_pipeline,
     model_config,
     multi_scale_pipeline,
@@ -50,18 +49,17 @@ def dump_config(config: SegmentationConfig, path: Path) -> None:
 
 def runner_config(config: SegmentationConfig) -> dict[str, Any]:
     """Everything that mmengine's Runner needs: model, data, optimizer, schedule, loops and hooks."""
-    try:
-        root = str(ade_root(config.data.root).absolute())
-    except DataError:  # another machine's folder
-        root = config.data.root
+    here = Path(config.data.root)  # of another machine, if it is not there
+    root = str(here.absolute()) if here.is_dir() else config.data.root
+    data = dataclasses.replace(config.data, root=root, classes=spell_out(config.data.classes))
     init = config.init if config.init == "none" else str(Path(config.init).absolute())
     return {
         "default_scope": "mmseg",
         "custom_imports": {"imports": ["segmentation.mmseg_adapter"], "allow_failed_imports": False},
         "model": model_config(config, init=init),
-        "train_dataloader": _loader(config, root, train=True),
-        "val_dataloader": _loader(config, root, train=False),
-        "test_dataloader": _loader(config, root, train=False),
+        "train_dataloader": _loader(config, data, train=True),
+        "val_dataloader": _loader(config, data, train=False),
+        "test_dataloader": _loader(config, data, train=False),
         "tta_model": {"type": "SegTTAModel"},  # for tools/test.py --tta
         "tta_pipeline": multi_scale_pipeline(config),
         "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
@@ -96,14 +94,14 @@ def runner_config(config: SegmentationConfig) -> dict[str, Any]:
     }
 
 
-def _loader(config: SegmentationConfig, root: str, *, train: bool) -> dict[str, Any]:
+def _loader(config: SegmentationConfig, data: DataConfig, *, train: bool) -> dict[str, Any]:
     pipeline = training_pipeline(config) if train else evaluation_pipeline(config)
     return {
         "batch_size": config.batch_size // config.accumulation if train else 1,
         "num_workers": config.data.num_workers,
         "persistent_workers": config.data.num_workers > 0,
         "sampler": {"type": "InfiniteSampler" if train else "DefaultSampler", "shuffle": train},
-        "dataset": dataset_config(root, "training" if train else "validation", pipeline),
+        "dataset": dataset_config(data, "training" if train else "validation", pipeline),
     }
 
 

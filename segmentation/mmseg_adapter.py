@@ -1,6 +1,7 @@
 """From a typed configuration to MMSegmentation's own: model, data set and transforms, and the model built from it.
 
-Importing this module also registers what is ours (SuiteEncoder, ReadWholeImage, SuiteOptimizerConstructor), so a dumped
+Importing this module also registers what is ours (SuiteEncoder, SuiteDataset, ReadWholeImage, ReadLabels,
+SuiteOptimizerConstructor), so a dumped
 configuration names it in its `custom_imports`.
 """
 # ruff: noqa: E402 - MMSegmentation has to be imported by import_mmsegmentation first
@@ -9,7 +10,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from segmentation.framework import import_mmsegmentation
@@ -20,17 +20,15 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 from torch import nn
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import ConfigError
-from segmentation import optimizer, transforms  # noqa: F401 - they register their classes
-from segmentation.config import NUM_CLASSES, SegmentationConfig
+from segmentation import dataset, optimizer, transforms  # noqa: F401 - they register their classes
+from segmentation.config import DataConfig, SegmentationConfig
 from segmentation.encoder import in_float32, shape_of_encoder
-
-IGNORED = 255
-"""Label of the pixels that do not count: unlabelled ones, and padding."""
+from segmentation.labels import IGNORED, classes_in, spell_out
 
 
 @contextmanager
@@ -62,12 +60,6 @@ def build_segmentor(config: SegmentationConfig) -> nn.Module:
     for head in heads:
         head.conv_seg.register_forward_hook(in_float32)
     return segmentor  # type: ignore[no-any-return]
-
-
-def build_dataset(root: Path, split: str, pipeline: list[dict[str, Any]]) -> Any:
-    """MMSegmentation's ADE20KDataset of a split ("training" or "validation") below ADEChallengeData2016."""
-    with mmseg_scope():
-        return DATASETS.build(dataset_config(str(root), split, pipeline))
 
 
 def model_config(config: SegmentationConfig, *, init: str = "none") -> dict[str, Any]:
@@ -122,7 +114,7 @@ _NORM = {"type": "BN", "requires_grad": True}  # the loop makes it synchronised 
 
 def _shared(config: SegmentationConfig, weight: float) -> dict[str, Any]:
     return {
-        "num_classes": NUM_CLASSES,
+        "num_classes": len(classes_in(config.data).names),
         "norm_cfg": _NORM,
         "align_corners": False,
         "dropout_ratio": config.head.dropout,
@@ -166,13 +158,18 @@ def _auxiliary_head(config: SegmentationConfig, channels: tuple[int, ...]) -> di
     }
 
 
-def dataset_config(root: str, split: str, pipeline: list[dict[str, Any]]) -> dict[str, Any]:
-    """ADE20KDataset over `<root>/images/<split>` and `<root>/annotations/<split>`; label 0 is ignored."""
+def read_image(options: DataConfig) -> dict[str, Any]:
+    """The step that reads an image."""
+    return {"type": "ReadWholeImage", "exif": options.exif, "max_pixels": options.max_pixels}
+
+
+def read_labels(options: DataConfig) -> dict[str, Any]:
+    """The step that reads a label map."""
     return {
-        "type": "ADE20KDataset",
-        "data_root": root,
-        "data_prefix": {"img_path": f"images/{split}", "seg_map_path": f"annotations/{split}"},
-        "pipeline": pipeline,
+        "type": "ReadLabels",
+        "classes": spell_out(options.classes),
+        "ignore_label": options.ignore_label,
+        "label_offset": options.label_offset,
     }
 
 
@@ -180,8 +177,8 @@ def training_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
     """Random scale, crop, flip and colours, as in every published file."""
     size, augment = config.image_size, config.augment
     steps: list[dict[str, Any]] = [
-        {"type": "ReadWholeImage"},
-        {"type": "LoadAnnotations"},
+        read_image(config.data),
+        read_labels(config.data),
         {
             "type": "RandomResize",
             "scale": (4 * size, size),
@@ -198,8 +195,8 @@ def training_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
 
 def evaluation_pipeline(config: SegmentationConfig, *, labels: bool = True) -> list[dict[str, Any]]:
     """One scale; the label map, loaded after the resize if there is one, keeps its size."""
-    annotations = [{"type": "LoadAnnotations"}] if labels else []
-    return [{"type": "ReadWholeImage"}, _resize(config, 1.0), *annotations, {"type": "PackSegInputs"}]
+    annotations = [read_labels(config.data)] if labels else []
+    return [read_image(config.data), _resize(config, 1.0), *annotations, {"type": "PackSegInputs"}]
 
 
 def multi_scale_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
@@ -210,8 +207,8 @@ def multi_scale_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
     """
     flips = [{"type": "RandomFlip", "prob": probability, "direction": "horizontal"} for probability in (0.0, 1.0)]
     resizes = [_resize(config, scale) for scale in config.evaluation.scales]
-    combinations = [resizes, flips, [{"type": "LoadAnnotations"}], [{"type": "PackSegInputs"}]]
-    return [{"type": "ReadWholeImage"}, {"type": "TestTimeAug", "transforms": combinations}]
+    combinations = [resizes, flips, [read_labels(config.data)], [{"type": "PackSegInputs"}]]
+    return [read_image(config.data), {"type": "TestTimeAug", "transforms": combinations}]
 
 
 def _resize(config: SegmentationConfig, scale: float) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from segmentation.config import SegmentationConfig
 from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate
 from segmentation.framework import DISTRIBUTIONS, FRAMEWORK, framework_version
+from segmentation.labels import classes_in, spell_out
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import build_optimizer
 from segmentation.panels import draw_panels
@@ -56,6 +57,9 @@ def train(
     Raises:
         engine.errors.SuiteError: with the exit code of what went wrong.
     """
+    options = dataclasses.replace(config.data, classes=spell_out(config.data.classes))
+    config = dataclasses.replace(config, data=options)  # a run folder does not depend on a file elsewhere
+    classes_in(options)
     with open_run(
         run_dir,
         config,
@@ -98,6 +102,7 @@ def _run(run: Run, config: SegmentationConfig) -> dict[str, float]:
         framework_version=framework_version(),
         num_train=len(sets.train),
         num_val=len(sets.val),
+        num_classes=len(sets.val.source.classes.names),
         unreadable=sets.num_unreadable,
         constant_mIoU=_read_evaluation(run.dir, config.iterations)["constant_mIoU"],
     )
@@ -220,7 +225,7 @@ def _evaluation(
     def run_evaluation(model: nn.Module, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
         single = scores(model, sets.val, check_stop)
         metrics = single.means()
-        names = [name.strip() for name in sets.val.source.metainfo["classes"]]  # some end in a blank
+        names = sets.val.source.classes.names
         record = {**metrics, "constant_mIoU": single.constant, "classes": single.per_class(names)}
         if sets.multi_scale is not None and step == config.iterations:
             multi = scores(model, sets.multi_scale, check_stop)

@@ -1,4 +1,4 @@
-"""Reading an image for MMSegmentation's pipelines, strictly."""
+"""Reading images and label maps for MMSegmentation's pipelines, strictly."""
 
 from typing import Any
 
@@ -7,15 +7,25 @@ from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from engine.data.images import read_image
+from engine.data.options import MAX_PIXELS, Exif, ImageOptions
+from engine.errors import DataError
+from segmentation.labels import classes_of, read_label_map
 
 
 @TRANSFORMS.register_module()
 class ReadWholeImage(BaseTransform):  # type: ignore[misc]
     """MMSegmentation's LoadImageFromFile, except that a damaged file is an error that names it.
 
+    Args:
+        exif: as ImageOptions.exif.
+        max_pixels: as ImageOptions.max_pixels.
+
     OpenCV, which that transform decodes with, fills the missing part of a truncated JPEG with grey and goes on. Adds
     `img` (height, width, 3), uint8, BGR as everywhere in MMSegmentation, `img_shape` and `ori_shape`.
     """
+
+    def __init__(self, exif: Exif = "stop", max_pixels: int = MAX_PIXELS) -> None:
+        self.options = ImageOptions(exif=exif, max_pixels=max_pixels)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Read `results["img_path"]`.
@@ -23,5 +33,35 @@ class ReadWholeImage(BaseTransform):  # type: ignore[misc]
         Raises:
             DataError: the file is missing or is not a whole image.
         """
-        image = np.ascontiguousarray(read_image(results["img_path"])[..., ::-1])
+        image = np.ascontiguousarray(read_image(results["img_path"], self.options)[..., ::-1])
         return {**results, "img": image, "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
+
+
+@TRANSFORMS.register_module()
+class ReadLabels(BaseTransform):  # type: ignore[misc]
+    """MMSegmentation's LoadAnnotations for label maps of any classes and depth.
+
+    Adds `gt_seg_map` (height, width), uint8: the class of each pixel, 255 where it does not count.
+
+    Args:
+        classes: as DataConfig.classes has them.
+        ignore_label: stored labels that do not count.
+        label_offset: stored label of the first class.
+    """
+
+    def __init__(self, classes: str = "", ignore_label: tuple[int, ...] = (), label_offset: int = 0) -> None:
+        self.classes = classes_of(classes, tuple(ignore_label), label_offset)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Read `results["seg_map_path"]`.
+
+        Raises:
+            DataError: the file is missing, is no label map, or holds a label that is no class.
+        """
+        path = results["seg_map_path"]
+        stored = read_label_map(path, coloured=self.classes.coloured)
+        try:
+            labels = self.classes.to_classes(stored)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+        return {**results, "gt_seg_map": labels, "seg_fields": [*results.get("seg_fields", []), "gt_seg_map"]}

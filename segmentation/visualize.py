@@ -10,11 +10,11 @@ from torch import nn
 from engine.cli import guard
 from engine.config import from_dict, read_config_file
 from engine.distributed import pick_device
-from engine.errors import CheckpointError, ConfigError
+from engine.errors import CheckpointError, ConfigError, DataError
 from engine.run import checkpoint
-from segmentation.check import SPLITS, ade_root, find_pairs
 from segmentation.config import SegmentationConfig
 from segmentation.framework import import_mmsegmentation
+from segmentation.layout import find_pairs
 
 
 def load_run(run_dir: Path) -> tuple[nn.Module, SegmentationConfig]:
@@ -51,12 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from segmentation.panels import draw_panel
 
         segmentor, config = load_run(options.run_dir)
-        images = options.images
-        if not images:
-            index, _ = find_pairs(ade_root(config.data.root), SPLITS[1])
-            images = [Path(index.path(i)) for i in range(min(config.evaluation.num_panels, len(index)))]
+        try:
+            pairs = find_pairs(config.data)
+        except DataError:  # the data set is not on this machine, which images given by name do not need
+            if not options.images:
+                raise
+            pairs = {}
+        truths = {Path(image).absolute(): Path(path) for part in pairs.values() for image, path in part.matched()}
+        images = (
+            options.images
+            or [Path(image) for image, _ in pairs["validation"].matched()][: config.evaluation.num_panels]
+        )
         for image in images:
-            print(draw_panel(segmentor, config, image, options.out or options.run_dir / "panels"))
+            out = options.out or options.run_dir / "panels"
+            print(draw_panel(segmentor, config, image, out, truth=truths.get(image.absolute())))
 
 
 if __name__ == "__main__":

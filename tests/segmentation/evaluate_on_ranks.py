@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from engine import distributed
-from segmentation.data import _pairs
+from segmentation.data import make_pairs
 from segmentation.evaluation import evaluate
 from segmentation.mmseg_adapter import build_segmentor, evaluation_pipeline
 from tests.segmentation.folders import tiny_config
@@ -18,7 +18,7 @@ def evaluate_random_segmentor(root, batch_size=1, **changes):
     torch.set_num_threads(1)
     config = replace(tiny_config(root), **changes)
     segmentor = build_segmentor(config).eval()
-    pairs = _pairs(config, Path(root), "validation", evaluation_pipeline(config))
+    pairs = make_pairs(config, "validation", evaluation_pipeline(config))
     with torch.no_grad():
         return evaluate(
             segmentor,

@@ -12,12 +12,15 @@ from PIL import Image
 from engine.data.images import count_unreadable
 from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
 from engine.errors import DataError
-from segmentation.check import SPLITS, ade_root, check_pairs, find_pairs
+from segmentation.check import check_pairs
 from segmentation.check import main as check_main
-from segmentation.data import _pairs, collate_training, same_size_batches
+from segmentation.config import DataConfig
+from segmentation.data import collate_training, make_pairs, same_size_batches
+from segmentation.labels import ade20k
+from segmentation.layout import SPLITS, find_pairs
 from segmentation.mmseg_adapter import evaluation_pipeline, training_pipeline
 from segmentation.train import train
-from tests.segmentation.folders import make_ade, tiny_config, write_pair
+from tests.segmentation.folders import LABELS, make_ade, tiny_config, write_pair
 
 pytestmark = pytest.mark.mmseg
 
@@ -57,10 +60,10 @@ def test_every_kind_of_fault_is_named_with_its_path_before_training(own, tmp_pat
         (image(own, 0), "has no label map in"),
         (label_map(own, 1), "has no image in"),
         (label_map(own, 2), "10x10 pixels, but its image has 56x72"),
-        (label_map(own, 3), "holds the label 151; 0 is unlabelled, the classes are 1 to 150"),
+        (label_map(own, 3), "holds the label 151; label 0 is ignored, the 150 classes are labels 1 to 150"),
         (image(own, 4), "damaged JPEG"),
-        (label_map(own, 5), "not a whole PNG"),
-        (label_map(own, 6), "one channel of 8 bits, this one is RGB"),
+        (label_map(own, 5), "cannot be read (cannot identify image file"),
+        (label_map(own, 6), "a label map has one channel, this one is RGB"),
     ):
         assert any(line.strip().startswith(str(path)) and reason in line for line in text.splitlines()), (path, text)
     assert "7 faulty files" in text
@@ -74,7 +77,7 @@ def test_the_check_command_lists_the_faults_and_leaves_with_3(own, capsys):
     assert left.value.code == 3
     shown = capsys.readouterr()
     assert f"{image(own, 3, 'validation')}: has no label map" in shown.out
-    assert "training: 16 images, 0 faulty files" in shown.out
+    assert "training: 16 pairs, 0 faulty files" in shown.out
     assert "1 faulty files" in shown.err
 
 
@@ -100,25 +103,34 @@ def test_unreadable_training_pairs_are_left_out_on_request_and_counted(tmp_path)
         train(config, tmp_path / "other")
 
 
-def test_a_label_map_of_unlabelled_pixels_only_is_no_fault(own, tmp_path):
-    for number in range(16):
-        Image.fromarray(np.zeros_like(np.array(Image.open(label_map(own, number))))).save(label_map(own, number))
+def test_a_label_map_of_unlabelled_pixels_only_is_no_fault_but_a_split_of_them_is(own, tmp_path):
+    def erase(number, split):
+        path = label_map(own, number, split)
+        Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
+
+    for number in range(15):
+        erase(number, "training")
     config = tiny_config(own, iterations=1, schedule=replace(tiny_config(own).schedule, warmup_iterations=0))
     train(config, tmp_path / "run")
-    line = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]
-    assert '"loss": 0.0' in line
+    assert '"loss": ' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]
+    for number in range(5):
+        erase(number, "validation")
+    assert "no pixel of the 5 validation label maps is labelled: they hold only label 0" in refusal(own, tmp_path / "b")
+    erase(15, "training")
+    assert "no pixel of the 16 training label maps is labelled" in refusal(own, tmp_path / "c")
 
 
-def test_a_folder_that_is_no_ade20k_is_refused(tmp_path, root):
-    assert ade_root(str(root)) == root
-    assert ade_root(str(root.parent)) == root  # the folder that holds ADEChallengeData2016
-    with pytest.raises(DataError, match="holds no images/ and annotations/"):
-        ade_root(str(tmp_path))
+def test_ade20k_is_found_in_its_folder_and_in_the_one_above(tmp_path, root):
+    for place in (root, root.parent):
+        pairs = find_pairs(DataConfig(root=str(place)))
+        assert [pairs[split].images.root for split in SPLITS] == [root / "images" / split for split in SPLITS]
+    with pytest.raises(DataError, match=r"found no folder of images and label maps: expected images, .*--data.images"):
+        find_pairs(DataConfig(root=str(tmp_path)))
 
 
 def test_a_label_map_deleted_after_the_check_stops_the_run_with_its_path(own):
     config = tiny_config(own)
-    pairs = _pairs(config, own, "training", training_pipeline(config))
+    pairs = make_pairs(config, "training", training_pipeline(config))
     label_map(own, 2).unlink()
     with pytest.raises(DataError, match=str(label_map(own, 2))):
         pairs[SampleKey(0, 2)]
@@ -129,7 +141,7 @@ def test_a_label_map_deleted_after_the_check_stops_the_run_with_its_path(own):
 
 def training_set(root, seed=0):
     config = tiny_config(root, seed=seed)
-    return _pairs(config, root, "training", training_pipeline(config))
+    return make_pairs(config, "training", training_pipeline(config))
 
 
 def test_a_sample_depends_on_its_key_and_the_seed_alone(root):
@@ -161,7 +173,7 @@ def test_workers_read_what_the_training_process_would_read(root):
 
 def test_labels_lose_the_zero_and_the_image_keeps_its_colours(root):
     config = tiny_config(root, image_size=72)
-    pairs = _pairs(config, root, "validation", evaluation_pipeline(config))
+    pairs = make_pairs(config, "validation", evaluation_pipeline(config))
     packed = pairs[SampleKey(0, 0)]
     stored = np.array(Image.open(label_map(root, 0, "validation"))).astype(int)
     labels = packed["data_samples"].gt_sem_seg.data[0].numpy()
@@ -174,15 +186,16 @@ def test_labels_lose_the_zero_and_the_image_keeps_its_colours(root):
 
 
 def test_pairs_are_checked_once_on_every_rank_together_and_found_complete(root):
+    options = DataConfig(root=str(root))
+    pairs = find_pairs(options)
     for split, count in zip(SPLITS, (16, 5), strict=True):
-        images, maps = find_pairs(root, split)
-        assert (len(images), len(maps)) == (count, count)
-        assert check_pairs(images, maps, num_threads=2) == []
+        found = check_pairs(pairs[split], ade20k(), options)
+        assert (found.num_pairs, found.faults, set(found.pixels)) == (count, [], {0, *LABELS.values()})
 
 
 def test_batches_of_one_size_hold_every_image_once(root):
     config = tiny_config(root)
-    pairs = _pairs(config, root, "validation", evaluation_pipeline(config))
+    pairs = make_pairs(config, "validation", evaluation_pipeline(config))
     assert same_size_batches(pairs, 1) == [[0], [1], [2], [3], [4]]
     assert same_size_batches(pairs, 2) == [[0, 2], [4], [1, 3]]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmseg.evaluation import IoUMetric
 
-from segmentation.data import _pairs
+from segmentation.data import make_pairs
 from segmentation.evaluation import CountingMetric, Scores, evaluate
 from segmentation.mmseg_adapter import build_segmentor, multi_scale_pipeline
 from tests.helpers import on_ranks, run_python
@@ -117,7 +117,7 @@ def test_multi_scale_evaluation_averages_softmax_over_scales_and_flips(root):
     config = tiny_config(root)
     config = replace(config, evaluation=replace(config.evaluation, scales=(0.75, 1.5)))
     segmentor = build_segmentor(config).eval()
-    pairs = replace(_pairs(config, root, "validation", multi_scale_pipeline(config)), multi_scale=True)
+    pairs = replace(make_pairs(config, "validation", multi_scale_pipeline(config)), multi_scale=True)
     seen = []
     handle = segmentor.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     with torch.no_grad():

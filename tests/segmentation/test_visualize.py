@@ -8,6 +8,7 @@ from mmseg.datasets.ade import ADE20KDataset
 from PIL import Image
 
 from engine.errors import CheckpointError, ConfigError
+from segmentation.labels import ade20k
 from segmentation.panels import colour, panel, predict
 from segmentation.train import train
 from segmentation.visualize import load_run, main
@@ -56,13 +57,13 @@ def test_a_prediction_has_the_size_of_the_image_and_classes_of_the_data_set(run_
 
 def test_colours_are_those_of_the_data_set_and_black_for_unlabelled_pixels():
     labels = np.array([[LABELS["red"] - 1, 149, 255]], dtype=np.uint8)
-    assert colour(labels).tolist() == [[PALETTE[0], PALETTE[149], [0, 0, 0]]]
+    assert colour(labels, ade20k()).tolist() == [[PALETTE[0], PALETTE[149], [0, 0, 0]]]
 
 
 def test_the_legend_names_the_classes_with_their_shares_and_the_title_says_how_much_is_right():
     truth = np.array([[0, 0, 2, 255]], dtype=np.uint8)
     predicted = np.array([[0, 1, 1, 1]], dtype=np.uint8)
-    figure = panel(np.zeros((1, 4, 3), dtype=np.uint8), predicted, truth, "image.jpg")
+    figure = panel(np.zeros((1, 4, 3), dtype=np.uint8), predicted, truth, ade20k(), "image.jpg")
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "building  0 / 75 %",
