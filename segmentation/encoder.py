@@ -68,13 +68,13 @@ class SuiteEncoder(BaseModule):  # type: ignore[misc]
         """Whether all maps have the same stride (ViT), so that UPerNet needs a pyramid made from them."""
         return len(set(self.encoder.strides)) == 1
 
-    def takes_any_size(self) -> bool:
-        """Whether images of another size than the build size can go in."""
+    def why_not_any_size(self) -> str:
+        """The network's reason to refuse images of twice the build size; "" if it takes them."""
         try:
             run_on_shapes(self.encoder, self.forward, 2 * self.encoder.image_size)
-        except (AssertionError, RuntimeError, ValueError):
-            return False
-        return True
+        except (AssertionError, RuntimeError, ValueError) as error:
+            return str(error) or type(error).__name__
+        return ""
 
 
 def _dilated_stages(encoder: Backbone) -> list[int]:

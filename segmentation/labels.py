@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from engine.data.decode import read_bytes
+from engine.data.decode import looks_like, read_bytes
 from engine.data.images import UnreadableImageError
 from engine.errors import ConfigError, DataError
 from segmentation.config import DataConfig
@@ -221,8 +221,11 @@ def read_label_map(path: str | Path, *, coloured: bool = False) -> Stored:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         array = np.array(image)
         turned = image.getexif().get(_ORIENTATION_TAG, 1)
+    except UnidentifiedImageError as error:
+        what = looks_like(data) if data else "0 bytes"
+        raise UnreadableImageError(f"{path}: not a readable image ({what})") from error
     except Exception as error:  # Pillow raises nearly anything on damaged bytes
-        raise UnreadableImageError(f"{path}: cannot be read ({error or type(error).__name__})") from error
+        raise UnreadableImageError(f"{path}: cannot be decoded ({error or type(error).__name__})") from error
     reason = _why_no_map(image, data, coloured)
     if not reason and turned != 1:
         reason = f"has an EXIF orientation ({turned}), so its pixels are not stored as they are meant to lie"

@@ -131,9 +131,7 @@ def _index(options: DataConfig, images: Path, maps: Path) -> PairIndex:
         return pairs
     known = [index_images(folder, labelled=False, unreadable="skip") for folder in (images, maps)]
     left_out = {stem_of(path) for path in set(known[0].paths) - set(found[0].paths)}
-    left_out |= {
-        stem_of(path).removesuffix(options.map_suffix) for path in set(known[1].paths) - set(found[1].paths)
-    }
+    left_out |= {stem_of(path).removesuffix(options.map_suffix) for path in set(known[1].paths) - set(found[1].paths)}
     return _part(pairs, lambda stem: stem not in left_out)
 
 
@@ -163,8 +161,6 @@ def _share(images: ImageIndex, share: float) -> set[str]:
 
 def _part(whole: PairIndex, wanted: Callable[[str], bool]) -> PairIndex:
     def part(index: ImageIndex, suffix: str) -> ImageIndex:
-        return index.subset(
-            i for i, path in enumerate(index.paths) if wanted(stem_of(path).removesuffix(suffix))
-        )
+        return index.subset(i for i, path in enumerate(index.paths) if wanted(stem_of(path).removesuffix(suffix)))
 
     return PairIndex(part(whole.images, ""), part(whole.maps, whole.suffix), whole.suffix)

@@ -52,9 +52,10 @@ def build_segmentor(config: SegmentationConfig) -> nn.Module:
     with mmseg_scope():
         segmentor: Any = MODELS.build(ConfigDict(settings))
         segmentor.init_weights()
-    if config.evaluation.mode == "whole" and not segmentor.backbone.takes_any_size():
+    if config.evaluation.mode == "whole" and (reason := segmentor.backbone.why_not_any_size()):
         raise ConfigError(
-            f"{config.model} takes only images of image_size {config.image_size}: use --evaluation.mode slide"
+            f"{config.model} built for image_size {config.image_size} refuses images of {2 * config.image_size} pixels "
+            f"({reason}): use --evaluation.mode slide"
         )
     heads = [segmentor.decode_head, *([segmentor.auxiliary_head] if segmentor.with_auxiliary_head else [])]
     for head in heads:

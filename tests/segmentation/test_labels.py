@@ -75,9 +75,10 @@ def test_what_is_no_label_map_is_refused_with_the_reason(tmp_path):
         assert reason in refusal(tmp_path / name)
     png(tmp_path / "deep.png", [[1] * 3], 16, 2)
     assert "this one is RGB with 16" in refusal(tmp_path / "deep.png", coloured=True)
-    for content in (b"", b"<html>", png(tmp_path / "whole.png", [[1, 2]], 8, 0).read_bytes()[:-30]):
+    torn = png(tmp_path / "whole.png", [[1, 2]], 8, 0).read_bytes()[:-30]
+    for content, reason in ((b"", "0 bytes"), (b"<html>", "an HTML page"), (torn, "PNG")):
         (tmp_path / "torn.png").write_bytes(content)
-        with pytest.raises(UnreadableImageError, match=r"torn\.png: cannot be read"):
+        with pytest.raises(UnreadableImageError, match=rf"torn\.png: .*{reason}"):
             read_label_map(tmp_path / "torn.png")
 
 

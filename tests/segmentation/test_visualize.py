@@ -12,7 +12,6 @@ from segmentation.labels import ade20k
 from segmentation.panels import colour, panel, predict
 from segmentation.train import train
 from segmentation.visualize import load_run, main
-from tests.helpers import run_python
 from tests.segmentation.folders import LABELS, tiny_config
 
 pytestmark = pytest.mark.mmseg
@@ -83,10 +82,3 @@ def test_a_folder_without_a_segmentation_run_is_refused(tmp_path, run_dir):
     (tmp_path / "config.json").write_text('{"package": "pretrain", "config": {}}')
     with pytest.raises(ConfigError, match="holds a pretrain run"):
         load_run(tmp_path)
-
-
-def test_without_mmsegmentation_the_command_says_how_to_install_it(run_dir):
-    code = f"import runpy, sys; sys.modules['mmseg'] = None; sys.argv = ['x', {str(run_dir)!r}];"
-    done = run_python("-c", f"{code} runpy.run_module('segmentation.visualize', run_name='__main__')")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: segmentation needs MMSegmentation, but mmseg is not installed: pip install")
