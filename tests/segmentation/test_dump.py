@@ -52,7 +52,7 @@ def test_the_command_dumps_a_recipe(recipe, model, tmp_path, capsys):
     config = Config.fromfile(tmp_path / "out.py", import_custom_modules=False)
     assert config.train_cfg.max_iters == 160_000
     assert config.model.decode_head.num_classes == config.model.auxiliary_head.num_classes == 150
-    assert config.train_dataloader.dataset.data_root == "/data/ADEChallengeData2016"
+    assert config.train_dataloader.dataset.options.root == "/data/ADEChallengeData2016"
     assert len(config.tta_pipeline[1].transforms[0]) == 6, "the scales of multi-scale testing"
     assert config.tta_model.type == "SegTTAModel"
     assert config.optim_wrapper.optimizer.lr == RECIPES[recipe](model).learning_rate
