@@ -48,6 +48,7 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
         index: the files and their labels.
         transform: PIL image to uint8 tensor; may draw from the global generators.
         seed: with the key, of everything the transform draws.
+        whole: what the index is a part of, None where it is all there is.
         unreadable: what to do at a file that is not a whole image.
         run_dir: where skipped files are listed.
     """
@@ -57,6 +58,7 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
     seed: int
     unreadable: Unreadable = "stop"
     run_dir: Path | None = None
+    whole: ImageIndex | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -88,10 +90,10 @@ def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tupl
     part = labelled_part(train, config)
     if part is not train and run_dir is not None and is_main():
         record_part(part, train, config, run_dir)
+    transform = training_transform(config.augment, config.image_size)
+    whole = None if part is train else train
     return (
-        LabelledImages(
-            part, training_transform(config.augment, config.image_size), config.seed, options.unreadable, run_dir
-        ),
+        LabelledImages(part, transform, config.seed, options.unreadable, run_dir, whole),
         # A validation image is never replaced: accuracy over other images would be another number.
         LabelledImages(val, evaluation_transform(config.augment), config.seed),
     )

@@ -63,6 +63,8 @@ def _run(run: Run, config: ClassificationConfig) -> dict[str, float]:
     plan = SamplePlan(len(train_set), config.batch_size, config.seed, config.augment.repeats)
     options = loader_options(config, plan, pin_memory=run.device.type == "cuda")
     run.pin_data("train", train_set.index)
+    if train_set.whole is not None:  # by it the seeds, each with a part of its own, are known to belong together
+        run.pin_data("train before train_fraction", train_set.whole)
     run.pin_data("val", val_set.index)
 
     classes = train_set.index.classes

@@ -1,23 +1,17 @@
 """`python -m results collect | tables | figures | report | all | compare`: what run folders measured, for people."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import tyro
-from rich.console import Console
 
 from engine.cli import guard
 from engine.errors import ConfigError
-from results.runs.collect import Rejected
-from results.runs.collect import collect as collect_runs
-from results.runs.compare import compare_runs
-from results.tables.rows import benchmark_table, print_table, write_csv
 
-if TYPE_CHECKING:
-    from results.figures.data import Curves
+if TYPE_CHECKING:  # printing help needs none of it
+    from results.runs.collect import Collection
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 OneRun = Annotated[Path, tyro.conf.Positional]
@@ -31,12 +25,17 @@ def collect(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: The CSV, one line per run and metric; by default results.csv in the first of the folders.
     """
-    rows, rejected = collect_runs(_some(runs))
+    found = _read(runs)
+    from engine.run.storage import write_atomic
+    from results.tables.text import csv_text
+
     path = output or runs[0] / "results.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, path)
-    print(f"{len(rows)} measurements of {rows['run'].nunique()} runs written to {path}")
-    for left_out in rejected:
+    write_atomic(path, csv_text(found.rows))
+    print(f"{len(found.rows)} measurements of {len(found.runs)} runs written to {path}")
+    for run, remark in found.rows.drop_duplicates("run").loc[found.rows["remark"] != "", ["run", "remark"]].values:
+        print(f"marked: {run}: {remark}")
+    for left_out in found.rejected:
         print(f"left out: {left_out}")
 
 
@@ -47,8 +46,7 @@ def tables(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: Folder of the files; by default `tables` in the first of the folders.
     """
-    rows, rejected = collect_runs(_some(runs))
-    _write_tables(rows, rejected, output or runs[0] / "tables")
+    _write_tables(_read(runs), output or runs[0] / "tables")
 
 
 def figures(runs: Runs, *, output: Output = None) -> None:
@@ -58,10 +56,7 @@ def figures(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: Folder of the files; by default `figures` in the first of the folders.
     """
-    from results.figures.draw import curves_of
-
-    rows, _ = collect_runs(_some(runs))
-    _write_figures(rows, curves_of(rows), output or runs[0] / "figures")
+    _write_figures(_read(runs), output or runs[0] / "figures")
 
 
 def report(runs: Runs, *, output: Output = None) -> None:
@@ -71,10 +66,7 @@ def report(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: The page; by default report.html in the first of the folders.
     """
-    from results.figures.draw import curves_of
-
-    rows, rejected = collect_runs(_some(runs))
-    _write_page(rows, rejected, curves_of(rows), runs, output or runs[0] / "report.html")
+    _write_page(_read(runs), runs, output or runs[0] / "report.html")
 
 
 def everything(runs: Runs) -> None:
@@ -83,13 +75,10 @@ def everything(runs: Runs) -> None:
     Args:
         runs: Run folders, or folders of run folders.
     """
-    from results.figures.draw import curves_of
-
-    rows, rejected = collect_runs(_some(runs))
-    _write_tables(rows, rejected, runs[0] / "tables")
-    curves = curves_of(rows)  # read once for both: with a thousand runs it is what takes long
-    _write_figures(rows, curves, runs[0] / "figures")
-    _write_page(rows, rejected, curves, runs, runs[0] / "report.html")
+    found = _read(runs)
+    _write_tables(found, runs[0] / "tables")
+    _write_figures(found, runs[0] / "figures")
+    _write_page(found, runs, runs[0] / "report.html")
 
 
 def compare(one: OneRun, other: OneRun) -> None:
@@ -99,37 +88,42 @@ def compare(one: OneRun, other: OneRun) -> None:
         one: A run folder.
         other: Another one, finished or not.
     """
+    from rich.console import Console
+
+    from results.runs.compare import compare_runs
+
     # A file or a pipe has no width of its own; 80 columns would break the lines for nothing.
     compare_runs(one, other, Console() if sys.stdout.isatty() else Console(width=160))
 
 
-def _write_tables(rows: pd.DataFrame, rejected: list[Rejected], folder: Path) -> None:
-    from results.tables.files import write_tables  # here: not every command needs what takes a second to import
+def _read(runs: tuple[Path, ...]) -> "Collection":
+    if not runs:
+        raise ConfigError("no runs named: give run folders, or folders of run folders")
+    from results.runs.collect import read_runs
 
-    print_table(benchmark_table(rows), rejected)
-    paths = write_tables(rows, rejected, folder)
+    return read_runs(runs)
+
+
+def _write_tables(found: "Collection", folder: Path) -> None:
+    from results.tables.files import write_tables
+    from results.tables.rows import benchmark_table, print_table
+
+    print_table(benchmark_table(found.rows), found.rejected)
+    paths = write_tables(found.rows, found.rejected, folder)
     print(f"{len(paths)} files written to {folder}; tables.md there has all tables to read")
 
 
-def _write_figures(rows: pd.DataFrame, curves: "Mapping[str, Curves]", folder: Path) -> None:
+def _write_figures(found: "Collection", folder: Path) -> None:
     from results.figures.draw import write_figures
 
-    print(f"{len(write_figures(rows, curves, folder))} files written to {folder}")
+    print(f"{len(write_figures(found.rows, found.curves, folder))} files written to {folder}")
 
 
-def _write_page(
-    rows: pd.DataFrame, rejected: list[Rejected], curves: "Mapping[str, Curves]", folders: Sequence[Path], path: Path
-) -> None:
+def _write_page(found: "Collection", folders: Sequence[Path], path: Path) -> None:
     from results.page.report import write_report
 
-    write_report(rows, rejected, curves, folders, path)
+    write_report(found, folders, path)
     print(f"page written to {path}")
-
-
-def _some(runs: tuple[Path, ...]) -> tuple[Path, ...]:
-    if not runs:
-        raise ConfigError("no runs named: give run folders, or folders of run folders")
-    return runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 published/<task>.csv, one number per line:
   protocol      fine-tuned | from scratch | linear | knn | svm
   model         the suite's name of the architecture; empty if it has none
-  method        scratch | simmim | a2mim | supervised, or another method as it calls itself
+  method        a name of methods.csv (or the title there), "supervised", or another method as it calls itself
   printed_recipe  the fine-tuning as the source calls it
   recipe        the suite's recipe of the same protocol; empty: none, so no measurement is compared with the number
   match         stated | inferred: whether the source says that it used that protocol (if inferred, `note` says how)
@@ -14,6 +14,9 @@ published/<task>.csv, one number per line:
   value         percent, as printed
   source        key in sources.csv; a number without a source is refused
   contradiction key in contradictions.csv, shared by the numbers that contradict each other
+
+published/methods.csv: names of methods in run folders, and titles, in the order of tables and figures.
+published/sources.csv: `preferred` says which source is cited where several have a number, 1 first; 1 is the summary's.
 """
 
 import functools
@@ -43,6 +46,8 @@ def load_published(folder: Path = FOLDER) -> pd.DataFrame:
         DataError: a line has no source or an unknown one, no number, or an unknown contradiction; names file and line.
     """
     known, contradictions = set(load_sources(folder)["key"]), set(load_contradictions(folder)["id"])
+    methods = load_methods(folder)
+    names = dict(zip(methods["title"], methods["method"], strict=True))
     parts = []
     for task in TASKS:
         path = folder / f"{task}.csv"
@@ -56,6 +61,7 @@ def load_published(folder: Path = FOLDER) -> pd.DataFrame:
             if row["contradiction"] and row["contradiction"] not in contradictions:
                 raise DataError(f"{where}: contradiction {row['contradiction']!r} is not in contradictions.csv")
         table.insert(0, "task", task)
+        table["method"] = table["method"].replace(names)
         table["printed"] = table["value"]
         for name in (*NUMBERS, "value"):
             table[name] = _numbers(table[name], path)
@@ -66,8 +72,13 @@ def load_published(folder: Path = FOLDER) -> pd.DataFrame:
 
 
 def load_sources(folder: Path = FOLDER) -> pd.DataFrame:
-    """`key`, `title`, `url` and `commit` ("" where the number was not read at a known one) of every source."""
-    return _read(folder / "sources.csv", ("key", "title", "url", "commit"))
+    """`key`, `title`, `url`, `commit` ("" where the number was not read at a known one) and `preferred` of a source."""
+    return _read(folder / "sources.csv", ("key", "title", "url", "commit", "preferred"))
+
+
+def load_methods(folder: Path = FOLDER) -> pd.DataFrame:
+    """`method`, its name in run folders, and `title` of the methods that papers print numbers of, in order."""
+    return _read(folder / "methods.csv", ("method", "title"))
 
 
 def load_contradictions(folder: Path = FOLDER) -> pd.DataFrame:

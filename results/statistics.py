@@ -1,11 +1,12 @@
 """Means over seeds with Student's t intervals, and differences to training from scratch."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 FEWEST = 3  # values an interval is computed from; with fewer it says nothing
 CONFIDENCE = 0.95
@@ -42,8 +43,7 @@ def mean_of(values: Sequence[float]) -> Mean:
     numbers = np.asarray(values, dtype=np.float64)
     mean, n = float(numbers.mean()), len(numbers)
     std = float(numbers.std(ddof=1)) if n > 1 else math.nan
-    half = _half(std / math.sqrt(n), n - 1) if n >= FEWEST else math.nan
-    return Mean(mean, std, n, mean - half, mean + half)
+    return Mean(mean, std, n, *_interval("ttest_1samp", mean, numbers, np.float64(0)))
 
 
 def difference_of(ours: Mapping[int, float], control: Mapping[int, float]) -> Difference:
@@ -53,17 +53,28 @@ def difference_of(ours: Mapping[int, float], control: Mapping[int, float]) -> Di
     Welch's, for two samples whose spreads differ. NaN ends where a side has fewer than FEWEST values.
     """
     if ours.keys() == control.keys():
-        paired = mean_of([ours[seed] - control[seed] for seed in sorted(ours)])
-        return Difference(paired.mean, paired.low, paired.high, paired.n)
-    one, other = mean_of(list(ours.values())), mean_of(list(control.values()))
-    difference = one.mean - other.mean
-    half = math.nan
-    if min(one.n, other.n) >= FEWEST:
-        first, second = one.std**2 / one.n, other.std**2 / other.n
-        spread = first**2 / (one.n - 1) + second**2 / (other.n - 1)
-        half = _half(math.sqrt(first + second), (first + second) ** 2 / spread) if spread else 0.0
-    return Difference(difference, difference - half, difference + half, 0)
+        one, other = (np.array([side[seed] for seed in sorted(ours)], dtype=np.float64) for side in (ours, control))
+        difference = float((one - other).mean())
+        return Difference(difference, *_interval("ttest_rel", difference, one, other), len(one))
+    one, other = (np.array(list(side.values()), dtype=np.float64) for side in (ours, control))
+    difference = float(one.mean() - other.mean())
+    return Difference(difference, *_interval("ttest_ind", difference, one, other, equal_var=False), 0)
 
 
-def _half(standard_error: float, degrees: float) -> float:
-    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * standard_error
+def significant(low: float, high: float) -> bool:
+    """Whether an interval says that there is a difference: it exists and does not hold zero."""
+    return low > 0 or high < 0
+
+
+def _interval(test: str, centre: float, one: Any, other: Any, **options: Any) -> tuple[float, float]:
+    """What scipy's test of that name says of one minus other; NaN for fewer than FEWEST values."""
+    if min(side.size for side in (one, other) if side.ndim) < FEWEST:
+        return math.nan, math.nan
+    spread = one - other if test != "ttest_ind" else np.concatenate([one - one[0], other - other[0]])
+    if np.ptp(spread) == 0:  # of values that are all the same the test knows no error
+        return centre, centre
+    from scipy import stats  # here: half a second that most commands do not need
+
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of values that are nearly the same
+        found = getattr(stats, test)(one, other, **options).confidence_interval(CONFIDENCE)
+    return float(found.low), float(found.high)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from results.figures.data import first_of, main_metric, metric_label, with_labels
+from results import metrics
+from results.figures.data import first_of, main_metric, with_labels
 from results.figures.style import FAINT, Drawing, clipped, legend_below, looks, panels
 from results.tables.text import records
 
@@ -26,7 +27,7 @@ def accuracy_against_cost(rows: pd.DataFrame) -> Iterator[Drawing]:
         points = _points(part[part["metric"] == metric])
         unit, per_hour = next(unit for unit in _UNITS if points["hours"].max() * unit[1] >= 1 or unit is _UNITS[-1])
         points["cost"] = points["hours"] * per_hour
-        seen = looks(list(zip(points["method"], points["label"], strict=True)))
+        seen = looks(points)
         groups, left_out = first_of(list(points.groupby(["recipe", "variant", "data"], sort=True)), _MOST_PANELS)
         figure, axes = panels([", ".join(filter(None, map(str, keys[:2]))) for keys, _ in groups])
         for ax, (_, group) in zip(axes, groups, strict=True):
@@ -43,7 +44,7 @@ def accuracy_against_cost(rows: pd.DataFrame) -> Iterator[Drawing]:
                 )  # fmt: skip
             _cost_axis(ax, group["cost"])
             ax.set_xlabel(f"device-{unit}, pre-training included")
-            ax.set_ylabel(metric_label(str(task), metric))
+            ax.set_ylabel(f"{metrics.label(metric)}, %")
         legend_below(figure, axes)
         caption = (
             "Time times devices of a run and of the pre-training it started from, mean over seeds; bars are the "
@@ -56,7 +57,7 @@ def accuracy_against_cost(rows: pd.DataFrame) -> Iterator[Drawing]:
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and mean device-hours for each start of the weights in each experiment."""
     hours = (rows["seconds"] + rows["pretrain_seconds"]) * rows["devices"].fillna(1) / 3600
-    keys = ["recipe", "variant", "data", "model", "method", "label"]
+    keys = ["recipe", "variant", "data", "model", "method_place", "label"]
     return (
         with_labels(rows.assign(hours=hours))
         .groupby(keys, sort=False)
@@ -68,6 +69,9 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
 def _cost_axis(ax: Axes, hours: "pd.Series[float]") -> None:
     if hours.min() > 0 and hours.max() > _SEVERAL_TIMES * hours.min():
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the usual one writes in TeX
+        ax.xaxis.set_minor_formatter(NullFormatter())
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.margins(x=0.15, y=0.15)

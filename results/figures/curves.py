@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from results import metrics
 from results.figures import expected as figures_expected
-from results.figures.data import Curves, Line, first_of, lines_of, main_metric, metric_label, natural, with_labels
+from results.figures.data import Line, first_of, lines_of, main_metric, natural, with_labels
 from results.figures.expected import draw_expected, published_for
 from results.figures.style import Drawing, Look, legend_below, looks, panels
+from results.runs.curves import Curves
 
 Groups = list[tuple[str, pd.DataFrame]]
 """For each panel its title and its runs."""
@@ -76,7 +78,7 @@ def _evaluations(
     groups: Groups, curves: Mapping[str, Curves], metric: str, published: Mapping[figures_expected.Key, float]
 ) -> tuple[Figure, str]:
     """The figure and its caption."""
-    figure, axes, seen = _axes(groups, metric_label(str(groups[0][1]["task"].iloc[0]), metric))
+    figure, axes, seen = _axes(groups, f"{metrics.label(metric)}, %")
     expected, later = False, False
     for ax, (_, group) in zip(axes, groups, strict=True):
         lines = list(lines_of(group, curves, "val", metric))
@@ -121,7 +123,7 @@ def _axes(groups: Groups, label: str) -> tuple[Figure, list[Axes], dict[str, Loo
         ax.set_ylabel(label)
         ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
     everything = with_labels(pd.concat([group for _, group in groups]))
-    return figure, axes, looks(list(zip(everything["method"], everything["label"], strict=True)))
+    return figure, axes, looks(everything)
 
 
 def _draw(ax: Axes, lines: Sequence[Line], seen: Mapping[str, Look]) -> None:

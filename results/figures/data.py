@@ -1,34 +1,19 @@
-"""What figures are drawn from: the curves of a run folder, and rows grouped into panels and lines."""
+"""What figures are drawn from: rows grouped into panels, and curves averaged into lines."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from results.runs.runfiles import read_metrics
-from results.tables.rows import METHOD_ORDER
+from results.metrics import headline
+from results.runs.curves import Curves
 from results.tables.text import records, start
 
 Floats = npt.NDArray[np.float64]
-Curves = dict[str, dict[str, list[float | None]]]
-"""{"train" or "val": {"epoch": [...], metric: [...], ...}}, all lists of a split equally long."""
-
-# What a task is judged by: its metric in finished.json, and how people write it.
-MAIN_METRICS = {
-    "pretrain": {"loss": "training loss"},
-    "classification": {"top1_best_last10": "top-1 accuracy, %", "top1_last": "top-1 accuracy, %"},
-    "detection": {"box_AP": "box AP, %", "box_AP_last": "box AP, %"},
-    "segmentation": {"mIoU": "mIoU, %", "mIoU_last": "mIoU, %"},
-}
-_POINTS = 100
-_NOT_CURVES = ("step", "epoch", "split", "num_images")
-
 
 Group = TypeVar("Group")
 
@@ -62,68 +47,16 @@ def first_of(groups: Sequence[Group], most: int) -> tuple[Sequence[Group], str]:
     return groups[:most], f" Shown are the first {most} of {len(groups)}; the tables have all."
 
 
-def read_curves(run_dir: Path, points: int = _POINTS) -> Curves:
-    """The curves in a run's metrics.jsonl; a line cut off by a kill is dropped.
-
-    Args:
-        run_dir: of a run that collect accepted.
-        points: how many to keep of each split: means of as many stretches in training, evaluations as they are.
-    """
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for line in read_metrics(run_dir):
-        lines.setdefault(str(line.get("split")), []).append(line)
-    return {
-        split: {
-            name: _thin([line.get(name) for line in rows], points, average=split == "train")
-            for name in ("epoch", *dict.fromkeys(name for line in rows for name in line if name not in _NOT_CURVES))
-        }
-        for split, rows in lines.items()
-        if split in ("train", "val")
-    }
-
-
-def thinned(curves: Curves, points: int) -> Curves:
-    """The curves with at most that many points in each split, those that stood at regular places."""
-    return {
-        split: {name: _thin(values, points, average=False) for name, values in columns.items()}
-        for split, columns in curves.items()
-    }
-
-
-def _thin(values: Sequence[Any], points: int, *, average: bool) -> list[float | None]:
-    numbers = [v if type(v) is float else float(v) if type(v) is int and abs(v) < 1e300 else None for v in values]
-    if len(numbers) > points and average:
-        parts = (numbers[len(numbers) * i // points : len(numbers) * (i + 1) // points] for i in range(points))
-        found = ([value for value in part if value is not None] for part in parts)
-        numbers = [sum(part) / len(part) if part else None for part in found]
-    elif len(numbers) > points:
-        numbers = [numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, points)]
-    return [value if value is not None and math.isfinite(value) else None for value in numbers]
-
-
 def main_metric(rows: pd.DataFrame) -> str:
     """The metric that rows of one task are compared by, of those that every run has."""
     runs = rows.groupby("metric", sort=False)["run"].nunique()
-    return preferred(str(rows["task"].iloc[0]), [str(name) for name in runs.index[runs == runs.max()]])
-
-
-def preferred(task: str, metrics: Sequence[str]) -> str:
-    """The first of MAIN_METRICS that is among a task's metrics, else the first of these."""
-    return next((name for name in MAIN_METRICS.get(task, {}) if name in metrics), metrics[0])
-
-
-def metric_label(task: str, metric: str) -> str:
-    """How people write a metric: on an axis, or above a column."""
-    return MAIN_METRICS.get(task, {}).get(metric, metric)
+    return headline(str(rows["task"].iloc[0]), [str(name) for name in runs.index[runs == runs.max()]])
 
 
 def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with `label`, where the weights came from: "A2MIM 300 epochs"; in METHOD_ORDER, then by name."""
-    labelled = rows.assign(label=[start({**row, "target": ""}) for row in records(rows)])
-    place = {method: place for place, method in enumerate(METHOD_ORDER)}
-    keys = [
-        (place.get(m, len(place)), m, label) for m, label in zip(labelled["method"], labelled["label"], strict=True)
-    ]
+    """Rows with `label`, where the weights came from, by method and length; in the order of methods, then by name."""
+    labelled = rows.assign(label=[start(row) for row in records(rows)])
+    keys = list(zip(labelled["method_place"], map(natural, labelled["label"]), strict=True))
     return labelled.iloc[sorted(range(len(keys)), key=lambda line: keys[line])]
 
 

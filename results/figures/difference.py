@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.figures.data import first_of, main_metric, metric_label, natural, with_labels
+from results import metrics
+from results.figures.data import first_of, main_metric, natural, with_labels
 from results.figures.style import INK, PAPER, Drawing, Look, clipped_pair, looks
 from results.tables.rows import benchmark_table
 from results.tables.text import records
@@ -52,7 +53,7 @@ def _figure(lines: pd.DataFrame) -> Figure:
     heights = [0.8 + _LINE_INCHES * len(part) for _, part in tasks]
     figure = Figure(figsize=(6.8, sum(heights)), layout="constrained")
     grid = figure.subplots(len(tasks), 1, squeeze=False, height_ratios=heights)
-    seen = looks(list(zip(lines["method"], lines["label"], strict=True)))
+    seen = looks(lines)
     for ax, (task, part) in zip(grid[:, 0], tasks, strict=True):
         ax.axvline(0, color=INK, linewidth=1)
         for place, line in enumerate(records(part)):
@@ -61,9 +62,7 @@ def _figure(lines: pd.DataFrame) -> Figure:
         ax.set_ylim(len(part) - 0.5, -0.5)
         ax.margins(x=0.1)
         ax.set_title(str(task), loc="left")
-        ax.set_xlabel(
-            f"difference in {metric_label(str(task), str(part['metric'].iloc[0])).removesuffix(', %')}, points"
-        )
+        ax.set_xlabel(f"difference in {metrics.label(str(part['metric'].iloc[0]))}, points")
     return figure
 
 

@@ -1,6 +1,5 @@
 """Every figure of a set of run folders: drawn, and written as SVG and PNG."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import pandas as pd
 from engine.run.storage import write_atomic
 from results.figures.cost import accuracy_against_cost
 from results.figures.curves import finetuning_curves, pretraining_curves
-from results.figures.data import Curves, read_curves
 from results.figures.difference import differences_to_scratch
 from results.figures.labels import label_efficiency
 from results.figures.panels import reconstruction_grids
 from results.figures.style import Drawing, lay_out, png, style, svg
+from results.runs.curves import Curves
+from results.tables.sheets import slug
 
 
 def write_figures(rows: pd.DataFrame, curves: Mapping[str, Curves], output: Path) -> list[Path]:
@@ -21,7 +21,7 @@ def write_figures(rows: pd.DataFrame, curves: Mapping[str, Curves], output: Path
 
     Args:
         rows: of collect.
-        curves: of curves_of.
+        curves: of every run in rows.
         output: a folder; it is made.
 
     Returns:
@@ -36,22 +36,17 @@ def write_figures(rows: pd.DataFrame, curves: Mapping[str, Curves], output: Path
     return written
 
 
-def curves_of(rows: pd.DataFrame) -> dict[str, Curves]:
-    """The curves of every run in rows, by the run's folder."""
-    return {str(run): read_curves(Path(str(run))) for run in rows["run"].unique()}
-
-
 def draw(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
     """The figures, most telling first. Their names can be file names, and differ.
 
     Args:
         rows: of collect.
-        curves: of curves_of.
+        curves: of every run in rows.
     """
     names: set[str] = set()
     with style():
         for drawing in _all(rows, curves):
-            name = re.sub(r"[^\w.-]+", "_", drawing.name, flags=re.ASCII).lstrip(".")
+            name = slug(drawing.name)
             while name in names:  # two recipes whose names differ in nothing that a file name may hold
                 name += "_"
             names.add(name)

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from results.figures.data import MAIN_METRICS, with_labels
 from results.figures.style import PAPER, Look
+from results.metrics import HEADLINES
 from results.published import load_published
 from results.tables.comparison import compare_with_published
-from results.tables.text import records
+from results.tables.text import records, start
 
 Key = tuple[str, ...]
 """Model, recipe, variant, data and label."""
@@ -26,12 +26,12 @@ def published_for(rows: pd.DataFrame) -> dict[Key, float]:
     Args:
         rows: of collect, without pre-training.
     """
-    main = rows[rows["metric"].isin(name for names in MAIN_METRICS.values() for name in names)]
+    main = rows[rows["metric"].isin(name for names in HEADLINES.values() for name in names)]
     if not len(main):
         return {}
     lines = compare_with_published(main, load_published())
     known = lines[(lines["origin"] == "measured") & lines["published"].notna()]
-    return {_key(line): float(line["published"]) for line in records(with_labels(known))}
+    return {_key({**line, "label": start({**line, "target": ""})}): float(line["published"]) for line in records(known)}
 
 
 def draw_expected(

@@ -1,17 +1,17 @@
 """The figure of label efficiency: accuracy against the share of labelled images trained on."""
 
-import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from results.figures.data import first_of, main_metric, metric_label, with_labels
+from results import metrics
+from results.figures.data import first_of, main_metric, with_labels
 from results.figures.style import Drawing, legend_below, looks, panels
+from results.runs.facts import FRACTION
 
-FRACTION = "data.train_fraction"
+_FRACTION = f"data.{FRACTION}"
 _MOST_PANELS = 12
 
 
@@ -27,14 +27,12 @@ def label_efficiency(rows: pd.DataFrame) -> Iterator[Drawing]:
         metric = main_metric(part)
         labelled = with_labels(part[part["metric"] == metric])
         labelled["setting"] = [_without_fraction(variant) for variant in labelled["variant"]]
-        # The digest of the data differs with the share; images to evaluate on tell data sets apart.
-        labelled["images"] = [_evaluated_on(Path(run)) for run in labelled["run"]]
-        keys = ["model", "recipe", "setting", "images"]
+        keys = ["model", "recipe", "setting", "data"]
         several = [(k, g) for k, g in labelled.groupby(keys, sort=True) if g["fraction"].nunique() > 1]
         if not several:
             continue
         groups, left_out = first_of(several, _MOST_PANELS)
-        seen = looks(list(zip(labelled["method"], labelled["label"], strict=True)))
+        seen = looks(labelled)
         figure, axes = panels([", ".join(filter(None, map(str, key[:3]))) for key, _ in groups])
         for ax, (_, group) in zip(axes, groups, strict=True):
             for label, line in group.groupby("label", sort=False):
@@ -48,7 +46,7 @@ def label_efficiency(rows: pd.DataFrame) -> Iterator[Drawing]:
             ax.set_xticks([100 * share for share in ticks], [f"{100 * share:g}" for share in ticks], minor=False)
             ax.set_xticks([], minor=True)
             ax.set_xlabel("labelled training images, %")
-            ax.set_ylabel(metric_label(str(task), metric))
+            ax.set_ylabel(f"{metrics.label(metric)}, %")
         legend_below(figure, axes)
         caption = "Mean over seeds; bars are the sample standard deviation where there are several."
         yield Drawing(
@@ -58,19 +56,12 @@ def label_efficiency(rows: pd.DataFrame) -> Iterator[Drawing]:
 
 def _fraction(variant: str) -> float:
     """The share in a variant's text; NaN where all runs have the same, or where it is no number."""
-    texts = [part.partition("=")[2] for part in variant.split(" ") if part.startswith(f"{FRACTION}=")]
+    texts = [part.partition("=")[2] for part in variant.split(" ") if part.startswith(f"{_FRACTION}=")]
     try:
         return float(texts[0]) if texts else math.nan
     except ValueError:
         return math.nan
 
 
-def _evaluated_on(run_dir: Path) -> str:
-    try:
-        return str(json.loads((run_dir / "data.json").read_text())["val"]["digest"])
-    except (OSError, ValueError, KeyError):
-        return ""
-
-
 def _without_fraction(variant: str) -> str:
-    return " ".join(part for part in variant.split(" ") if not part.startswith(f"{FRACTION}="))
+    return " ".join(part for part in variant.split(" ") if not part.startswith(f"{_FRACTION}="))

@@ -1,12 +1,14 @@
 """How figures look, and how they become files: told apart without colour, the same bytes whenever they are drawn."""
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -65,13 +67,11 @@ class Drawing:
     figure: Figure
 
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart; the methods' three also differ in lightness.
-_METHODS = {
-    "scratch": Look("#000000", "o", "-"),
-    "simmim": Look("#E69F00", "s", (0, (5, 2))),
-    "a2mim": Look("#0072B2", "^", (0, (6, 2, 1.5, 2))),
-}
-_OTHERS = (
+# Okabe and Ito's colours, which colour-blind eyes tell apart; the first three also differ in lightness.
+_LOOKS = (
+    Look("#000000", "o", "-"),
+    Look("#E69F00", "s", (0, (5, 2))),
+    Look("#0072B2", "^", (0, (6, 2, 1.5, 2))),
     Look("#009E73", "D", (0, (1.5, 1.5))),
     Look("#CC79A7", "v", (0, (8, 2))),
     Look("#D55E00", "P", (0, (3, 1.5, 1, 1.5, 1, 1.5))),
@@ -80,25 +80,24 @@ _OTHERS = (
 )
 
 
-def looks(labels: Sequence[tuple[str, str]]) -> dict[str, Look]:
-    """How each line of a figure is drawn: the methods always alike, whatever else there is in order.
+def looks(lines: pd.DataFrame) -> dict[str, Look]:
+    """How each line of a figure is drawn: a method alike in all figures of a collection, whatever else there is.
 
     Args:
-        labels: (method, label) of every line. The first label of a method gets the method's look.
+        lines: with `label` of every line and `method_place` of collect, which chooses the look of a method's first
+            label; further ones of the same method get looks that no method here has.
 
     Returns:
         A look for each label; beyond the number of looks they repeat.
     """
+    pairs = list(dict.fromkeys(zip(lines["method_place"], lines["label"], strict=True)))
+    taken = {int(place) for place, _ in pairs}
+    free = itertools.cycle([place for place in range(len(_LOOKS)) if place not in taken] or range(len(_LOOKS)))
     found: dict[str, Look] = {}
-    taken: set[str] = set()
-    others = 0
-    for method, label in dict.fromkeys(labels):
-        if method in _METHODS and method not in taken:
-            found[label] = _METHODS[method]
-            taken.add(method)
-        else:
-            found[label] = _OTHERS[others % len(_OTHERS)]
-            others += 1
+    seen: set[int] = set()
+    for place, label in pairs:
+        found[str(label)] = _LOOKS[(place if place not in seen else next(free)) % len(_LOOKS)]
+        seen.add(place)
     return found
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from results import metrics
 from results.figures.data import with_labels
 from results.page.runs import Measured, Section, called, link, without_folders
 from results.page.tables import PageTable, page_table
 from results.runs.collect import Rejected
-from results.tables.rows import EXPERIMENT, HEADLINES, START
+from results.tables.rows import EXPERIMENT, START
 from results.tables.text import data_names, start
 
 _NUMBERS = {
@@ -39,7 +40,7 @@ def facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, s
         "left out": str(len(rejected)),
         "models": values("model"),
         "tasks": values("task"),
-        "methods": values("method"),
+        "methods": values("method_title"),
         "data": values("dataset"),
         "devices": values("device"),
         "suite's commits": values("commit", 10),
@@ -52,7 +53,7 @@ def without_details(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [*EXPERIMENT, *START, "metric"]
     if len(rows[keys].drop_duplicates()) <= _MOST_NUMBERS:
         return rows
-    talked_about = [name for names in HEADLINES.values() for name in names]
+    talked_about = [name for task in metrics.TASKS for name in metrics.talked_about(task)]
     return rows[(rows["task"] == "pretrain") | rows["metric"].isin(talked_about)]
 
 
@@ -66,7 +67,9 @@ def numbers_table(table: pd.DataFrame, *, complete: bool) -> PageTable:
     note = "Mean, sample standard deviation and 95 % interval over seeds, and difference to scratch with its interval."
     note += "" if complete else " Of so many runs only the main metrics are here; `collect` writes all."
     shown = with_labels(table).sort_index()
-    shown = shown.assign(data=data_names(shown), method=shown["label"])[list(_NUMBERS)].rename(columns=_NUMBERS)
+    shown = shown.assign(data=data_names(shown), method=shown["label"], metric=shown["metric"].map(metrics.label))[
+        list(_NUMBERS)
+    ].rename(columns=_NUMBERS)
     shown = shown[[name for name in shown if shown[name].astype(str).str.strip().any()]]
     decimals = {name: 1 if name == "images/s" else 2 for name in list(_NUMBERS.values())[_NUM_TEXTS:] if name != "n"}
     filters = ("task", "model", "recipe", "method", "metric")
@@ -83,10 +86,10 @@ def runs_table(runs: Sequence[Measured], sections: Sequence[Section]) -> PageTab
             "task": run.row["task"],
             "model": run.row["model"],
             "recipe": run.row["recipe"],
-            "method": start({**run.row, "target": ""}),
+            "method": start(run.row),
             "seed": run.row["seed"],
-            "metric": run.main_label,
-            "value": run.metrics[run.main],
+            "metric": metrics.label(run.main),
+            "value": run.run.metrics[run.main],
             "hours": run.row["seconds"] / 3600,
             "images/s": run.row["images_per_second"],
             "memory, GB": run.row["peak_memory_bytes"] / 1e9 if run.row["peak_memory_bytes"] else None,

@@ -12,16 +12,17 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine.run.storage import write_atomic
-from results.figures.data import Curves, first_of, thinned
+from results.figures.data import first_of
 from results.figures.draw import draw
 from results.figures.style import Drawing, svg
 from results.page.overview import facts, left_out_table, numbers_table, runs_table, without_details
 from results.page.pictures import choose, pictures
-from results.page.runs import Measured, called, runs_of, section
+from results.page.runs import Measured, called, measured_runs, section
 from results.page.tables import page_table
-from results.runs.collect import Rejected
+from results.runs.collect import Collection
+from results.runs.curves import Curves, thinned
 from results.tables.files import all_sheets
-from results.tables.rows import EXPERIMENT, LEGEND, benchmark_table, readable
+from results.tables.rows import EXPERIMENT, benchmark_table, notes, readable
 
 _HERE = Path(__file__).parent
 _WIDE_PT = 520  # a figure that has the page's width for itself, and that is moved sideways on a phone
@@ -29,23 +30,16 @@ _MOST_EXPERIMENTS = 40  # in the summary
 _LEAST_POINTS, _MOST_POINTS, _ALL_POINTS = 30, 100, 20_000  # of the curves of a run, and of all runs together
 
 
-def write_report(
-    rows: pd.DataFrame,
-    rejected: Sequence[Rejected],
-    curves: Mapping[str, Curves],
-    folders: Sequence[Path],
-    path: Path,
-) -> None:
+def write_report(found: Collection, folders: Sequence[Path], path: Path) -> None:
     """Write the page; the same runs give the same bytes.
 
     Args:
-        rows, rejected: of collect.
-        curves: of curves_of.
-        folders: those that collect was given; runs are called by their place below them.
+        found: of read_runs.
+        folders: those that it was given; runs are called by their place below them.
         path: the HTML file; its folder is made. Links to run folders are relative to it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, _render(_context(rows, rejected, curves, folders, path)))
+    write_atomic(path, _render(_context(found, folders, path)))
 
 
 def _render(context: Mapping[str, Any]) -> str:
@@ -61,32 +55,27 @@ def _render(context: Mapping[str, Any]) -> str:
     return template.render(**context, css=css, script=Markup(script), script_hash=f"sha256-{digest}")
 
 
-def _context(
-    rows: pd.DataFrame,
-    rejected: Sequence[Rejected],
-    curves: Mapping[str, Curves],
-    folders: Sequence[Path],
-    page: Path,
-) -> dict[str, Any]:
-    runs, talked_about = runs_of(rows), without_details(rows)
+def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str, Any]:
+    rows, rejected = found.rows, found.rejected
+    runs, talked_about = measured_runs(rows, found.runs), without_details(rows)
     table = benchmark_table(talked_about)
-    drawn = pictures(choose((_experiment(run), run.folder) for run in runs))
-    sections = [section(number, run, called(run.folder, folders), page, drawn) for number, run in enumerate(runs)]
-    points = min(max(_ALL_POINTS // max(len(curves), 1), _LEAST_POINTS), _MOST_POINTS)
+    drawn = pictures(choose((_experiment(run), run.run.run_dir) for run in runs))
+    sections = [section(number, run, called(run.run.run_dir, folders), page, drawn) for number, run in enumerate(runs)]
+    points = min(max(_ALL_POINTS // max(len(runs), 1), _LEAST_POINTS), _MOST_POINTS)
     summary, left_out = first_of(list(table.groupby(EXPERIMENT, sort=False)), _MOST_EXPERIMENTS)
     shown = readable(pd.concat([lines for _, lines in summary])) if summary else []
     return {
         "facts": facts(rows, rejected),
         "summary": [page_table(lines, title, sortable=False) for title, lines in shown],
-        "legend": LEGEND + left_out if summary else "No finished run to show.",
-        "figures": [_inline(drawing) for drawing in draw(rows, curves)],
+        "notes": [*notes(table), *filter(None, [left_out.strip()])],
+        "figures": [_inline(drawing) for drawing in draw(rows, found.curves)],
         "sheets": [
             page_table(sheet.shown, sheet.title, filters=(), notes=sheet.notes) for sheet in all_sheets(talked_about)
         ],
         "numbers": numbers_table(table, complete=len(talked_about) == len(rows)),
         "runs": runs_table(runs, sections),
         "sections": sections,
-        "curves": [_rounded(thinned(curve, points)) for curve in curves.values()],
+        "curves": [_rounded(thinned(curve, points)) for curve in found.curves.values()],
         "left_out": left_out_table(rejected, folders, page),
     }
 

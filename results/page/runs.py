@@ -13,28 +13,23 @@ from urllib.parse import quote
 import pandas as pd
 
 from engine.config import flatten
-from results.figures.data import metric_label, preferred
+from results import metrics
 from results.page.pictures import Picture, panel_files
+from results.runs.runfolder import FinishedRun
 from results.tables.text import records, start
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run: its folder, one of its rows for what all of them say, and its metrics."""
+    """A run of the page, and one of its rows for what all of them say."""
 
-    folder: Path
+    run: FinishedRun
     row: dict[str, Any]
-    metrics: dict[str, float]
 
     @property
     def main(self) -> str:
-        """The metric that its task is compared by."""
-        return preferred(str(self.row["task"]), list(self.metrics))
-
-    @property
-    def main_label(self) -> str:
-        """How people write that metric."""
-        return metric_label(str(self.row["task"]), self.main)
+        """The metric that its task is judged by."""
+        return metrics.headline(self.run.task, list(self.run.metrics))
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ class Section:
 
 def link(target: Path, page: Path) -> str:
     """A relative address of a file or folder, as seen from the page."""
-    return quote(Path(os.path.relpath(target.resolve(), page.resolve().parent)).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(target.resolve(), page.resolve().parent)).as_posix()))
 
 
 def called(run_dir: Path, folders: Sequence[Path]) -> str:
@@ -88,15 +83,14 @@ def without_folders(text: str, folders: Sequence[Path]) -> str:
     return text
 
 
-def runs_of(rows: pd.DataFrame) -> list[Measured]:
-    """Every run in rows of collect, in order."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in records(rows):
-        found.setdefault(str(row["run"]), []).append(row)
-    return [
-        Measured(Path(run), lines[0], {str(line["metric"]): float(line["value"]) for line in lines})
-        for run, lines in found.items()
-    ]
+def measured_runs(rows: pd.DataFrame, runs: Mapping[str, FinishedRun]) -> list[Measured]:
+    """Every run in rows of collect, in order.
+
+    Args:
+        rows: of collect.
+        runs: of a Collection.
+    """
+    return [Measured(runs[str(row["run"])], row) for row in records(rows.drop_duplicates("run"))]
 
 
 def section(number: int, run: Measured, name: str, page: Path, drawn: Mapping[Path, Picture]) -> Section:
@@ -109,27 +103,26 @@ def section(number: int, run: Measured, name: str, page: Path, drawn: Mapping[Pa
         page: the page's path.
         drawn: the pictures that go into the page.
     """
-    folder = run.folder
-    stored, environment = _read(folder / "config.json"), _read(folder / "environment.json")
+    folder, environment = run.run.run_dir, run.run.environment
     files = panel_files(folder)
     return Section(
         number=number,
         id=f"run-{number + 1}",
         name=name,
         link=link(folder, page),
-        headline=f"{run.main_label} {run.metrics[run.main]:.4g}",
+        headline=f"{metrics.label(run.main)} {run.run.metrics[run.main]:.4g}",
         facts=_facts(run.row),
-        command=command(folder, stored, environment, page),
-        note=_note(stored, environment),
-        metrics="\n".join(f"{metric} = {value!r}" for metric, value in run.metrics.items()),
-        configuration="\n".join(f"{k} = {json.dumps(v)}" for k, v in flatten(stored.get("config", {})).items()),
+        command=command(folder, run.run.task, environment, page),
+        note=_note(run.run),
+        metrics="\n".join(f"{metric} = {value!r}" for metric, value in run.run.metrics.items()),
+        configuration="\n".join(f"{k} = {json.dumps(v)}" for k, v in flatten(run.run.config).items()),
         environment=json.dumps(environment, indent=2),
         pictures=[_shown(file, page, drawn[file]) for file in files if file in drawn],
         more_pictures=[_shown(file, page) for file in files if file not in drawn],
     )
 
 
-def command(folder: Path, stored: Mapping[str, Any], environment: Mapping[str, Any], page: Path) -> str:
+def command(folder: Path, task: str, environment: Mapping[str, Any], page: Path) -> str:
     """What makes the run again in a new folder, with as many processes and threads as it had.
 
     Paths are as the run was given them, so the place to type it is where the run was started.
@@ -143,14 +136,14 @@ def command(folder: Path, stored: Mapping[str, Any], environment: Mapping[str, A
     threads = environment.get("num_threads")
     if threads and str(environment.get("device", "")).startswith("cpu"):
         start.insert(0, f"OMP_NUM_THREADS={threads}")
-    parts = [*start, "-m", str(stored.get("package")), f"{where}/config.json", "--run-dir", f"{where}-again"]
+    parts = [*start, "-m", task, f"{where}/config.json", "--run-dir", f"{where}-again"]
     return shlex.join(parts)
 
 
-def _note(stored: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    commit, start = environment.get("git_commit"), stored.get("config", {}).get("init", "none")
+def _note(run: FinishedRun) -> str:
+    commit, start = run.described("git_commit", str), run.config.get("init", "none")
     parts = [f"Made at commit {commit}." if commit else "", "" if start == "none" else f"Starts from {start}."]
-    return " ".join(filter(None, parts))
+    return " ".join(filter(None, (*parts, run.remark)))
 
 
 def _facts(first: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -159,7 +152,7 @@ def _facts(first: Mapping[str, Any]) -> list[tuple[str, str]]:
         "task": first["task"],
         "model": first["model"],
         "recipe": f"{first['recipe']} {first['variant']}",
-        "method": start({**first, "target": ""}),
+        "method": start(first),
         "seed": first["seed"],
         "data": first["dataset"],
         "framework": first["framework"],
@@ -177,11 +170,3 @@ def _shown(file: Path, page: Path, picture: Picture | None = None) -> Shown:
     if picture is None:
         return Shown(file.name, link(file, page))
     return Shown(file.name, link(file, page), picture.data, picture.width, picture.height)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError):  # environment.json only describes the run
-        return {}
-    return values if isinstance(values, dict) else {}

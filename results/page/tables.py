@@ -78,7 +78,9 @@ def page_table(
     ]
     rows = [list(cells) for cells in zip(*parts, strict=True)]
     places = {column.name: place for place, column in enumerate(columns)}
-    choices = {name: sorted({row[places[name]].text for row in rows} - {""}) for name in filters or ()}
+    choices = {
+        name: sorted({row[places[name]].text for row in rows} - {""}) for name in filters or () if name in places
+    }
     offered = [Filter(name, places[name], values) for name, values in choices.items() if len(values) > 1]
     return PageTable(title, columns, rows, filters is not None, offered, sortable, tuple(notes))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,18 +11,22 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import ConfigError, DataError
-from results.runs.runfiles import UnusableRun
+from results.methods import places, title
+from results.runs.curves import Curves
+from results.runs.facts import FRACTION
+from results.runs.runfiles import UnusableRun, is_count
 from results.runs.runfolder import FinishedRun, read_run
 
 # Of a row; the documentation of each is collect's.
 COLUMNS = (
     "task", "dataset", "data", "model", "parameters", "recipe", "epochs", "variant", "probe", "framework", "method",
-    "pretrain_dataset", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "pretrain_seed", "seed", "metric",
-    "value", "seconds", "pretrain_seconds", "devices", "device", "images_per_second", "peak_memory_bytes", "unreadable",
-    "config_hash", "commit", "run",
+    "method_title", "method_place", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs", "pretrain_variant",
+    "pretrain_seed", "seed", "metric", "value", "seconds", "pretrain_seconds", "devices", "device", "images_per_second",
+    "peak_memory_bytes", "unreadable", "config_hash", "commit", "remark", "run",
 )  # fmt: skip
 
 _FILES_OF_A_RUN = {"config.json", "metrics.jsonl", "finished.json"}  # one is enough to be listed
+_ALWAYS_TOLD = {f"data.{FRACTION}": 1.0}  # told even where all runs have the same other value than this
 _ABSENT = "not a setting"  # of the version of the suite that made the run
 
 
@@ -36,6 +41,26 @@ class Rejected:
         return f"{self.run_dir}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Collection:
+    """Run folders, each file of which was read once.
+
+    Args:
+        rows: of collect.
+        rejected: of collect.
+        runs: every run in rows by its folder, as the column `run` has it.
+    """
+
+    rows: pd.DataFrame
+    rejected: list[Rejected]
+    runs: dict[str, FinishedRun]
+
+    @property
+    def curves(self) -> dict[str, Curves]:
+        """The curves of every run, by its folder."""
+        return {name: run.curves for name, run in self.runs.items()}
+
+
 def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejected]]:
     """Every measurement of every trustworthy run, one per row, and the runs left out.
 
@@ -46,57 +71,95 @@ def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejecte
         The rows, with COLUMNS: `variant` are the settings in which a run differs from others of the same task, model
         and recipe ("" if in none), as "epochs=2 drop_path=0.1", and `pretrain_variant` likewise for the run it started
         from; `dataset` is the published data set with as many images, or "N + M images"; `data` tells image sets
-        apart; `parameters` of the network with its classifier, where the run recorded them; `epochs` are iterations
-        in detection and segmentation; `probe` whether the encoder was frozen; `seconds` are of training, on `devices`
-        devices at once; `unreadable` counts images skipped, before and in the run; `commit` is the suite's. Then the
-        folders that were left out: unfinished, failed, edited or impossible ones, and copies.
+        apart, and is of the whole set where a run trained on a fraction; `parameters` of the network with its
+        classifier, where the run recorded them; `epochs` are iterations in detection and segmentation; `probe` whether
+        the encoder was frozen; `method_title` how people write the method and `method_place` its place among those of
+        the rows; `seconds` are of training, on `devices` devices at once; `unreadable` counts images skipped, before
+        and in the run; `commit` is the suite's; `remark` what changed on the way. Then the folders that were left out:
+        unfinished, failed, edited or impossible ones, and copies.
 
     Raises:
         DataError: a folder does not exist.
         ConfigError: two runs have the same settings and seed, but other results.
     """
-    runs, rejected, known = [], [], dict[Path, FinishedRun | None]()
-    for run_dir in _find(runs_dirs):
+    found = read_runs(runs_dirs)
+    return found.rows, found.rejected
+
+
+def read_runs(runs_dirs: Iterable[Path | str]) -> Collection:
+    """What collect returns, and the runs that it is made of.
+
+    Raises:
+        DataError, ConfigError: as collect.
+    """
+    runs, rejected, known = list[FinishedRun](), list[Rejected](), dict[Path, FinishedRun | None]()
+    for run_dir in _find(runs_dirs, rejected):
         try:
             # Read as the start of another it may go by another name.
             runs.append(replace(read_run(run_dir, known), run_dir=run_dir))
         except UnusableRun as error:
             rejected.append(Rejected(run_dir, str(error)))
-    unique, copies = _without_copies(runs)
+    unique, copies = _without_copies(_with_whole_sets(runs))
     rejected += copies
     variant = _variants(unique, _family, lambda run: run.settings)
     pretrain_variant = _variants(unique, _start_family, _start_settings)
+    place, titles = places(_orders(unique)), _titles(unique)
     rows = [
-        row
+        row | {"method_place": place[run.start.method], "method_title": titles[run.start.method]}
         for run, own, before in zip(unique, variant, pretrain_variant, strict=True)
         for row in _rows(run, own, before)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)), rejected
+    return Collection(pd.DataFrame(rows, columns=list(COLUMNS)), rejected, {str(run.run_dir): run for run in unique})
 
 
-def _find(runs_dirs: Iterable[Path | str]) -> list[Path]:
+def _find(runs_dirs: Iterable[Path | str], rejected: list[Rejected]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in map(Path, runs_dirs):
         if not path.is_dir():
-            raise DataError(f"{path}: no such folder of runs")
-        for folder in sorted(_run_folders(path), key=lambda folder: (len(folder.parts), folder)):
+            raise DataError(f"{path}: no folder" if path.exists() else f"{path}: no such folder of runs")
+        for folder in sorted(_run_folders(path, rejected), key=lambda folder: (len(folder.parts), folder)):
             if not any(parent in found for parent in folder.resolve().parents):
                 found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
 
-def _run_folders(path: Path) -> Iterator[Path]:
-    for place, inside, files in os.walk(path):
-        if "config.json" in files:
+def _run_folders(path: Path, rejected: list[Rejected]) -> Iterator[Path]:
+    def unread(error: OSError) -> None:
+        rejected.append(Rejected(Path(str(error.filename)), f"cannot be looked into ({error.strerror})"))
+
+    for place, inside, files in os.walk(path, onerror=unread):
+        # A link to nothing or to itself is listed by os.walk as a file, a folder of that name as a folder.
+        if "config.json" in files or "finished.json" in files:
             inside.clear()  # files inside a run are its own affair
-        if not _FILES_OF_A_RUN.isdisjoint(files):
-            yield Path(place)
+        if not _FILES_OF_A_RUN.isdisjoint([*files, *inside]):
+            if place.encode(errors="surrogateescape").decode(errors="replace") == place:
+                yield Path(place)
+            else:
+                name = place.encode(errors="surrogateescape").decode(errors="replace")
+                rejected.append(Rejected(Path(name), "its name is no text (UTF-8)"))
+
+
+def _with_whole_sets(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """The runs, those on a fraction of a set that is not known as a whole with the key of the one it is a part of.
+
+    A set that was used as a whole and is evaluated on the same images, if there is only one such, is that one.
+    """
+    wholes: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        if run.facts.whole:
+            wholes.setdefault((run.task, run.facts.evaluated), set()).add(run.facts.key)
+    found = []
+    for run in runs:
+        keys = wholes.get((run.task, run.facts.evaluated), set())
+        part = not run.facts.whole and len(keys) == 1
+        found.append(replace(run, facts=replace(run.facts, key=next(iter(keys)))) if part else run)
+    return found
 
 
 def _identity(run: FinishedRun) -> str:
     """Everything that makes a run the same measurement again."""
     start = run.start
-    parts = [run.task, run.recipe, run.settings, run.config.get("seed"), run.data, start.method, start.recipe]
+    parts = [run.task, run.recipe, run.settings, run.config.get("seed"), run.facts.key, start.method, start.recipe]
     return json.dumps([*parts, start.epochs, start.seed, start.settings], sort_keys=True)
 
 
@@ -146,22 +209,46 @@ def _variants(
     ]
 
 
+def _orders(runs: Sequence[FinishedRun]) -> dict[str, int | None]:
+    """{method: its place}, the first that a run told."""
+    told: dict[str, int | None] = {}
+    for run in runs:
+        told[run.start.method] = run.start.order if told.get(run.start.method) is None else told[run.start.method]
+    return told
+
+
+def _titles(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    """{method: its title}, the first that a run told; with the name where two methods have the same."""
+    told: dict[str, str] = {}
+    for run in runs:
+        told[run.start.method] = told.get(run.start.method) or run.start.title
+    found = {name: title(name, text) for name, text in told.items()}
+    several = {text for text, count in Counter(found.values()).items() if count > 1}
+    return {name: f"{text} ({name})" if text in several else text for name, text in found.items()}
+
+
 def _varying(members: list[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for member in members for name in member)
-    return [name for name in names if len({json.dumps(member.get(name, _ABSENT)) for member in members}) > 1]
+    return [
+        name
+        for name in names
+        if len({json.dumps(member.get(name, _ABSENT)) for member in members}) > 1
+        or any(name in _ALWAYS_TOLD and member.get(name) != _ALWAYS_TOLD[name] for member in members)
+    ]
 
 
 def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[str, Any]]:
     probe = run.config.get("freeze") == "encoder"
-    trained = run.environment.get("effective", {}).get("trainable_parameters")
+    effective = run.described("effective", dict) or {}
+    trained = effective.get("trainable_parameters")
     shared = {
         "task": run.task,
-        "dataset": run.dataset,
-        "data": run.data,
-        "model": run.config.get("model"),
-        "parameters": None if probe else trained,
+        "dataset": run.facts.name,
+        "data": run.facts.key,
+        "model": run.config.get("model", ""),
+        "parameters": trained if is_count(trained) and not probe else None,
         "recipe": run.recipe,
-        "epochs": run.config.get("epochs", run.config.get("iterations")),
+        "epochs": run.config.get("iterations", run.config.get("epochs")),
         "variant": variant,
         "probe": probe,
         "framework": run.framework,
@@ -175,12 +262,13 @@ def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[st
         "seconds": run.seconds,
         "pretrain_seconds": run.start.seconds,
         "devices": run.environment.get("world_size"),
-        "device": run.environment.get("device", ""),
+        "device": run.described("device", str) or "",
         "images_per_second": run.images_per_second,
         "peak_memory_bytes": run.peak_memory_bytes,
         "unreadable": run.unreadable + run.start.unreadable,
         "config_hash": run.config_hash,
-        "commit": run.environment.get("git_commit", ""),
+        "commit": run.described("git_commit", str) or "",
+        "remark": "; ".join(filter(None, (run.remark, run.start.remark))),
         "run": str(run.run_dir),
     }
     return [{**shared, "metric": name, "value": value} for name, value in run.metrics.items()]

@@ -1,55 +1,34 @@
-"""Read one run folder and believe it only if it is finished, unchanged since, and holds possible numbers."""
+"""Read one run folder, every file of it once, and believe it only if it is finished, unchanged since, and possible."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.config import config_hash, flatten
-from results.runs.runfiles import UnusableRun, checked_metrics, optional_number, read_json, read_summary
+from engine.config import flatten
+from results.runs.curves import Curves, curves_from
+from results.runs.facts import Facts, check_evaluated, read_facts
+from results.runs.measurements import check_complete, checked_lines, checked_metrics
+from results.runs.resumes import HARMLESS, changes_on_the_way
+from results.runs.runfiles import (
+    UnusableRun,
+    is_count,
+    is_number,
+    optional_number,
+    read_json,
+    read_metrics,
+    read_optional,
+    read_summary,
+    read_value,
+)
+from results.runs.start import Start, start_of
 
 # What does not make another experiment. Two runs that differ in nothing else are seeds of one row.
-NOT_SETTINGS = {
-    "seed", "init", "data.root", "data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs",
-    "deterministic",
-}  # fmt: skip
+NOT_SETTINGS = (HARMLESS - {"data.unreadable"}) | {"seed"}
 
 # What every other use of a configuration relies on; the fields that a task lacks are not looked at.
 KINDS = {"model": str, "method": str, "seed": int, "epochs": int, "iterations": int, "data": dict}
-
-# (task, training images, validation images, classes where the task records them) -> name in results/published.
-DATASETS: dict[tuple[Any, ...], str] = {
-    ("pretrain", 1281167, None, None): "ImageNet-1K",
-    ("classification", 1281167, 50000, 1000): "ImageNet-1K",
-    ("detection", 117266, 5000, None): "COCO 2017",  # training images with an object
-    ("detection", 118287, 5000, None): "COCO 2017",
-    ("segmentation", 20210, 2000, None): "ADE20K",
-}
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the weights of a run came from.
-
-    Args:
-        method: "scratch", "simmim", "a2mim"; "<method>+classification" after a classification run; "file <name>" for
-            weights that do not say how they were made.
-        recipe: of the run they came from; "" if there is none or it is not known. So for the others.
-        epochs: of that run.
-        seed: of that run.
-        seconds: of that run and those before it.
-        unreadable: images skipped in that run and those before it.
-        dataset: of that run, as FinishedRun's.
-        settings: of that run, flattened; {} if it is not known.
-    """
-
-    method: str
-    recipe: str = ""
-    epochs: int | None = None
-    seed: int | None = None
-    seconds: float = 0.0
-    unreadable: int = 0
-    dataset: str = ""
-    settings: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +37,12 @@ class FinishedRun:
 
     Args:
         settings: the flattened configuration but for NOT_SETTINGS.
-        data: tells image sets apart: a digest of names and sizes where the run recorded one, else their folder.
-        dataset: what people call them: see `_dataset`.
+        facts: what it was trained and evaluated on.
         config_hash: of the whole configuration.
         framework: "torchvision", "detectron2" or "mmsegmentation"; "" where the run recorded none.
         environment: environment.json; {} without one.
+        curves: what metrics.jsonl holds, thinned.
+        remark: what a reader of its numbers has to know, "" for nothing.
     """
 
     run_dir: Path
@@ -70,17 +50,23 @@ class FinishedRun:
     recipe: str
     config: dict[str, Any]
     settings: dict[str, Any]
-    data: str
-    dataset: str
+    facts: Facts
     config_hash: str
     framework: str
     environment: dict[str, Any]
     start: Start
     metrics: dict[str, float]
+    curves: Curves
     seconds: float
     images_per_second: float | None
     peak_memory_bytes: float | None
     unreadable: int
+    remark: str
+
+    def described(self, name: str, kind: type) -> Any:
+        """What environment.json says under a name, None where that is of another kind: it only describes the run."""
+        value = self.environment.get(name)
+        return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 
 def read_run(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
@@ -106,133 +92,78 @@ def read_run(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRu
     except UnusableRun:
         del known[place]
         raise
+    except Exception as error:  # one folder of a kind that nobody thought of must not hide all the others
+        del known[place]
+        raise UnusableRun(f"cannot be understood ({type(error).__name__}: {error})") from error
     return run
 
 
 def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
     stored = read_json(run_dir / "config.json")
-    try:
-        task, recipe, config = str(stored["package"]), str(stored["recipe"]), dict(stored["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnusableRun("config.json does not hold package, recipe and config") from error
-    for name, kind in KINDS.items():
-        if name in config and type(config[name]) is not kind:
-            raise UnusableRun(f"config.json: {name} is {config[name]!r}, which is no {kind.__name__}")
+    task, recipe, config = _head(stored)
     summary = read_summary(run_dir, config)
     for name, value in (("task", task), ("recipe", recipe)):
         if summary.get(name, value) != value:
             raise UnusableRun(f"config.json says {name} {value}, finished.json {summary[name]}")
+    numbers = {name: optional_number(summary, name) for name in ("seconds", "images_per_second", "peak_memory_bytes")}
+    unreadable = int(optional_number(summary, "unreadable") or 0)
+    classes = read_value(run_dir / "classes.json") if (run_dir / "classes.json").exists() else None
+    facts = read_facts(task, config, summary, read_optional(run_dir / "data.json"), classes)
+    environment = _environment(run_dir)
+    lines = checked_lines(read_metrics(run_dir), task)
+    _check_length(lines, config, environment)
+    metrics = checked_metrics(lines, task, summary, config.get("epochs"))
+    check_evaluated(lines, summary)
+    told = summary.get("method")
+    start = start_of(run_dir, task, config, told if isinstance(told, dict) else {}, partial(read_run, known=known))
     return FinishedRun(
         run_dir=run_dir,
         task=task,
         recipe=recipe,
         config=config,
-        settings=_settings(config),
-        data=_data(run_dir, config),
-        dataset=_dataset(task, summary),
+        settings={name: value for name, value in flatten(config).items() if name not in NOT_SETTINGS},
+        facts=facts,
         config_hash=str(summary["config_hash"]),
         framework=str(summary.get("framework") or ""),
-        environment=_environment(run_dir),
-        start=_start(run_dir, task, config, known),
-        metrics=checked_metrics(run_dir, task, summary),
-        seconds=optional_number(summary, "seconds") or 0.0,
-        images_per_second=optional_number(summary, "images_per_second"),
-        peak_memory_bytes=optional_number(summary, "peak_memory_bytes"),
-        unreadable=int(optional_number(summary, "unreadable") or 0),
+        environment=environment,
+        start=start,
+        metrics=metrics,
+        curves=curves_from(lines),
+        seconds=numbers["seconds"] or 0.0,
+        images_per_second=numbers["images_per_second"],
+        peak_memory_bytes=numbers["peak_memory_bytes"],
+        unreadable=unreadable,
+        remark=changes_on_the_way(environment) if environment else "no environment.json: what changed is not known",
     )
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flatten(config).items() if name not in NOT_SETTINGS}
-
-
-def _data(run_dir: Path, config: dict[str, Any]) -> str:
-    if (run_dir / "data.json").is_file():
-        return config_hash(read_json(run_dir / "data.json"))[:8]
-    return str(config.get("data", {}).get("root", ""))
-
-
-def _dataset(task: str, summary: dict[str, Any]) -> str:
-    """The published data set with as many images (and classes) as the run counted, else those counts as text."""
-    names = ("num_train" if "num_train" in summary else "num_images", "num_val", "num_classes")
-    counts = tuple(optional_number(summary, name) for name in names)
-    numbers = " + ".join(str(count) for count in counts[:2] if count is not None)
-    return DATASETS.get((task, *counts)) or (f"{numbers} images" if numbers else "")
+def _head(stored: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    task, recipe, config = stored.get("package"), stored.get("recipe"), stored.get("config")
+    if not (isinstance(task, str) and isinstance(recipe, str) and isinstance(config, dict)):
+        raise UnusableRun("config.json does not hold package, recipe and config")
+    for name, kind in KINDS.items():
+        if name not in config:
+            continue
+        if type(config[name]) is not kind:
+            raise UnusableRun(f"config.json: {name} is {config[name]!r}, which is no {kind.__name__}")
+        if kind is int and not is_count(config[name]):
+            raise UnusableRun(f"config.json: {name} is {config[name]!r:.40}, which nothing can have")
+    return task, recipe, config
 
 
 def _environment(run_dir: Path) -> dict[str, Any]:
-    # Only describes the run: without it, or without what is nonsense in it, the numbers are the same.
-    try:
-        values = read_json(run_dir / "environment.json")
-    except UnusableRun:
-        return {}
-    kinds = {"device": str, "git_commit": str, "world_size": int, "effective": dict}
-    return {name: value for name, value in values.items() if isinstance(value, kinds.get(name, object))}
+    values = read_optional(run_dir / "environment.json")
+    ranks = values.get("world_size")
+    if ranks is not None and not (is_count(ranks) and ranks < 10**6):
+        return {**values, "world_size": None}
+    return values
 
 
-def _start(run_dir: Path, task: str, config: dict[str, Any], known: dict[Path, FinishedRun | None]) -> Start:
-    """What the run started from: the run folder `init` names if it is there, else what the weights said of themselves.
-
-    Raises:
-        UnusableRun: that run is unfinished or is not the one the weights were loaded from, or nothing tells the method.
-    """
-    if task == "pretrain":
-        return Start(str(config.get("method", "")))
-    init = str(config.get("init", "none"))
-    if init == "none":
-        return Start("scratch")
-    record = read_json(run_dir / "initialisation.json") if (run_dir / "initialisation.json").is_file() else {}
-    description = record.get("description") or {}
-    if not isinstance(description, dict):
-        raise UnusableRun(f"initialisation.json: description is {description!r}, not an object")
-    # Weights that were loaded but name no configuration are not of this suite, whatever folder here has their name.
-    known_to_be_foreign = bool(record) and "config_hash" not in description
-    origin = None if known_to_be_foreign else _origin(run_dir, init, description.get("config_hash"))
-    if origin is not None:
-        return _start_at_run(origin, description.get("config_hash"), known)
-    if "method" in description:
-        epochs = optional_number(description, "epochs", where="initialisation.json")
-        return Start(str(description["method"]), epochs=None if epochs is None else int(epochs))
-    if not record:
-        raise UnusableRun(f"the run it started from, {init}, is not here, so its method is not known")
-    return Start(f"file {Path(init).name}")
-
-
-def _origin(run_dir: Path, init: str, loaded_hash: str | None) -> Path | None:
-    """The run folder that `init` means: as given, or beside this one, where it is after a move of all runs.
-
-    Where there are several the one that the weights were loaded from: another run may have the same name here.
-    """
-    given = Path(init)
-    named = (given, given.parent, run_dir.parent / given.name, run_dir.parent / given.parent.name)
-    itself = run_dir.resolve()
-    there = [folder for folder in named if (folder / "config.json").is_file() and folder.resolve() != itself]
-    same = [folder for folder in there if _is(folder, loaded_hash)] if len(there) > 1 else []
-    return next(iter(same or there), None)
-
-
-def _is(folder: Path, wanted_hash: str | None) -> bool:
-    try:
-        return config_hash(read_json(folder / "config.json").get("config", {})) == wanted_hash
-    except UnusableRun:
-        return False
-
-
-def _start_at_run(origin: Path, loaded_hash: str | None, known: dict[Path, FinishedRun | None]) -> Start:
-    try:
-        before = read_run(origin, known)
-    except UnusableRun as error:
-        raise UnusableRun(f"the run it started from, {origin}, cannot be used: {error}") from error
-    if loaded_hash not in (None, config_hash(before.config)):
-        raise UnusableRun(f"{origin} is not the run it started from: the configuration is another one")
-    method = before.start.method if before.task == "pretrain" else f"{before.start.method}+{before.task}"
-    return Start(
-        method,
-        recipe=before.recipe,
-        epochs=before.config.get("epochs"),
-        seed=before.config.get("seed"),
-        seconds=before.seconds + before.start.seconds,
-        unreadable=before.unreadable + before.start.unreadable,
-        dataset=before.dataset,
-        settings={**before.settings, "data": before.data},
-    )
+def _check_length(lines: list[Mapping[str, Any]], config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Whether metrics.jsonl holds the whole training, as long as that is known to have been."""
+    effective = environment.get("effective")
+    told = effective if isinstance(effective, dict) else {}
+    steps = config.get("iterations", told.get("steps"))
+    per_epoch = told.get("steps_per_epoch") if "epochs" in config else 1  # what evaluate_every counts
+    if is_count(steps) and steps and is_number(per_epoch) and per_epoch > 0:
+        check_complete(lines, config, steps, per_epoch)

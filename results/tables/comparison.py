@@ -1,29 +1,24 @@
 """Measured and published numbers in one tidy frame, each in columns of its own, compared where they are comparable."""
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from results import metrics
+from results.methods import CONTROL
+from results.published import load_sources
 from results.tables.rows import EXPERIMENT, START, benchmark_table
 from results.tables.text import records
 
-# The numbers papers report, by the name a run gives them; the first that a run has is taken.
-METRICS = {
-    "classification": {"top1": ("top1_best_last10", "top1_last")},
-    "probes": {"top1": ("top1_best_last10", "top1_last")},
-    "detection": {"box_AP": ("box_AP", "box_AP_last"), "mask_AP": ("mask_AP", "mask_AP_last")},
-    "segmentation": {"mIoU": ("mIoU", "mIoU_last")},
-}
 TOPIC = ["task", "origin", "dataset", "data", "model", "architecture", "parameters_m", "framework"]
-TRAINING = ["protocol", "method", "target", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs",
+TRAINING = ["protocol", "method", "method_title", "target", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs",
             "pretrain_variant", "recipe", "epochs", "variant"]  # fmt: skip
 MEASURED = ["mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs"]
 PUBLISHED = ["published", "printed", "source", "follows", "match", "contradiction", "to_published"]
-COLUMNS = [*TOPIC, *TRAINING, "metric", *MEASURED, *PUBLISHED, "note"]
-# A number stands in several places; the first of these that has it is cited.
-PREFERRED = ("a2mim-readme-summary", "a2mim-readme-families", "a2mim-configs-readme", "a2mim-paper-leaderboard")
+_OTHERS = 5  # rank of a source that is not preferred
+COLUMNS = [*TOPIC, *TRAINING, "metric", "measured_as", *MEASURED, *PUBLISHED, "note", "remark"]
 
 
 def compare_with_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
@@ -38,6 +33,7 @@ def compare_with_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.Da
         where a published number has the same data set, architecture, method, recipe and epochs, and the weights came
         from the method's published pre-training of as many epochs on ImageNet-1K, that number in PUBLISHED, and
         `to_published`, mean minus published. A published line has only PUBLISHED. Everything else is NaN or "".
+        `metric` is the published name of what the run calls `measured_as`.
         `task` is "probes" for runs with a frozen encoder.
     """
     names = dict(zip(published["model"], published["architecture"], strict=True))
@@ -53,10 +49,10 @@ def _headlines(table: pd.DataFrame) -> list[dict[str, Any]]:
         lines = {str(line["metric"]): line for line in records(group)}
         first = group.iloc[0]
         task = "probes" if first["probe"] else str(first["task"])
-        for metric, sources in METRICS.get(task, {}).items():
+        for metric, sources in metrics.PUBLISHED.get(task, {}).items():
             there = next((name for name in sources if name in lines), None)
             if there is not None:
-                found.append({**lines[there], "task": task, "metric": metric})
+                found.append({**lines[there], "task": task, "metric": metric, "measured_as": there})
     return found
 
 
@@ -82,13 +78,14 @@ def _measured_line(
 def _protocol(line: dict[str, Any]) -> str:
     if line["probe"]:
         return "linear"
-    return "from scratch" if line["method"] == "scratch" and line["task"] == "classification" else "fine-tuned"
+    return "from scratch" if line["method"] == CONTROL and line["task"] == "classification" else "fine-tuned"
 
 
 def _published_line(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: row[name] for name in COLUMNS if name in row},
         **dict.fromkeys(("data", "framework", "pretrain_dataset", "pretrain_recipe", "pretrain_variant"), ""),
+        **dict.fromkeys(("method_title", "measured_as", "remark"), ""),
         "origin": "published",
         "parameters_m": row["params_m"],
         "recipe": row["printed_recipe"],
@@ -114,18 +111,22 @@ def _reference(line: dict[str, Any], index: dict[Any, list[dict[str, Any]]]) -> 
     fitting = [row for row in index.get(_key(line), []) if _same_training(row, line)]
     if not fitting:
         return {}
-    best = min(fitting, key=lambda row: (_rank(row["source"], PREFERRED), row["match"] != "stated"))
+    ranks = preferred_sources()
+    best = min(fitting, key=lambda row: (ranks.get(row["source"], _OTHERS), row["match"] != "stated"))
     kept = {name: best[name] for name in ("printed", "source", "match", "contradiction", "note", "target")}
     return {**kept, "published": best["value"]}
 
 
 def _same_training(row: dict[str, Any], line: dict[str, Any]) -> bool:
-    if row["epochs"] != line["epochs"] or line["method"] == "scratch":
+    if row["epochs"] != line["epochs"] or line["method"] == CONTROL:
         return bool(row["epochs"] == line["epochs"])
     recipe = f"{line['method']}-{line['model']}-{row['pretrain_epochs']:.0f}e"
     found = (line["pretrain_recipe"], line["pretrain_epochs"], line["pretrain_dataset"])
     return found == (recipe, row["pretrain_epochs"], "ImageNet-1K")
 
 
-def _rank(name: str, order: Sequence[str]) -> int:
-    return order.index(name) if name in order else len(order)
+@functools.cache
+def preferred_sources() -> dict[str, int]:
+    """{key: rank} of the sources that are cited first where a number stands in several places, 1 first of all."""
+    table = load_sources()
+    return {str(k): int(rank) for k, rank in zip(table["key"], table["preferred"], strict=True) if rank}

@@ -2,13 +2,15 @@
 
 import pandas as pd
 
+from results.methods import title
+from results.metrics import task_places
 from results.published import load_contradictions, load_sources
-from results.tables.rows import METHOD_ORDER
 from results.tables.sheets import Sheet, without_empty
-from results.tables.text import data_names, method, number, records, start
+from results.tables.text import data_names, number, records, start
 
-_RUN = ["task", "dataset", "data", "model", "recipe", "variant", "framework", "method", "pretrain_recipe",
-        "pretrain_epochs", "pretrain_variant", "epochs", "devices", "device"]  # fmt: skip
+_RUN = ["task", "dataset", "data", "model", "recipe", "variant", "framework", "method", "method_title",
+        "method_place", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "epochs", "devices",
+        "device"]  # fmt: skip
 NOTES = (
     "Device-hours: hours of training times devices that trained together, mean over n runs; of the run alone, "
     "pre-training has lines of its own. They compare runs on the same kind of device only.",
@@ -33,18 +35,16 @@ def cost_sheet(rows: pd.DataFrame) -> Sheet:
         )
         .reset_index()
     )
-    methods = {name: place for place, name in enumerate(METHOD_ORDER)}
-    data["_task"] = [("pretrain", "classification", "detection", "segmentation").index(task) for task in data["task"]]
-    data["_method"] = [methods.get(name, len(methods)) for name in data["method"]]
-    data = data.sort_values(["_task", "model", "recipe", "variant", "_method"], kind="stable", ignore_index=True)
-    data = data.drop(columns=["_task", "_method"])
+    data["_task"] = task_places(data["task"])
+    data = data.sort_values(["_task", "model", "recipe", "variant", "method_place"], kind="stable", ignore_index=True)
+    data = data.drop(columns=["_task"])
     names = data_names(data)
     shown = pd.DataFrame(
         [
             {
                 "task": row["task"],
                 "architecture": row["model"],
-                "initialisation": start({**row, "target": ""}),
+                "initialisation": start(row),
                 "recipe": f"{row['recipe']} {row['variant']}".rstrip(),
                 "epochs or iterations": number(row["epochs"]),
                 "data": name,
@@ -82,7 +82,7 @@ def contradictions_sheet(published: pd.DataFrame) -> Sheet:
             shown.append(
                 {
                     "architecture": row["architecture"],
-                    "method": method(row["method"]),
+                    "method": title(row["method"]),
                     "data": row["dataset"],
                     "metric": row["metric"],
                     "published": row["printed"],

@@ -15,6 +15,7 @@ from results.tables.comparison import compare_with_published
 from results.tables.cost import contradictions_sheet, cost_sheet
 from results.tables.sheets import Sheet, family_sheets, task_sheet
 from results.tables.summary import summary_sheet
+from results.tables.text import csv_text, markdown_list, markdown_table, plain
 
 
 def all_sheets(rows: pd.DataFrame) -> list[Sheet]:
@@ -54,10 +55,10 @@ def write_tables(rows: pd.DataFrame, rejected: Sequence[Rejected], output: Path)
     """
     output.mkdir(parents=True, exist_ok=True)
     sheets = all_sheets(rows)
-    files = {"results.csv": _csv(rows), "tables.md": _document(sheets, rejected)}
+    files = {"results.csv": csv_text(rows), "tables.md": _document(sheets, rejected)}
     for sheet in sheets:
         files[f"{sheet.name}.md"] = markdown(sheet)
-        files[f"{sheet.name}.csv"] = _csv(sheet.data)
+        files[f"{sheet.name}.csv"] = csv_text(sheet.data)
         files[f"{sheet.name}.tex"] = latex(sheet)
         files[f"{sheet.name}.html"] = html(sheet)
     for name, content in files.items():
@@ -65,26 +66,15 @@ def write_tables(rows: pd.DataFrame, rejected: Sequence[Rejected], output: Path)
     return [output / name for name in files]
 
 
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, lineterminator="\n")
-
-
 def _document(sheets: Sequence[Sheet], rejected: Sequence[Rejected]) -> str:
-    left_out = "\n".join(f"- {_plain(str(run))}" for run in rejected)
+    left_out = markdown_list([str(run) for run in rejected])
     parts = [markdown(sheet) for sheet in sheets] + ([f"## Left out\n\n{left_out}\n"] if rejected else [])
     return "\n".join(parts)
 
 
 def markdown(sheet: Sheet) -> str:
     """The table with its title and notes."""
-    cells = sheet.shown.map(_plain).rename(columns=_plain)
-    table = cells.to_markdown(index=False, disable_numparse=True) if len(cells) else "Nothing yet."
-    notes = "".join(f"\n- {_plain(note)}" for note in sheet.notes)
-    return f"## {_plain(sheet.title)}\n\n{table}\n{notes}\n"
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return f"## {plain(sheet.title)}\n\n{markdown_table(sheet.shown)}\n\n{markdown_list(sheet.notes)}\n"
 
 
 def latex(sheet: Sheet) -> str:

@@ -13,24 +13,19 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from engine.run.storage import write_atomic
+from results import methods, metrics
 from results.runs.collect import Rejected
 from results.statistics import difference_of, mean_of
+from results.tables.text import LEGEND, change, csv_text, markdown_list, markdown_table, measured, remarks, start
 
-METHOD_ORDER = ("scratch", "simmim", "a2mim")  # others follow by name
 EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
 START = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant"]
-WHAT = ["dataset", "parameters", "epochs", "framework", "probe", "pretrain_dataset"]
+WHAT = ["method_title", "method_place", "dataset", "parameters", "epochs", "framework", "probe", "pretrain_dataset"]
 VALUES = [
     "mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs", "hours",
-    "pretrain_hours", "images_per_second", "unreadable",
+    "pretrain_hours", "images_per_second", "unreadable", "remark",
 ]  # fmt: skip
-# Shown to people; the CSV holds every metric. A task without any of its own here is shown with all.
-HEADLINES = {
-    "classification": ("top1_best_last10", "top1_last", "top5_last"),
-    "detection": ("box_AP", "box_AP50", "mask_AP", "mask_AP50"),
-    "segmentation": ("mIoU", "mIoU_best", "mIoU_ms"),
-}
-LEGEND = "Mean ± sample standard deviation over n runs (difference to scratch); hours and images/s are means per run."
+TO_SCRATCH = "to scratch"
 
 
 def benchmark_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -45,24 +40,24 @@ def benchmark_table(rows: pd.DataFrame) -> pd.DataFrame:
         the mean, NaN for n < 3; `difference`, the mean minus that of "scratch" in the same experiment, NaN for scratch
         itself or without it, and its interval; `pairs`, how many seeds it is the mean difference of where both have
         the same seeds, else 0; `hours`, `pretrain_hours` and `images_per_second`, means; `unreadable`, the most images
-        that a run skipped. Sorted by experiment, then METHOD_ORDER.
+        that a run skipped; `remark`, those of the runs, each once. Sorted by experiment, then method.
     """
-    measured = rows[rows["task"] != "pretrain"]
+    evaluated = rows[rows["task"] != "pretrain"]
     keys = [*EXPERIMENT, "metric", *START]
-    groups = [(key, group) for key, group in measured.groupby(keys, dropna=False, sort=False)]
-    controls = {_experiment(key): _by_seed(group) for key, group in groups if _method(key) == "scratch"}
+    groups = [(key, group) for key, group in evaluated.groupby(keys, dropna=False, sort=False)]
+    controls = {_experiment(key): _by_seed(group) for key, group in groups if _method(key) == methods.CONTROL}
     lines = []
     for key, group in groups:
-        control = None if _method(key) == "scratch" else controls.get(_experiment(key))
+        control = None if _method(key) == methods.CONTROL else controls.get(_experiment(key))
         what = dict(zip(WHAT, group[WHAT].iloc[0], strict=True))
         lines.append({**dict(zip(keys, key, strict=True)), **what, **_values(group, control)})
     table = pd.DataFrame(lines, columns=[*EXPERIMENT, *START, "metric", *WHAT, *VALUES])
-    metrics = list(dict.fromkeys(measured["metric"]))
+    places = {metric: place for place, metric in enumerate(dict.fromkeys(evaluated["metric"]))}
     sortable = table.assign(
-        _method=[METHOD_ORDER.index(m) if m in METHOD_ORDER else len(METHOD_ORDER) for m in table["method"]],
-        _metric=[metrics.index(metric) for metric in table["metric"]],
+        _task=metrics.task_places(table["task"]),
+        _metric=[places[metric] for metric in table["metric"]],
     )
-    by = [*EXPERIMENT, "_method", *START, "_metric"]
+    by = ["_task", *EXPERIMENT[1:], "method_place", *START, "_metric"]
     return sortable.sort_values(by, kind="stable", ignore_index=True)[table.columns]
 
 
@@ -92,6 +87,7 @@ def _values(group: pd.DataFrame, control: dict[Any, float] | None) -> dict[str, 
         "pretrain_hours": group["pretrain_seconds"].mean() / 3600,
         "images_per_second": group["images_per_second"].mean(),
         "unreadable": group["unreadable"].max(),
+        "remark": "; ".join(dict.fromkeys(text for text in group["remark"] if text)),
     }
 
 
@@ -103,18 +99,27 @@ def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     for values, part in table.groupby(EXPERIMENT, dropna=False, sort=False):
         task, model, recipe, variant, data = values
         title = f"{task}: {model}, {recipe}" + f", {variant}" * bool(variant) + f", data {data}" * by_data
-        headlines = part[part["metric"].isin(HEADLINES.get(str(task), ()))]
-        shown = headlines if len(headlines) else part
-        lines = [_line(group) for _, group in shown.groupby(START, dropna=False, sort=False)]
-        found.append((title, pd.DataFrame(lines).fillna("")))
+        names = [name for name in metrics.talked_about(str(task)) if (part["metric"] == name).any()]
+        names = names or list(dict.fromkeys(part["metric"]))
+        shown = part[part["metric"].isin(names)].sort_values(
+            "metric", key=lambda column: column.map(names.index), kind="stable"
+        )
+        starts = shown.sort_values("method_place", kind="stable").groupby(START, dropna=False, sort=False)
+        main = metrics.headline(str(task), names)
+        found.append((title, pd.DataFrame([_line(group, main) for _, group in starts]).fillna("")))
     return found
 
 
-def _line(group: pd.DataFrame) -> dict[str, str]:
+def _line(group: pd.DataFrame, main: str) -> dict[str, str]:
     first = group.iloc[0]
-    epochs = "" if pd.isna(first["pretrain_epochs"]) else f" {int(first['pretrain_epochs'])} epochs"
-    line = {"method": f"{first['method']}{epochs} {first['pretrain_variant']}".strip()}
-    line |= {str(row["metric"]): _cell(row) for _, row in group.iterrows()}
+    line = {"method": start(dict(first))}
+    for _, row in group.iterrows():
+        metric = str(row["metric"])
+        if metric == main:
+            line |= {metrics.label(metric): measured(dict(row)), TO_SCRATCH: change(dict(row))}
+        else:
+            difference = change(dict(row), ends=False)
+            line[metrics.label(metric)] = measured(dict(row)) + (f" ({difference})" if difference else "")
     counts = sorted(set(group["n"]))
     line["n"] = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     line["hours"] = f"{first['hours']:.2f}"
@@ -125,10 +130,9 @@ def _line(group: pd.DataFrame) -> dict[str, str]:
     return line
 
 
-def _cell(row: pd.Series) -> str:
-    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.2f}"
-    change = "" if pd.isna(row["difference"]) else f" ({row['difference']:+.2f})"
-    return f"{row['mean']:.2f}{spread}{change}"
+def notes(table: pd.DataFrame) -> list[str]:
+    """What stands below the readable form."""
+    return [*LEGEND, *remarks(table)] if len(table) else ["No finished run to show."]
 
 
 def print_table(table: pd.DataFrame, rejected: Sequence[Rejected] = (), console: Console | None = None) -> None:
@@ -140,31 +144,20 @@ def print_table(table: pd.DataFrame, rejected: Sequence[Rejected] = (), console:
         for cells in lines.itertuples(index=False):
             shown.add_row(*map(escape, map(str, cells)))
         console.print(shown)
-    console.print(LEGEND if len(table) else "No finished run to show.")
+    for note in notes(table):
+        console.print(note, markup=False, highlight=False)
     for run in rejected:
         console.print(f"not in the table: {run}", markup=False, highlight=False, soft_wrap=True)
 
 
-def write_markdown(table: pd.DataFrame, path: Path, rejected: Sequence[Rejected] = ()) -> None:
-    """Write the readable form as Markdown, with the runs that are not in it."""
-    parts = [
-        f"### {title}\n\n{lines.to_markdown(index=False, disable_numparse=True)}" for title, lines in readable(table)
-    ]
-    parts.append(LEGEND if len(table) else "No finished run to show.")
-    if rejected:
-        parts.append("Not in the table:\n\n" + "\n".join(f"- {run}" for run in rejected))
-    write_atomic(path, "\n\n".join(parts) + "\n")
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write rows or a table as CSV, numbers at full precision."""
-    write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
-
-
 def write_table(table: pd.DataFrame, path: Path, rejected: Sequence[Rejected] = ()) -> list[Path]:
-    """Write `path`.md and `path`.csv; returns both paths."""
-    markdown, csv = path.with_name(f"{path.name}.md"), path.with_name(f"{path.name}.csv")
+    """Write `path`.md, the readable form with the runs that are not in it, and `path`.csv; returns both paths."""
+    written = path.with_name(f"{path.name}.md"), path.with_name(f"{path.name}.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_markdown(table, markdown, rejected)
-    write_csv(table, csv)
-    return [markdown, csv]
+    parts = [f"### {title}\n\n{markdown_table(lines)}" for title, lines in readable(table)]
+    parts.append(markdown_list(notes(table)))
+    if rejected:
+        parts.append("Not in the table:\n\n" + markdown_list([str(run) for run in rejected]))
+    write_atomic(written[0], "\n\n".join(parts) + "\n")
+    write_atomic(written[1], csv_text(table))
+    return list(written)

@@ -8,21 +8,29 @@ from typing import Any
 import pandas as pd
 
 from backbones.family import family as family_of
+from results import metrics
+from results.methods import places
 from results.published import load_sources
-from results.runs.runfolder import DATASETS
-from results.tables.rows import METHOD_ORDER
-from results.tables.text import METHOD_NAMES, data_names, interval, measured, number, published, records, signed, start
+from results.runs.facts import DATASETS
+from results.tables.comparison import preferred_sources
+from results.tables.text import (
+    LEGEND,
+    PUBLISHED_LEGEND,
+    change,
+    data_names,
+    interval,
+    measured,
+    number,
+    published,
+    records,
+    remarks,
+    signed,
+    start,
+)
 from suite_error import SuiteError
 
-METRIC_NAMES = {"top1": "top-1", "box_AP": "box AP", "mask_AP": "mask AP", "mIoU": "mIoU"}
 FAMILIES = {"resnet": "ResNet", "convnext": "ConvNeXt", "vit": "ViT", "swin": "Swin"}
-LEGEND = (
-    "Measured: mean ± sample standard deviation over n runs, in percent; no spread for n = 1, no interval for n < 3. "
-    "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed where both have the same.",
-    "A measured and a published number are subtracted only where data set, architecture, method, recipes and the "
-    "lengths of pre-training and fine-tuning are the same; other settings that a run changed are not looked at.",
-    "? the recipe of the published number is inferred, not stated. * contradicted: see the table of contradictions.",
-)
+_LONGEST_NAME = 100
 TRAINED = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "recipe", "epochs", "variant"]
 _KEYS = ["origin", "dataset", "data", "architecture", "framework", "target", *TRAINED, "_source", "_entry"]
 
@@ -50,17 +58,22 @@ def family_sheets(comparison: pd.DataFrame) -> list[Sheet]:
     """Classification, one sheet per family of architectures, with epochs and recipe."""
     lines = comparison[(comparison["task"] == "classification") & (comparison["model"] != "")]
     ours = lines["origin"] == "measured"
-    # Of the literature only A2MIM's own numbers and those that one of the suite's recipes follows.
-    kept = ours | (
-        lines["method"].isin(METHOD_NAMES) & ((lines["match"] != "") | lines["source"].str.contains("a2mim"))
-    )
+    # Of the literature the methods that are compared here, by the suite's sources or one of its recipes.
+    cited = lines["source"].isin(preferred_sources())
+    compared = lines["method"].isin(set(lines["method"][ours | cited]))
+    kept = ours | (compared & ((lines["match"] != "") | cited))
     families = [family(model) for model in lines["model"]]
     names = [*FAMILIES.values(), *sorted(set(families) - set(FAMILIES.values()))]
     return [
-        numbers_sheet(f"classification-{name.lower()}", f"Classification: {name}", part)
+        numbers_sheet(slug(f"classification-{name.lower()}"), f"Classification: {name}", part)
         for name in dict.fromkeys(names)
         if len(part := lines[kept & (pd.Series(families, index=lines.index) == name)])
     ]
+
+
+def slug(text: str) -> str:
+    """Text as part of a file's name, or the id of an element: letters, digits, points and dashes."""
+    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)[:_LONGEST_NAME].lstrip(".")
 
 
 def family(model: str) -> str:
@@ -92,7 +105,7 @@ def numbers_sheet(name: str, title: str, lines: pd.DataFrame) -> Sheet:
     cited = load_sources().set_index("key").loc[list(dict.fromkeys(key for key in ordered["source"] if key))]
     sources = [f"{key}: {row['title']}, {row['url']}" for key, row in cited.iterrows()]
     data = ordered.drop(columns=[column for column in ordered if str(column).startswith("_")])
-    return Sheet(name, title, without_empty(table), data, (*LEGEND, *sources))
+    return Sheet(name, title, without_empty(table), data, (*LEGEND, *PUBLISHED_LEGEND, *remarks(lines), *sources))
 
 
 def without_empty(table: pd.DataFrame) -> pd.DataFrame:
@@ -107,17 +120,16 @@ def _columns(lines: Sequence[dict[str, Any]], last: tuple[str, ...]) -> list[str
 def _in_order(lines: pd.DataFrame) -> pd.DataFrame:
     """By data set, size of the architecture and method, what was measured before what was published."""
     sizes = lines.groupby("architecture")["parameters_m"].min()
-    place = {"ImageNet-100": 1} | dict.fromkeys(DATASETS.values(), 0)  # and before them what nobody else has measured
-    methods = {name: place for place, name in enumerate(METHOD_ORDER)}
+    known = {"ImageNet-100": 1} | dict.fromkeys(DATASETS.values(), 0)  # and before them what nobody else has measured
     keyed = lines.assign(
-        _known=[place.get(name, -1) for name in lines["dataset"]],
+        _known=[known.get(name, -1) for name in lines["dataset"]],
         _size=[sizes[name] for name in lines["architecture"]],
-        _method=[methods.get(name, len(methods)) for name in lines["method"]],
+        _method=lines["method"].map(places(dict.fromkeys(lines["method"]))),
         _source=lines["source"].where(lines["origin"] == "published", ""),
     )
     # Two numbers of one source for one setting stay two lines.
     keyed["_entry"] = keyed.groupby([*_KEYS[:-1], "metric"], dropna=False).cumcount()
-    by = ["_known", "dataset", "_size", "architecture", "_method", "method", "pretrain_epochs", "origin", "recipe"]
+    by = ["_known", "dataset", "_size", "architecture", "_method", "pretrain_epochs", "origin", "recipe"]
     return keyed.sort_values(by, kind="stable", ignore_index=True)
 
 
@@ -137,12 +149,12 @@ def _shown(group: pd.DataFrame) -> dict[str, str]:
         "source": first["_source"] or "measured here",
     }
     for row in rows:
-        name = METRIC_NAMES[row["metric"]]
-        change = (signed(row["difference"]), interval(row["difference_low"], row["difference_high"]))
+        name = metrics.PUBLISHED_LABELS[row["metric"]]
+        if row["measured_as"]:
+            line[metrics.label(row["measured_as"])] = measured(row)
         line |= {
-            f"{name} measured": measured(row),
             f"{name} interval": interval(row["low"], row["high"]),
-            f"{name} to scratch": " ".join(filter(None, change)),
+            f"{name} to scratch": change(row),
             f"{name} published": published(row),
             f"{name} measured - published": signed(row["to_published"]),
         }

@@ -1,11 +1,27 @@
-"""Numbers as people read them in a table; "" for what is not there."""
+"""Numbers as people read them in a table, "" for what is not there; and the forms that a table is written in."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-METHOD_NAMES = {"scratch": "from scratch", "simmim": "SimMIM", "a2mim": "A2MIM", "a2mim+": "A2MIM+"}
+from results.methods import title
+from results.statistics import significant
+
+NOT_SIGNIFICANT = "~"
+LEGEND = (
+    "Measured: mean ± sample standard deviation over n runs, in percent; no spread for n = 1, no interval for n < 3. "
+    "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed where both have the same, "
+    "else Welch's.",
+    f"{NOT_SIGNIFICANT} not significant: the interval of the difference holds zero, or too few seeds give none.",
+)
+MARKED = "! a run of these is a mixture:"
+PUBLISHED_LEGEND = (
+    "A measured and a published number are subtracted only where data set, architecture, method, recipes and the "
+    "lengths of pre-training and fine-tuning are the same; other settings that a run changed are not looked at.",
+    "? the recipe of the published number is inferred, not stated. * contradicted: see the table of contradictions.",
+)
 
 
 def records(lines: pd.DataFrame) -> list[dict[str, Any]]:
@@ -29,10 +45,27 @@ def interval(low: Any, high: Any) -> str:
 
 
 def measured(line: Mapping[str, Any]) -> str:
-    """Mean and, of several runs, spread."""
+    """Mean and, of several runs, spread; marked where a run changed on its way."""
     if pd.isna(line["mean"]):
         return ""
-    return f"{line['mean']:.2f}" + ("" if pd.isna(line["std"]) else f" ± {line['std']:.2f}")
+    mark = " !" if isinstance(line.get("remark"), str) and line["remark"] else ""
+    return f"{line['mean']:.2f}" + ("" if pd.isna(line["std"]) else f" ± {line['std']:.2f}") + mark
+
+
+def change(line: Mapping[str, Any], *, ends: bool = True) -> str:
+    """The difference to scratch with its interval (if `ends`) and the mark of what is not significant."""
+    if pd.isna(line["difference"]):
+        return ""
+    low, high = line["difference_low"], line["difference_high"]
+    mark = "" if significant(low, high) else NOT_SIGNIFICANT
+    between = f" [{low:+.2f}, {high:+.2f}]" if ends and not math.isnan(low) else ""
+    return f"{signed(line['difference'])}{between}{mark}"
+
+
+def remarks(lines: pd.DataFrame) -> list[str]:
+    """What has to be known of the runs in some lines, each remark once, without an order of their own."""
+    told = [str(text) for text in lines["remark"].dropna().unique() if str(text)] if len(lines) else []
+    return [f"{MARKED} {text}" for text in told]
 
 
 def published(line: Mapping[str, Any]) -> str:
@@ -56,13 +89,53 @@ def data_names(lines: pd.DataFrame) -> list[str]:
     ]
 
 
-def method(name: str) -> str:
-    """How people write a method."""
-    return METHOD_NAMES.get(name, name)
+def method(line: Mapping[str, Any]) -> str:
+    """How people write the method of a line."""
+    told = line.get("method_title")
+    return title(str(line["method"]), told if isinstance(told, str) else "")
 
 
 def start(line: Mapping[str, Any]) -> str:
-    """Where the weights came from: "A2MIM (RGB) 300 epochs"."""
+    """Where the weights came from: method, target, length and settings of pre-training."""
     epochs = "" if pd.isna(line["pretrain_epochs"]) else f"{line['pretrain_epochs']:.0f} epochs"
-    target = f"({line['target']})" if line["target"] not in ("", "Label") else ""
-    return " ".join(filter(None, (method(line["method"]), target, epochs, line["pretrain_variant"])))
+    target = line.get("target", "")
+    target = f"({target})" if target not in ("", "Label") else ""
+    return " ".join(filter(None, (method(line), target, epochs, line["pretrain_variant"])))
+
+
+def plain(text: str) -> str:
+    """Text that Markdown takes for text, in one line."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").splitlines()) if text else text
+
+
+def markdown_table(shown: pd.DataFrame) -> str:
+    """Cells of text as a table in Markdown."""
+    if not len(shown):
+        return "Nothing yet."
+    cells = shown.map(plain).rename(columns=plain)
+    return str(cells.to_markdown(index=False, disable_numparse=True))
+
+
+def markdown_list(notes: Sequence[str]) -> str:
+    """Sentences below a table in Markdown."""
+    return "\n".join(f"- {plain(note)}" for note in notes)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV, numbers at full precision, no text of which is a formula to a spreadsheet."""
+    safe = table.copy()
+    for place, name in enumerate(table.columns):
+        if not pd.api.types.is_numeric_dtype(table.iloc[:, place]):
+            safe[name] = table.iloc[:, place].map(_no_formula)
+    return str(safe.rename(columns=_no_formula).to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(value: Any) -> Any:
+    """Text as it is, after an apostrophe where a spreadsheet would compute it."""
+    if not isinstance(value, str) or value[:1] not in tuple("=+-@\t\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from engine.errors import ConfigError, DataError
 from engine.run.open import open_run, prepare
 from results.runs.collect import collect
 from tests.classification.folders import make_folder
-from tests.results.runs import Tuning, edit, pretrained, tuned
+from tests.results.runs import Tuning, edit, pretrained, seal, tuned
 
 
 def reasons(root):
@@ -156,6 +155,7 @@ def test_a_run_whose_pre_training_is_missing_unfinished_or_another_one_is_left_o
     missing = tuned(tmp_path / "from-missing", init=str(pretrained(tmp_path / "missing")))
     shutil.rmtree(tmp_path / "missing")
     (missing / "initialisation.json").unlink()
+    seal(missing)
     _, found = reasons(tmp_path)
     assert "cannot be used: not finished" in found["from-unfinished"]
     assert "is not the run it started from" in found["from-replaced"]
@@ -168,19 +168,9 @@ def test_foreign_weights_are_named_after_their_file_not_called_scratch(tmp_path)
     stored["config"]["init"] = "weights/dino.safetensors"
     (run_dir / "config.json").write_text(json.dumps(stored))
     edit(run_dir / "finished.json", config_hash=config_hash(stored["config"]))
-    (run_dir / "initialisation.json").write_text(json.dumps({"source": "dino.safetensors", "description": {}}))
+    edit(run_dir / "initialisation.json", source="dino.safetensors", description={})
     rows, _ = collect([tmp_path])
     assert rows["method"].tolist() == ["file dino.safetensors"]
-
-
-def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path, caplog):
-    with (tuned(tmp_path / "a") / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 11, "spl')
-    with caplog.at_level(logging.WARNING):
-        rows, rejected = collect([tmp_path])
-    assert len(rows) == 1
-    assert not rejected
-    assert "a/metrics.jsonl: the last line was cut off" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,25 @@
 """Figures: what is drawn of which runs, and that it is told apart without colour and the same bytes each time."""
 
 import shutil
-import warnings
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from results.figures.cost import accuracy_against_cost
 from results.figures.curves import finetuning_curves, pretraining_curves
-from results.figures.data import read_curves
 from results.figures.difference import differences_to_scratch
-from results.figures.draw import curves_of
 from results.figures.labels import label_efficiency
 from results.figures.panels import split_panel
-from results.figures.style import looks
-from results.runs.collect import collect
+from results.figures.style import looks, style, svg
+from results.runs.collect import collect, read_runs
+from results.runs.curves import curves_from
+from results.runs.runfiles import read_metrics
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_pretraining, copy_run
-from tests.results.runs import IMAGENET, pretrained, tuned
+from tests.results.runs import IMAGENET, edit, pretrained, tuned
 from tests.results.written import figures_of, page_of
 
 
@@ -69,14 +69,13 @@ def lightness(color):
 
 
 def test_lines_are_told_apart_without_colour():
-    methods = [(method, method) for method in ("scratch", "simmim", "a2mim")]
-    more = [("file", f"file {number}") for number in range(5)]
-    found = looks([*methods, *more])
+    lines = pd.DataFrame({"method_place": [0, 1, 2, 2, 4, 2, 6, 7], "label": list("abcdefgh")})
+    found = looks(lines)
     assert len({look.marker for look in found.values()}) == 8
     assert len({str(look.dashes) for look in found.values()}) == 8
-    shades = sorted(lightness(found[method].color) for method, _ in methods)
+    shades = sorted(lightness(found[label].color) for label in "abc")
     assert min(np.diff(shades)) > 0.1
-    assert looks(methods)["a2mim"] == found["a2mim"], "a method looks the same in every figure"
+    assert looks(lines[2:5])["c"] == found["c"], "a method looks the same in every figure"
 
 
 def test_a_difference_has_an_interval_from_three_seeds_on(written):
@@ -96,6 +95,20 @@ def test_accuracy_stands_against_all_the_time_it_took(tmp_path):
     assert points == {"from scratch": [[0.5, 60.0]], "A2MIM 300 epochs": [[1.0, 70.0]]}, "hours, pre-training too"
 
 
+def test_costs_far_apart_are_written_as_plain_numbers_in_order(tmp_path):
+    for number, hours in enumerate((0.2, 1.0, 40.0)):
+        edit(tuned(tmp_path / f"run{number}", model=f"net{number}") / "finished.json", seconds=hours * 3600)
+    found = read_runs([tmp_path])
+    with style():
+        (drawing,) = accuracy_against_cost(found.rows)
+        drawn = ET.fromstring(svg(drawing)).iter("{http://www.w3.org/2000/svg}text")
+    shown = ["".join(node.itertext()).strip() for node in drawn]
+    assert not [text for text in shown if "$" in text or "\\" in text]
+    numbers = [float(text) for text in shown[: shown.index("device-hours, pre-training included")]]
+    assert numbers == sorted(numbers)
+    assert 4 <= len(numbers) <= 9, "room for each of them"
+
+
 def test_the_published_number_is_drawn_only_for_the_same_data_recipe_and_lengths(tmp_path):
     pre = pretrained(tmp_path / "pre")
     common = {"recipe": "rsb-a2", "epochs": 300, "metrics": {"top1": 80.0}}
@@ -111,8 +124,8 @@ def test_published_numbers_close_together_can_both_be_read(tmp_path):
     tuned(tmp_path / "scratch", metrics={"top1": 70.0}, **common)
     pre = pretrained(tmp_path / "pre", recipe="simmim-r50-300e", method="simmim")
     tuned(tmp_path / "simmim", init=str(pre), metrics={"top1": 75.0}, **common)
-    rows, _ = collect([tmp_path])
-    (drawing,) = finetuning_curves(rows, curves_of(rows))
+    found = read_runs([tmp_path])
+    (drawing,) = finetuning_curves(found.rows, found.curves)
     drawing.figure.draw_without_rendering()
     scratch, simmim = drawing.figure.axes[0].texts
     assert (scratch.get_text(), simmim.get_text()) == ("79.8", "79.9")
@@ -125,8 +138,9 @@ def test_a_legend_stays_inside_its_figure_and_a_difference_names_its_method(tmp_
             pre = pretrained(tmp_path / f"pre-{method}-{length}", epochs=length, method=method, model=f"net{length}")
             tuned(tmp_path / f"{method}-{length}", model=f"net{length}", recipe="m" * 60, init=str(pre))
         tuned(tmp_path / f"scratch-{length}", model=f"net{length}", recipe="m" * 60)
-    rows, _ = collect([tmp_path])
-    (drawing,) = pretraining_curves(rows, curves_of(rows))
+    found = read_runs([tmp_path])
+    rows = found.rows
+    (drawing,) = pretraining_curves(rows, found.curves)
     drawing.figure.draw_without_rendering()
     (legend,) = drawing.figure.legends
     assert len(legend.get_texts()) == 4
@@ -140,8 +154,8 @@ def test_a_legend_stays_inside_its_figure_and_a_difference_names_its_method(tmp_
 
 
 def expected_lines(runs):
-    rows, _ = collect([runs])
-    (drawing,) = finetuning_curves(rows, curves_of(rows))
+    found = read_runs([runs])
+    (drawing,) = finetuning_curves(found.rows, found.curves)
     return [text.get_text() for text in drawing.figure.axes[0].texts]
 
 
@@ -150,8 +164,8 @@ def test_of_a_long_training_the_later_half_is_shown_with_the_published_number_in
     values = [10, 40, 60, 70, 75, 77, 78, 78.5, 78.8, 79.0]
     lines = [f'{{"step": {i}, "epoch": {i * 30}, "split": "val", "top1": {v}}}' for i, v in enumerate(values, start=1)]
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    rows, _ = collect([tmp_path])
-    (drawing,) = finetuning_curves(rows, curves_of(rows))
+    found = read_runs([tmp_path])
+    (drawing,) = finetuning_curves(found.rows, found.curves)
     (ax,) = drawing.figure.axes
     bottom, top = ax.get_ylim()
     assert 74 < bottom < 75, "reached half way"
@@ -185,12 +199,10 @@ def test_a_panel_of_pre_training_is_cut_into_its_pictures():
     assert split_panel(panel[:, :-1]) is None
 
 
-def test_curves_keep_their_ends_and_lose_a_torn_line(tmp_path):
-    run = tuned(tmp_path / "run")
-    lines = [f'{{"step": {i}, "epoch": {i / 100}, "split": "train", "loss": {i}}}' for i in range(1000)]
-    lines += [f'{{"step": {i}, "epoch": {i}, "split": "val", "top1": {i / 10}}}' for i in range(1000)]
-    (run / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 10']))
-    curves = read_curves(run, points=10)
+def test_curves_keep_their_ends():
+    lines = [{"step": i, "epoch": i / 100, "split": "train", "loss": i} for i in range(1000)]
+    lines += [{"step": i, "epoch": i, "split": "val", "top1": i / 10} for i in range(1000)]
+    curves = curves_from(lines, points=10)
     assert curves["val"]["epoch"] == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
     assert curves["val"]["top1"][-1] == 99.9, "an evaluation is shown as it was"
     assert curves["train"]["loss"][0] == np.mean(range(100)), "training is averaged"
@@ -201,22 +213,8 @@ def test_a_training_value_that_is_not_finite_leaves_a_gap(tmp_path, number):
     run = tuned(tmp_path / "run")
     with (run / "metrics.jsonl").open("a") as file:
         file.write(f'{{"step": 11, "epoch": 3.1, "split": "train", "loss": {number}}}\n')
-    assert read_curves(run)["train"]["loss"] == [0.25, None]
+    assert curves_from(read_metrics(run))["train"]["loss"] == [0.25, None]
     page_of(tmp_path, tmp_path / "report.html")
-
-
-def test_names_may_hold_anything(tmp_path):
-    names = ["a/../../b", "$\\frac{1", "<script>&amp;", "r50\n", "a" * 200]
-    for number, name in enumerate(names):
-        pre = pretrained(tmp_path / f"pre{number}", model=name)
-        tuned(tmp_path / f"scratch{number}", model=name, recipe=name)
-        tuned(tmp_path / f"a2mim{number}", model=name, recipe=name, init=str(pre))
-    with warnings.catch_warnings(action="error"):  # such as: no room left for the axes
-        paths = figures_of(tmp_path, tmp_path / "figures")
-    assert {path.parent for path in paths} == {tmp_path / "figures"}
-    assert len(set(paths)) == len(paths) == 2 * (3 + len(names))
-    shown = texts(tmp_path / "figures" / "differences.svg")
-    assert all(any(text.startswith(name[:40].strip()) for text in shown) for name in names)
 
 
 def test_without_runs_there_are_no_figures(tmp_path):

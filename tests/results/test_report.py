@@ -146,10 +146,12 @@ def _made(folder):
 def test_the_command_is_what_was_given_with_its_threads_and_ranks(tmp_path):
     environment = {"command": ["__main__.py", "a2mim-r50-300e", "--run-dir", "runs/my run"], "num_threads": 3,
                    "device": "cpu: x"}  # fmt: skip
-    stored, page = {"package": "pretrain"}, tmp_path / "report.html"
-    made = command(tmp_path / "runs" / "my run", stored, environment, page)
+    page = tmp_path / "report.html"
+    made = command(tmp_path / "runs" / "my run", "pretrain", environment, page)
     assert made == ("OMP_NUM_THREADS=3 python -m pretrain 'runs/my run/config.json' --run-dir 'runs/my run-again'")
-    made = command(tmp_path / "runs" / "x", stored, {"world_size": 8, "device": "cuda: H100", "num_threads": 4}, page)
+    made = command(
+        tmp_path / "runs" / "x", "pretrain", {"world_size": 8, "device": "cuda: H100", "num_threads": 4}, page
+    )
     assert made == "torchrun --standalone --nproc-per-node 8 -m pretrain runs/x/config.json --run-dir runs/x-again"
 
 

@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 
 FIXTURE = ROOT / "tests" / "data" / "runs"
 SHEETS = {"summary", "classification-resnet", "classification-convnext", "classification-vit", "classification-swin",
-          "classification-test", "coco", "ade20k", "cost", "probes", "contradictions"}  # fmt: skip
+"coco", "ade20k", "cost", "probes", "contradictions"}  # fmt: skip
 HOSTILE = '<script>alert("1")</script> & | 50% $x_1$ ~^{} \\input{x} `code`'
 
 

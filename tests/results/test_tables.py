@@ -9,10 +9,14 @@ import pytest
 from rich.console import Console
 
 from results.__main__ import main
+from results.figures.data import with_labels
+from results.figures.style import looks
 from results.runs.collect import collect
+from results.tables.files import all_sheets
 from results.tables.rows import benchmark_table, print_table, readable, write_table
 from tests.helpers import run_module
-from tests.results.runs import pretrained, tuned
+from tests.results.copies import copy_pretraining, copy_run
+from tests.results.runs import edit, pretrained, tuned
 
 SCRATCH, A2MIM = [60.0, 61.0, 64.0], [66.5, 67.5]
 
@@ -94,6 +98,50 @@ def test_runs_that_share_a_seed_after_several_pre_trainings_pair_with_nothing(tm
     assert (a2mim["n"], a2mim["pairs"], a2mim["difference"]) == (2, 0, 2.0)
 
 
+def test_seeds_on_a_fraction_of_the_labels_are_one_line(tmp_path):
+    """Each seed draws a part of its own, so the digest of what it trained on tells nothing."""
+    for method in ("scratch", "a2mim"):
+        for seed in range(3):
+            name = f"demo-test_resnet-{method}-classification-s{seed}"
+            copy_run(name, tmp_path / f"whole-{method}{seed}")
+            part = copy_run(name, tmp_path / f"part-{method}{seed}", data={"train_fraction": 0.1})
+            edit(part / "data.json", train={"num_images": 10, "digest": f"part {seed}"})
+            edit(part / "finished.json", num_train=10)
+    copy_pretraining(tmp_path)
+    for folders in ([tmp_path], sorted(tmp_path.glob("part*")) + sorted(tmp_path.glob("*pretrain*"))):
+        table = benchmark_table(collect(folders)[0])
+        parts = table[(table["metric"] == "top1_last") & (table["variant"] == "data.train_fraction=0.1")]
+        assert parts["n"].tolist() == [3, 3], "told even where all have the same fraction"
+        assert parts["pairs"].tolist() == [0, 3]
+        assert table["data"].nunique() == 1
+    for part in tmp_path.glob("part*"):  # as runs record it now
+        whole = {"num_images": 64 + ("a2mim" in part.name), "digest": "whole"}
+        edit(part / "data.json", **{"train before train_fraction": whole})
+    table = benchmark_table(collect([tmp_path])[0])
+    assert table[table["metric"] == "top1_last"]["n"].tolist() == [3, 3, 3, 3]
+    assert table["data"].nunique() == 3, "two different sets, each used in part"
+
+
+def test_a_method_that_nobody_here_knows_has_its_title_column_colour_and_row(tmp_path):
+    pre = pretrained(tmp_path / "pre", method="colourful", recipe="colourful-r50")
+    edit(pre / "finished.json", method={"name": "colourful", "title": "Colourful MIM", "order": 0})
+    tuned(tmp_path / "colourful0", metrics={"top1": 66.0}, init=str(pre))
+    tuned(tmp_path / "other0", metrics={"top1": 61.0}, init=str(pretrained(tmp_path / "other", method="another")))
+    tuned(tmp_path / "scratch0", metrics={"top1": 60.0})
+    rows, _ = collect([tmp_path])
+    assert dict(zip(rows["method"], rows["method_place"], strict=True)) == {"scratch": 0, "colourful": 1, "another": 2}
+    sheets = {sheet.name: sheet for sheet in all_sheets(rows)}
+    summary = sheets["summary"].shown.iloc[0]
+    assert (summary["Colourful MIM"], summary["Colourful MIM to scratch"]) == ("66.00, n = 1", "+6.00~")
+    assert summary["another"] == "61.00, n = 1"
+    assert "Colourful MIM 300 epochs" in set(sheets["classification-resnet"].shown["initialisation"])
+    (_, lines), *_ = readable(benchmark_table(rows))
+    assert lines["method"].tolist() == ["from scratch", "Colourful MIM 300 epochs", "another 300 epochs"]
+    seen = looks(with_labels(rows))
+    assert len({look.color for label, look in seen.items() if "300" in label or label == "from scratch"}) == 3
+    assert "Colourful MIM 300 epochs" in seen
+
+
 def test_time_and_throughput_are_of_the_run_and_of_its_pre_training(table):
     a2mim = line(table, "a2mim")
     assert (a2mim["hours"], a2mim["pretrain_hours"], a2mim["images_per_second"]) == (0.5, 0.5, 40.0)
@@ -110,12 +158,15 @@ def test_people_read_one_line_per_method(table):
     found = dict(readable(table))
     assert list(found) == ["classification: r50, demo", "detection: r50, demo"]
     lines = found["classification: r50, demo"].set_index("method")
-    assert lines["top1_last"].to_dict() == {
-        "scratch": "61.67 ± 2.08",
-        "simmim 100 epochs": "62.00 (+0.33)",
-        "a2mim 300 epochs": "67.00 ± 0.71 (+5.33)",
+    assert lines["top-1 (last epoch)"].to_dict() == {
+        "from scratch": "61.67 ± 2.08",
+        "SimMIM 100 epochs": "62.00",
+        "A2MIM 300 epochs": "67.00 ± 0.71",
     }
-    assert lines["n"].to_dict() == {"scratch": "3", "simmim 100 epochs": "1", "a2mim 300 epochs": "2"}
+    assert lines["to scratch"].to_dict() == {
+        "from scratch": "", "SimMIM 100 epochs": "+0.33~", "A2MIM 300 epochs": "+5.33~",
+    }  # fmt: skip
+    assert lines["n"].to_dict() == {"from scratch": "3", "SimMIM 100 epochs": "1", "A2MIM 300 epochs": "2"}
 
 
 def test_people_read_the_headline_metrics_and_the_csv_has_all(tmp_path):
@@ -124,8 +175,8 @@ def test_people_read_the_headline_metrics_and_the_csv_has_all(tmp_path):
     table = benchmark_table(with_names)
     assert table["metric"].tolist() == ["mIoU", "mAcc"]
     (_, lines), *_ = readable(table)
-    assert "mIoU" in lines
-    assert "mAcc" not in lines
+    assert "mIoU (last iteration)" in lines
+    assert not [name for name in lines if "mAcc" in name]
 
 
 def test_written_numbers_are_exact_and_writing_again_gives_the_same_bytes(runs, table, tmp_path):
@@ -137,7 +188,7 @@ def test_written_numbers_are_exact_and_writing_again_gives_the_same_bytes(runs, 
     assert read["mean"].tolist() == table["mean"].tolist()
     text = paths[0].read_text()
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()]
-    assert ["a2mim 300 epochs", "67.00 ± 0.71 (+5.33)", "2", "0.50", "0.50", "40", "2"] in cells
+    assert ["A2MIM 300 epochs", "67.00 ± 0.71", "+5.33~", "2", "0.50", "0.50", "40", "2"] in cells
     assert f"- {runs / 'a2mim2'}: not finished" in text
     write_table(benchmark_table(collect([runs])[0]), tmp_path / "new" / "demo-net.v1", rejected)
     assert [path.read_bytes() for path in paths] == before
@@ -147,7 +198,7 @@ def test_the_printed_table_names_the_runs_left_out(runs, table):
     console = Console(file=io.StringIO(), width=160)
     print_table(table, collect([runs])[1], console)
     text = console.file.getvalue()
-    assert "67.00 ± 0.71 (+5.33)" in text
+    assert "67.00 ± 0.71       │ +5.33~" in text
     assert f"not in the table: {runs / 'a2mim2'}: not finished" in text
 
 
@@ -166,7 +217,7 @@ def test_the_command_writes_rows_and_tables(runs, tmp_path, capsys):
     assert len(pd.read_csv(tmp_path / "rows.csv")) == 9
 
     assert main(["tables", str(runs), "-o", str(tmp_path / "tables")]) == 0
-    assert "67.00 ± 0.71 (+5.33)" in capsys.readouterr().out
+    assert "67.00 ± 0.71       │ +5.33~" in capsys.readouterr().out
     assert {path.suffix for path in (tmp_path / "tables").glob("summary.*")} == {".md", ".csv", ".tex", ".html"}
 
 

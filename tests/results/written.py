@@ -2,19 +2,18 @@
 
 from pathlib import Path
 
-from results.figures.draw import curves_of, write_figures
+from results.figures.draw import write_figures
 from results.page.report import write_report
-from results.runs.collect import collect
+from results.runs.collect import read_runs
 
 
 def figures_of(runs: Path, folder: Path) -> list[Path]:
     """The figures of the runs, in the folder."""
-    rows, _ = collect([runs])
-    return write_figures(rows, curves_of(rows), folder)
+    found = read_runs([runs])
+    return write_figures(found.rows, found.curves, folder)
 
 
 def page_of(runs: Path, path: Path) -> Path:
     """The page of the runs, at the path."""
-    rows, rejected = collect([runs])
-    write_report(rows, rejected, curves_of(rows), [runs], path)
+    write_report(read_runs([runs]), [runs], path)
     return path
