@@ -1,4 +1,4 @@
-"""`python -m benchmarks run | demo-data | throughput | gpu-check`."""
+"""`python -m benchmarks run | demo-data | throughput | gpu-check | prepare`."""
 
 import dataclasses
 import sys
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from benchmarks.plan import METHODS
+from benchmarks.prepare.command import Prepare, prepare
 from benchmarks.speed.gpu.check import GpuCheck, run_check
 from benchmarks.speed.options import Throughput
 from engine.cli import guard
@@ -81,16 +82,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[DemoData, tyro.conf.subcommand("demo-data")]
             | Annotated[Throughput, tyro.conf.subcommand("throughput")]
             | Annotated[GpuCheck, tyro.conf.subcommand("gpu-check")]
+            | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         )
         config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
         options = tyro.cli(commands, args=arguments, prog="python -m benchmarks", config=config)
         return _run(options)
 
 
-def _run(options: Run | DemoData | Throughput | GpuCheck) -> int:
+def _run(options: Run | DemoData | Throughput | GpuCheck | Prepare) -> int:
     """Do what was asked; each imports here what takes seconds to import, or needs packages that others do not."""
     if isinstance(options, GpuCheck):
         return run_check(options)
+    if isinstance(options, Prepare):
+        prepare(options)
+        return 0
     if isinstance(options, Run):
         from benchmarks.run import benchmark
 

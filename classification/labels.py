@@ -13,7 +13,7 @@ import numpy as np
 
 from classification.config import ClassificationConfig
 from engine.data.exclude import read_list, write_list
-from engine.data.images import ImageIndex
+from engine.data.index import ImageIndex
 from engine.data.scan import some
 from engine.errors import DataError
 

@@ -1,0 +1,194 @@
+"""`python -m benchmarks prepare NAME SOURCE DIR`: from a shipped archive to image folders, checked."""
+
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks.prepare.catalogue import DATA_SETS, DataSet
+from benchmarks.prepare.download import download
+from benchmarks.prepare.writer import write_pictures
+from classification.labels import stratified_subset
+from engine.data.exclude import write_list
+from engine.data.index import index_images
+from engine.errors import ConfigError, DataError
+from engine.run.storage import storage_errors, write_atomic
+
+STATE = "prepared.json"
+LABEL_SHARES = {"1percent.txt": 0.01, "10percent.txt": 0.1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Turn a data set as it is shipped into image folders: train/<class>/ and val/<class>/ (the test part of those that
+    have no val), unlabelled/ for STL-10, and labels/ with lists of 1 % and 10 % of the training images for
+    --data.label-list. Archives are checked against their published hashes, images are counted. The same command goes
+    on where an interrupted one stopped.
+
+    Names: @@.
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """Which data set."""
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """Its archive, a folder that holds its archives, or the unpacked folder."""
+    directory: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Where the image folders go: new, empty, or left by this command."""
+    download: bool = False
+    """Fetch archives that are missing in the folder SOURCE. Nothing is fetched without it."""
+    unchecked: bool = False
+    """Accept another archive than the published one, and other numbers of images and classes."""
+    copy: bool = False
+    """Copy images of an unpacked SOURCE instead of linking to them."""
+
+
+Prepare.__doc__ = (Prepare.__doc__ or "").replace("@@", ", ".join(DATA_SETS))
+
+
+def prepare(options: Prepare) -> None:
+    """Run the command.
+
+    Raises:
+        ConfigError: an unknown name, or a folder that holds something else.
+        DataError: the source is not there, not what it should be, or damaged.
+        CheckpointError: the folder cannot be written.
+    """
+    if options.name not in DATA_SETS:
+        near = difflib.get_close_matches(options.name, DATA_SETS, n=3, cutoff=0.3) or sorted(DATA_SETS)
+        raise ConfigError(f"prepare knows no data set {options.name!r}; nearest: {', '.join(near)}")
+    data_set = DATA_SETS[options.name]
+    state = _claim(options)
+    if options.download:
+        _download(data_set, options.source)
+    sources = _sources(data_set, options)
+    for source in sources:
+        _check_hash(data_set, source, options, state)
+    counts = write_pictures(
+        options.directory, data_set.pictures(sources), total=sum(data_set.counts.values()), copy=options.copy
+    )
+    differences = _differences(data_set, counts, options.directory)
+    if differences and not options.unchecked:
+        raise DataError(
+            f"{', '.join(map(str, sources))}: not all of {data_set.title}: {'; '.join(differences)}. "
+            "--unchecked accepts it as it is"
+        )
+    lists = _write_label_lists(options.directory)
+    state |= {"counts": dict(counts), "differences": differences, "complete": True}
+    _store(options.directory, state)
+    _report(options, counts, differences, lists)
+
+
+def _claim(options: Prepare) -> dict[str, Any]:
+    """The state that an earlier call left, or a new one."""
+    directory, path = options.directory, options.directory / STATE
+    if path.is_file():
+        try:
+            state = json.loads(path.read_text())
+            found = state["name"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: not what prepare wrote ({error}): choose another folder") from error
+        if found != options.name:
+            raise ConfigError(f"{directory} holds {found}: choose another folder for {options.name}")
+        return {**state, "complete": False}
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigError(f"{directory} is not empty, and prepare did not begin it: choose another folder")
+    state = {"name": options.name, "source": str(options.source), "archives": {}, "complete": False}
+    _store(directory, state)
+    return state
+
+
+def _store(directory: Path, state: dict[str, Any]) -> None:
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomic(directory / STATE, json.dumps(state, indent=2) + "\n")
+
+
+def _download(data_set: DataSet, folder: Path) -> None:
+    if not data_set.urls:
+        raise ConfigError(f"{data_set.title} cannot be downloaded without an account: get it from {data_set.page}")
+    if folder.is_file():
+        return
+    for name, url in data_set.urls.items():
+        if not (folder / name).is_file():
+            download(url, folder / name)
+
+
+def _sources(data_set: DataSet, options: Prepare) -> list[Path]:
+    """The archives to read, or the folder that holds what was in them."""
+    source = options.source
+    if not source.exists():
+        where = f"; --download fetches it into the folder {source}" if data_set.urls else ""
+        raise DataError(f"{source}: no such file or folder. {data_set.title} comes from {data_set.page}{where}")
+    if not source.is_dir():
+        return [source]
+    archives = [source / name for name in data_set.files if (source / name).is_file()]
+    return [*archives, source] if data_set.also_folder or not archives else archives
+
+
+def _check_hash(data_set: DataSet, source: Path, options: Prepare, state: dict[str, Any]) -> None:
+    """Compare an archive with the published hashes; one that was compared before is known by size and time."""
+    named = [data_set.files[source.name]] if source.name in data_set.files else list(data_set.files.values())
+    published = {md5 for md5 in named if md5}  # a renamed archive may be any of them
+    if source.is_dir() or not published:
+        return
+    status = source.stat()
+    known = [status.st_size, status.st_mtime_ns]
+    before = state["archives"].get(str(source.absolute()), [])
+    if before[:2] == known:
+        found = before[2]
+    else:
+        with storage_errors(source.parent), source.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        state["archives"][str(source.absolute())] = [*known, found]
+        _store(options.directory, state)
+    if found in published:
+        return
+    text = f"{source}: its md5 is {found}, of {data_set.title} {' or '.join(sorted(published))} is published"
+    if not options.unchecked:
+        raise DataError(f"{text}: another file, or not all of it. --unchecked takes it all the same")
+    print(f"{text}; taken all the same")
+
+
+def _differences(data_set: DataSet, counts: Counter[str], directory: Path) -> list[str]:
+    """What is otherwise than it should be, in words."""
+    found = [
+        f"{split} has {counts[split]:,} images instead of {number:,}"
+        for split, number in data_set.counts.items()
+        if counts[split] != number
+    ]
+    for split in ("train", "val"):
+        folder = directory / split
+        number = sum(path.is_dir() for path in folder.iterdir()) if folder.is_dir() else 0
+        if number != data_set.num_classes:
+            found.append(f"{split} has {number:,} classes instead of {data_set.num_classes:,}")
+    return found
+
+
+def _write_label_lists(directory: Path) -> list[Path]:
+    """The same shares of every class as `--data.train-fraction` draws with seed 0."""
+    index = index_images(directory / "train", labelled=True)
+    paths = []
+    for name, share in LABEL_SHARES.items():
+        paths.append(directory / "labels" / name)
+        with storage_errors(directory):
+            paths[-1].parent.mkdir(exist_ok=True)
+        write_list(paths[-1], stratified_subset(index, share, seed=0).paths)
+    return paths
+
+
+def _report(options: Prepare, counts: Counter[str], differences: Sequence[str], lists: Sequence[Path]) -> None:
+    directory = options.directory
+    numbers = ", ".join(f"{number:,} in {split}/" for split, number in counts.items())
+    print(f"{directory}: {DATA_SETS[options.name].title}, {numbers}" + ("" if differences else ", as published"))
+    for difference in differences:
+        print(f"  {difference}")
+    print(f"label lists: {', '.join(map(str, lists))}")
+    root = directory / "unlabelled" if counts["unlabelled"] else directory
+    print(f"next: python -m pretrain demo --run-dir runs/{options.name} --data.root {root}")
+    print(f"      make benchmark MODEL=resnet18 IMAGENET={directory}")
