@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.distributed import sum_over_ranks, world_size
+from engine.distributed import sum_over_ranks
 
 
 class PreciseStatistics:
@@ -34,7 +34,10 @@ class PreciseStatistics:
         self._precise = self._training
 
     def measure(self, batches: Iterable[Any], forward: Callable[[Any], Any], check_stop: Callable[[], None]) -> None:
-        """Average mean and variance over batches, over all ranks; other buffers stay as they are.
+        """Average mean and variance over the pixels of all batches and ranks; other buffers stay as they are.
+
+        As in fvcore, which the published files use: a batch weighs as much as it has pixels (a norm of regions: as many
+        as there are), and the variance is that of all pixels together.
 
         Args:
             batches: equally many on every rank.
@@ -44,8 +47,12 @@ class PreciseStatistics:
         if not self._norms:
             return
         momenta = {name: module.momentum for name, module in self._norms.items()}
-        sums: dict[str, Tensor] = {}
-        num_batches = 0
+        sums = {
+            name: torch.zeros(3, *_mean(norm).shape, dtype=torch.float64, device=_mean(norm).device)
+            for name, norm in self._norms.items()
+        }
+        counts: dict[str, int] = {}
+        counters = [module.register_forward_pre_hook(_counter(counts, name)) for name, module in self._norms.items()]
         self.model.train()
         try:
             for module in self._norms.values():
@@ -53,30 +60,26 @@ class PreciseStatistics:
             for batch in batches:
                 with self.as_trained():
                     check_stop()
+                counts.clear()
                 forward(batch)
-                num_batches += 1
-                self._add(sums)
+                self._add(sums, counts)
         finally:
+            for counter in counters:
+                counter.remove()
             for name, module in self._norms.items():
                 module.momentum = momenta[name]
             self._put(self._training)
             self.model.eval()
-        self._precise = {**self._training, **self._averages(sums, num_batches)}
+        self._precise = {**self._training, **_averages(sums)}
 
-    def _add(self, sums: dict[str, Tensor]) -> None:
-        for name, module in self._norms.items():
-            assert module.running_mean is not None and module.running_var is not None
-            mean = module.running_mean.double()
-            moments = torch.stack([mean, module.running_var.double() + mean**2])
-            sums[name] = sums[name] + moments if name in sums else moments
-
-    def _averages(self, sums: dict[str, Tensor], num_batches: int) -> dict[str, Tensor]:
-        averages: dict[str, Tensor] = {}
-        for name, moments in sums.items():
-            mean, square = sum_over_ranks(moments) / (num_batches * world_size())
-            averages[f"{name}.running_mean"] = mean.float()
-            averages[f"{name}.running_var"] = (square - mean**2).float()
-        return averages
+    def _add(self, sums: dict[str, Tensor], counts: dict[str, int]) -> None:
+        """Add a batch's number of values, their sum and the sum of their squares, for each norm that took part."""
+        for name, count in counts.items():
+            if count:  # a norm of regions may have seen none
+                mean, variance = _mean(self._norms[name]).double(), self._norms[name].running_var
+                assert variance is not None
+                square = variance.double() * ((count - 1) / count) + mean**2  # torch stores the unbiased variance
+                sums[name] += torch.stack([torch.full_like(mean, count), count * mean, count * square])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -108,3 +111,28 @@ class PreciseStatistics:
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, buffer in self._buffers.items():
             buffer.copy_(values[name])
+
+
+def _counter(counts: dict[str, int], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that notes how many values of each channel a norm averages over."""
+
+    def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        counts[name] = inputs[0].numel() // inputs[0].shape[1]
+
+    return count
+
+
+def _mean(norm: _BatchNorm) -> Tensor:
+    assert norm.running_mean is not None
+    return norm.running_mean
+
+
+def _averages(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+    averages: dict[str, Tensor] = {}
+    for name, moments in sums.items():
+        total, first, second = sum_over_ranks(moments)
+        if total[0] > 0:
+            mean = first / total
+            averages[f"{name}.running_mean"] = mean.float()
+            averages[f"{name}.running_var"] = (second / total - mean**2).float()
+    return averages

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from detection.precise_bn import PreciseStatistics
+from tests.detection.folders import needs_detectron2
 
 
 @pytest.fixture
@@ -20,9 +21,11 @@ def count(module, _):
     module.counter.add_(module.training)
 
 
-def batches(num_batches, size=64):
+def batches(num_batches, side=0):
+    """Batches of different brightness and, like a detector's, of different sizes, unless `side` is given."""
     source = torch.Generator().manual_seed(1)
-    return [torch.randn(size, 3, 8, 8, generator=source) + 0.5 for _ in range(num_batches)]
+    sides = [side or 8 + 2 * number for number in range(num_batches)]
+    return [torch.randn(2, 3, side, side, generator=source) + number for number, side in enumerate(sides)]
 
 
 def copy_of(state):
@@ -34,11 +37,32 @@ def test_the_statistics_are_those_of_all_batches_together(model):
     precise = PreciseStatistics(model)
     with torch.no_grad():
         precise.measure(parts, model, lambda: None)
-        features = model[0](torch.cat(parts))
+        values = torch.cat([model[0](part).movedim(1, 0).flatten(1) for part in parts], dim=1)
     found = precise.statistics()
     assert found.keys() == {f"{i}.running_{part}" for i in (1, 4) for part in ("mean", "var")}
-    assert torch.allclose(found["1.running_mean"], features.mean((0, 2, 3)), atol=1e-5)
-    assert torch.allclose(found["1.running_var"], features.var((0, 2, 3)), rtol=1e-3)
+    assert torch.allclose(found["1.running_mean"], values.mean(1), atol=1e-5)
+    assert torch.allclose(found["1.running_var"], values.var(1, correction=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [pytest.param(0, marks=needs_detectron2)])
+def test_the_statistics_are_fvcores(model, size):
+    from fvcore.nn.precise_bn import update_bn_stats
+
+    precise = PreciseStatistics(model)
+    with torch.no_grad():
+        precise.measure(batches(4, size), model, lambda: None)
+    update_bn_stats(model.train(), batches(4, size), num_iters=4)
+    for name, value in precise.statistics().items():
+        assert torch.allclose(value, model.get_buffer(name), rtol=1e-5, atol=1e-6)
+
+
+def test_a_norm_that_saw_nothing_keeps_its_running_statistics(model):
+    model[4].running_mean.fill_(0.25)
+    precise = PreciseStatistics(model)
+    with torch.no_grad():
+        precise.measure(batches(2, 8), model[:3], lambda: None)
+    assert precise.statistics()["4.running_mean"].tolist() == [0.25, 0.25]
+    assert torch.equal(precise.statistics()["4.running_var"], model[4].running_var)
 
 
 def test_the_model_has_them_inside_the_block_only_and_keeps_every_buffer_otherwise(model):
