@@ -5,6 +5,8 @@ from typing import Any
 
 import classification.recipes
 import classification.sources
+import detection.recipes
+import detection.sources
 import pretrain.recipes
 import segmentation.recipes
 import segmentation.sources
@@ -13,6 +15,7 @@ from engine.deviations import Sources, of_recipe
 TASKS: dict[str, tuple[Mapping[str, Callable[..., Any]], Sources]] = {
     "pretrain": (pretrain.recipes.RECIPES, pretrain.recipes.SOURCES),
     "classification": (classification.recipes.RECIPES, classification.sources.SOURCES),
+    "detection": (detection.recipes.RECIPES, detection.sources.SOURCES),
     "segmentation": (segmentation.recipes.RECIPES, segmentation.sources.SOURCES),
 }
 

@@ -24,6 +24,8 @@ from detection.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from detection.sources import SOURCES
+from engine.deviations import with_deviations
 
 _SHORT_SIDES_480_TO_800 = tuple(range(480, 801, 32))
 _SHORT_SIDES_480_TO_896 = tuple(range(480, 897, 32))
@@ -153,9 +155,7 @@ def demo(model: str = "r50") -> DetectionConfig:
         image_size=96,
         checkpoint_every=75,
         precise_bn=0,
-        data=DataConfig(
-            num_workers=1, short_sides=(96,), max_side=128, square=128, evaluation_batch_size=10, num_val=100
-        ),
+        data=DataConfig(num_workers=1, short_sides=(96,), max_side=128, square=128, num_val=100),
         heads=HeadsConfig(
             pyramid_channels=64,
             rpn_pre_nms=(200, 100),
@@ -195,14 +195,17 @@ def recipe_for(model: str) -> str:
     return "mask-rcnn-c4-2x" if model in ("r50", "r101", "r152", "r200") else "mask-rcnn-fpn-1x-spark"
 
 
-RECIPES: dict[str, Callable[..., DetectionConfig]] = {
-    "mask-rcnn-c4-1x": mask_rcnn_c4_1x,
-    "mask-rcnn-c4-2x": mask_rcnn_c4_2x,
-    "mask-rcnn-fpn-1x": mask_rcnn_fpn_1x,
-    "mask-rcnn-fpn-2x": mask_rcnn_fpn_2x,
-    "retinanet-fpn-1x": retinanet_fpn_1x,
-    "retinanet-fpn-2x": retinanet_fpn_2x,
-    "mask-rcnn-vit-1x": mask_rcnn_vit_1x,
-    "mask-rcnn-fpn-1x-spark": mask_rcnn_fpn_1x_spark,
-    "demo": demo,
-}
+RECIPES: dict[str, Callable[..., DetectionConfig]] = with_deviations(
+    {
+        "mask-rcnn-c4-1x": mask_rcnn_c4_1x,
+        "mask-rcnn-c4-2x": mask_rcnn_c4_2x,
+        "mask-rcnn-fpn-1x": mask_rcnn_fpn_1x,
+        "mask-rcnn-fpn-2x": mask_rcnn_fpn_2x,
+        "retinanet-fpn-1x": retinanet_fpn_1x,
+        "retinanet-fpn-2x": retinanet_fpn_2x,
+        "mask-rcnn-vit-1x": mask_rcnn_vit_1x,
+        "mask-rcnn-fpn-1x-spark": mask_rcnn_fpn_1x_spark,
+        "demo": demo,
+    },
+    SOURCES,
+)
