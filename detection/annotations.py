@@ -1,7 +1,8 @@
 """One COCO annotation file: read, checked, and turned into a record for each image.
 
-Everything that would stop the training or the evaluation hours later is found here: missing or mistyped fields, unknown
-images and categories, boxes outside their image, outlines that cannot be drawn. coco.py says what happens then.
+Everything that would stop the training or the evaluation hours later, or spoil them without a word, is found here, in
+every value of every annotation: missing or mistyped fields, unknown images and categories, boxes outside their image,
+outlines that cannot be drawn. coco.py says what happens then.
 """
 
 import json
@@ -9,21 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from engine.data.images import ImageIndex
+from detection.classes import chosen
+from detection.consistency import area_problem, box_problem, faults_of_all, outline_problem
+from detection.fields import LISTS, check_fields
+from detection.filenames import FileNames
+from detection.outlines import Outline, area_of, look_at_outlines
 from engine.errors import DataError
 
-OVERSHOOT_PX = 2.0
-"""How far a box may reach over the edge of its image before it counts as outside: COCO's own are rounded."""
 _NUM_NAMED = 5
-_WHOLE_NUMBERS = {
-    "images": ("id", "width", "height"),
-    "annotations": ("id", "image_id", "category_id"),
-    "categories": ("id",),
-}
-_OTHERS = {"images": ("file_name",), "annotations": ("bbox",), "categories": ("name",)}
-_FOR_EVALUATION = ("area", "iscrowd")
+Record = dict[str, Any]
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -37,17 +32,31 @@ def read_document(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file; --data.root wants a folder with annotations/instances_{{train,val}}2017.json, "
-            "train2017/ and val2017/"
+            "train2017/ and val2017/ (or say where they are: --data.train-annotations, --data.train-images, ...)"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not a COCO annotation file, its JSON is nested thousands of levels deep") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     lists = document if isinstance(document, dict) else {}
-    missing = [key for key in _WHOLE_NUMBERS if not isinstance(lists.get(key), list)]
+    missing = [key for key in LISTS if not isinstance(lists.get(key), list)]
     if missing:
-        raise DataError(f"{path}: not a COCO annotation file, it has no list of {' or '.join(missing)}")
+        raise DataError(
+            f"{path}: not a COCO annotation file, it has no list of {' or '.join(missing)}{_what_else(document)}"
+        )
     return lists
+
+
+def _what_else(document: Any) -> str:
+    if isinstance(document, list):
+        return ". It is a list, as files of results are: give the file with images, annotations and categories"
+    if isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" not in document:
+        return (
+            ". It lists images alone, as those of COCO's test sets do: `python -m detection predict` takes such a file"
+        )
+    return ""
 
 
 def raise_problems(path: Path, problems: Sequence[str]) -> None:
@@ -70,143 +79,152 @@ class AnnotationReader:
 
     Args:
         path: of the document, for messages.
-        document: from read_document.
+        document: from read_document; brought into COCO's own form in place.
         files: the image files.
         masks: whether objects need an outline.
         evaluated: whether COCO's evaluation will read the document too, which needs more of it.
+        classes: names of the categories to keep, in the order of their labels; () for all.
+
+    Raises:
+        DataError: a field of an entry is missing or means nothing, or a class is not among the categories.
     """
 
     def __init__(
-        self, path: Path, document: dict[str, Any], files: ImageIndex, *, masks: bool, evaluated: bool
+        self,
+        path: Path,
+        document: dict[str, Any],
+        files: FileNames,
+        *,
+        masks: bool,
+        evaluated: bool,
+        classes: Sequence[str] = (),
     ) -> None:
-        self.path, self.document, self.masks, self.evaluated = path, document, masks, evaluated
-        self.files = set(files.paths)
-        self.folder = files.root
+        self.path, self.document, self.masks, self.evaluated, self.files = path, document, masks, evaluated, files
         self.counts = {"crowds": 0, "boxes_without_area": 0, "masks_without_polygon": 0}
         self.has_run_lengths = False
-        raise_problems(path, [problem for kind in _WHOLE_NUMBERS for problem in self._shape_problems(kind)])
-        self.names: dict[int, str] = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
-        self.labels = {number: label for label, number in enumerate(sorted(self.names))}
+        problems, self.as_meant = check_fields(document, evaluated=evaluated)
+        raise_problems(path, problems)
+        self.names: dict[int, str] = {entry["id"]: entry["name"] for entry in document["categories"]}
         self.problems: list[str] = []
-        if not self.names or len(self.names) < len(document["categories"]):
-            self.problems.append(f"{len(document['categories'])} categories with {len(self.names)} different ids")
+        if not self.names:
+            self.problems.append("its list of categories is empty: write {id, name} for each class")
+        elif len(self.names) < len(document["categories"]):
+            self.problems.append(
+                f"{len(document['categories'])} categories with {len(self.names)} different ids: give each its own"
+            )
+        self.labels = {category: label for label, category in enumerate(chosen(self.names, classes, path))}
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Record]:
         """The records of all images, sorted by file name.
 
         Raises:
             DataError: naming the first problems.
         """
-        records: dict[int, dict[str, Any]] = {}
+        records: dict[int, Record] = {}
         for image in self.document["images"]:
             if image["id"] in records:
-                self.problems.append(f"image {image['id']}: this id is used twice")
+                self.problems.append(f"image {image['id']}: this id is used twice: give each image its own")
             records[image["id"]] = self._image(image)
         names = [record["file_name"] for record in records.values()]
         if len(set(names)) < len(names):
-            self.problems.append(f"{len(names) - len(set(names))} file names belong to more than one image")
-        used: set[int] = set()
-        for entry in self.document["annotations"]:
-            where = f"image {entry['image_id']}, annotation {entry['id']}"
-            if entry["id"] in used:
-                self.problems.append(f"{where}: this annotation id is used twice")
-            used.add(entry["id"])
-            problem = self._add(records.get(entry["image_id"]), entry)
-            if problem:
-                self.problems.append(f"{where}: {problem}")
+            twice = sorted({name for name in names if names.count(name) > 1})[:_NUM_NAMED] if len(names) < 1000 else []
+            self.problems.append(
+                f"{len(names) - len(set(names))} file names belong to more than one image{': ' * bool(twice)}"
+                + ", ".join(twice)
+            )
         raise_problems(self.path, self.problems)
-        return sorted(records.values(), key=lambda record: record["file_name"])
+        self._annotations(records)
+        raise_problems(self.path, self.problems)
+        return sorted(records.values(), key=lambda record: str(record["file_name"]))
 
-    def _shape_problems(self, kind: str) -> list[str]:
-        """Entries of a list that lack a field, or whose ids and sizes are no whole numbers."""
-        needed = (*_WHOLE_NUMBERS[kind], *_OTHERS[kind])
-        if kind == "annotations" and self.evaluated:
-            needed += _FOR_EVALUATION
-        problems = []
-        for place, entry in enumerate(self.document[kind]):
-            if not isinstance(entry, dict):
-                problems.append(f"{kind}, entry {place}: {entry!r} is not an object with fields")
-                continue
-            known = ", ".join(f"{name} {entry[name]}" for name in ("id", "image_id", "file_name") if name in entry)
-            where = f"{kind}, entry {place} ({known or 'no id'})"
-            lacking = [name for name in needed if name not in entry]
-            problems += [f"{where}: it has no {', '.join(lacking)}"] if lacking else []
-            odd = [name for name in _WHOLE_NUMBERS[kind] if name in entry and type(entry[name]) is not int]
-            problems += [f"{where}: its {name} {entry[name]!r} is no whole number" for name in odd]
-        return problems
+    def _image(self, image: dict[str, Any]) -> Record:
+        name = self.files.find(image["file_name"])
+        if name is None:
+            self.problems.append(f"image {image['id']}: {self.files.why_not(image['file_name'])}")
+        elif name != image["file_name"]:
+            image["file_name"] = name
+            self.as_meant["file_name"] = self.as_meant.get("file_name", 0) + 1
+        if not (image["height"] > 0 and image["width"] > 0):
+            self.problems.append(
+                f"image {image['id']}: its size {image['width']}x{image['height']} is none: write those of the file"
+            )
+        size = {"height": image["height"], "width": image["width"]}
+        return {"image_id": image["id"], "file_name": image["file_name"], **size, "annotations": []}
 
-    def _image(self, image: dict[str, Any]) -> dict[str, Any]:
-        record = {
-            "image_id": image["id"],
-            "file_name": str(image["file_name"]),
-            "height": image["height"],
-            "width": image["width"],
-            "annotations": [],
-        }
-        if record["file_name"] not in self.files:
-            self.problems.append(f"image {record['image_id']}: {self.folder / record['file_name']} is missing")
-        if not (record["height"] > 0 and record["width"] > 0):
-            self.problems.append(f"image {record['image_id']}: its size {record['width']}x{record['height']} is none")
-        return record
+    def _annotations(self, records: dict[int, Record]) -> None:
+        """Check all annotations and give each image its own."""
+        entries = self.document["annotations"]
+        used: set[int] = set()
+        placed: list[tuple[dict[str, Any], Record]] = []
+        for entry in entries:
+            record = records.get(entry["image_id"])
+            problem = self._misplaced(entry, record, used)
+            used.add(entry["id"])
+            if problem:
+                self.problems.append(f"image {entry['image_id']}, annotation {entry['id']}: {problem}")
+            elif record is not None:
+                placed.append((entry, record))
+        outlines: Sequence[Outline | None] = [None] * len(placed)
+        if self.masks:
+            outlines = look_at_outlines(
+                [entry.get("segmentation") for entry, _ in placed],
+                [record["height"] for _, record in placed],
+                [record["width"] for _, record in placed],
+            )
+        for (entry, record), outline in zip(placed, outlines, strict=True):
+            self._add(entry, record, outline)
+        if not self.problems:
+            self.problems += faults_of_all([entry for entry, _ in placed], outlines)
 
-    def _add(self, record: dict[str, Any] | None, entry: dict[str, Any]) -> str | None:
-        """Add an annotation to its image's record; or what is wrong with it."""
+    def _misplaced(self, entry: dict[str, Any], record: Record | None, used: set[int]) -> str | None:
+        """What is wrong with an annotation's ids, box and area."""
+        if entry["id"] in used:
+            return "this annotation id is used twice: give each annotation its own"
         if record is None:
-            return "there is no such image"
-        if entry["category_id"] not in self.labels:
-            return f"there is no category {entry['category_id']}"
-        if self.evaluated and entry["id"] < 1:
-            return "COCO's evaluation takes an annotation id below 1 for no annotation: number them from 1"
+            return f"there is no such image: its image_id {entry['image_id']} is not among the images"
+        if entry["category_id"] not in self.names:
+            return f"there is no category {entry['category_id']}: its category_id is not among the categories"
+        problem = box_problem(entry["bbox"], record)
+        return problem or area_problem(entry, record)
+
+    def _add(self, entry: dict[str, Any], record: Record, outline: Outline | None) -> None:
+        """Add an annotation to its image's record, or count why not."""
         crowd = bool(entry.get("iscrowd", 0))
-        problem = _box_problem(entry["bbox"], record)
-        if not problem and self.masks and (self.evaluated or not crowd):
-            problem = _outline_problem(entry.get("segmentation"), record, self.evaluated)
-        if problem:
-            return problem
-        if crowd:
+        if outline is not None and (self.evaluated or not crowd):
+            problem = outline_problem(outline, self.evaluated)
+            if problem:
+                self.problems.append(f"image {record['image_id']}, annotation {entry['id']}: {problem}")
+                return
+            if outline.as_meant:
+                entry["segmentation"] = outline.value
+                self.as_meant["segmentation"] = self.as_meant.get("segmentation", 0) + 1
+        if self.evaluated and "area" not in entry:
+            entry["area"] = _measured(entry, outline, record)
+            self.as_meant["missing area"] = self.as_meant.get("missing area", 0) + 1
+        if entry["category_id"] not in self.labels:
+            self.counts["objects_of_other_classes"] = self.counts.get("objects_of_other_classes", 0) + 1
+        elif crowd:
             self.counts["crowds"] += 1
         elif min(entry["bbox"][2:]) <= 0:
             self.counts["boxes_without_area"] += 1
         else:
             kept = {"id": entry["id"], "bbox": entry["bbox"], "label": self.labels[entry["category_id"]]}
-            if not self.masks or self._add_outline(kept, entry["segmentation"]):
+            if outline is None or self._add_outline(kept, outline.value):
                 record["annotations"].append(kept)
-        return None
 
     def _add_outline(self, kept: dict[str, Any], outline: Any) -> bool:
         if isinstance(outline, dict):
             self.has_run_lengths = True
             kept["segmentation"] = outline
             return True
-        polygons = [polygon for polygon in outline if len(polygon) >= 6 and len(polygon) % 2 == 0]
+        polygons = [polygon for polygon in outline if len(polygon) >= 6]
         self.counts["masks_without_polygon"] += not polygons
         kept["segmentation"] = polygons
         return bool(polygons)
 
 
-def _box_problem(box: Any, record: dict[str, Any]) -> str | None:
-    """What is wrong with a box [x, y, width, height], apart from having no area."""
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
-    if not numbers or not np.isfinite(box).all():
-        return f"its box {box} is not four finite numbers"
-    x, y, width, height = box
-    if width < 0 or height < 0:
-        return f"its box {box} has a negative side"
-    over = max(-x, -y, x + width - record["width"], y + height - record["height"])
-    if over > OVERSHOOT_PX:
-        return f"its box {box} lies outside the {record['width']}x{record['height']} image"
-    return None
-
-
-def _outline_problem(outline: Any, record: dict[str, Any], evaluated: bool) -> str | None:
-    """What is wrong with a mask. Polygons of fewer than three points are left out of training, but COCO's evaluation
-    takes the form of the first one for that of all."""
-    if isinstance(outline, dict) and {"counts", "size"} <= outline.keys():
-        if list(outline["size"]) == [record["height"], record["width"]]:
-            return None
-        return f"its mask has size {outline['size']}, its image [{record['height']}, {record['width']}]"
-    if not isinstance(outline, list) or not all(isinstance(polygon, list) for polygon in outline):
-        return "it has no outline (segmentation), which a detector with masks needs"
-    if evaluated and not (outline and len(outline[0]) >= 6):
-        return "its outline begins with no polygon of three points or more, and COCO's evaluation cannot read it"
-    return None
+def _measured(entry: dict[str, Any], outline: Outline | None, record: Record) -> float:
+    """The area that an annotation leaves out: of its outline, or of its box."""
+    if outline is not None and outline.value:
+        return area_of(outline.value, record["height"], record["width"])
+    return float(entry["bbox"][2] * entry["bbox"][3])

@@ -12,23 +12,26 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from detection.annotations import AnnotationReader, raise_problems, read_document
+from detection.classes import class_names
+from detection.config import DataConfig, SplitName
+from detection.filenames import FileNames
+from detection.values import shown
 from engine import distributed
-from engine.data.images import ImageIndex, Unreadable, index_images
-from engine.data.index import PathList
+from engine.data.exclude import match, read_list
+from engine.data.header import ImageHeader, read_headers
+from engine.data.images import ImageIndex, index_images
 from engine.errors import DataError
 
 _NUM_NAMED = 5
-_NUM_HEADER_THREADS = 8
 
 log = logging.getLogger("mim")
 
@@ -66,18 +69,17 @@ class CocoSplit:
 
     Args:
         annotation_path: of the JSON file.
-        digest: sha256 of that file.
         index: the image files.
         records: what is annotated about each of them.
-        category_ids: ascending; a label is a position in it.
+        category_ids: ascending, or in the order of data.classes; a label is a position in it.
         category_names: of the same order.
         is_wide: whether each image is wider than high, bool (num_images,).
         counts: images, objects, and what was left out and why.
         has_run_lengths: whether any object's mask is given as run lengths instead of polygons.
+        truth: for an evaluated split, its annotations in COCO's form as JSON; b"" for a training split.
     """
 
     annotation_path: Path
-    digest: str
     index: ImageIndex
     records: Records
     category_ids: tuple[int, ...]
@@ -85,77 +87,132 @@ class CocoSplit:
     is_wide: npt.NDArray[np.bool_]
     counts: dict[str, int]
     has_run_lengths: bool
+    truth: bytes
 
     def __len__(self) -> int:
         return len(self.records)
 
-    @property
-    def pinned(self) -> ImageIndex:
-        """What a resumed run must find again: names and sizes of the images, and the annotation file's content."""
-        root, folder = self.index.root.parent, self.index.root.name
-        sizes = {f"{folder}/{path}": int(size) for path, size in zip(self.index.paths, self.index.sizes, strict=True)}
-        sizes[f"annotations/{self.annotation_path.name}#{self.digest}"] = 0
-        paths = PathList(sizes)
-        return ImageIndex(root, paths, np.array([sizes[path] for path in paths], dtype=np.int64))
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what the run uses of the annotation file: in training images, boxes, labels and masks, in an
+        evaluation also areas and crowds."""
+        digest = hashlib.sha256(self.truth or self.records.block)
+        digest.update(json.dumps([self.category_ids, self.category_names]).encode())
+        return digest.hexdigest()
 
     def ground_truth(self) -> dict[str, Any]:
-        """The annotation file's document, reduced to this split's images, unchanged otherwise."""
-        document = read_document(self.annotation_path)
-        names = set(self.index.paths)
-        images = [image for image in document["images"] if image["file_name"] in names]
-        ids = {image["id"] for image in images}
-        annotations = [entry for entry in document["annotations"] if entry["image_id"] in ids]
-        return {**document, "images": images, "annotations": annotations}
+        """The annotations of exactly this split's images and classes as a COCO document, for an evaluation."""
+        document: dict[str, Any] = json.loads(self.truth)
+        return document
 
 
-def read_split(
-    root: str | Path, name: str, *, training: bool, masks: bool, unreadable: Unreadable = "stop", num_images: int = 0
-) -> CocoSplit:
-    """Read and check `annotations/instances_<name>2017.json` and list `<name>2017/`; no image is opened.
+def read_split(data: DataConfig, name: SplitName, *, training: bool, masks: bool) -> CocoSplit:
+    """Read and check the annotations of "train" or "val" and list its images; no image is opened.
 
     Args:
-        root: the COCO folder.
-        name: "train" or "val".
-        training: leave images without objects out.
+        data: where they are, which classes, and how many validation images.
+        name: of the split.
+        training: leave images without objects out, instead of preparing an evaluation.
         masks: whether objects need an outline.
-        unreadable: "stop" refuses image files of zero bytes.
-        num_images: keep only the first by file name; 0 keeps all.
 
     Raises:
         DataError: see the head of this file.
     """
-    path = Path(root) / "annotations" / f"instances_{name}2017.json"
+    path, folder = data.annotations(name), data.images(name)
     document = read_document(path)
-    files = index_images(Path(root) / f"{name}2017", labelled=False, unreadable=unreadable)
-    reader = AnnotationReader(path, document, files, masks=masks, evaluated=not training)
+    files = index_images(folder, labelled=False, options=data, unreadable=None if training else "stop")
+    num_excluded = _exclude(document, folder, data.exclude)
+    reader = AnnotationReader(
+        path,
+        document,
+        FileNames(folder, files.paths),
+        masks=masks,
+        evaluated=not training,
+        classes=class_names(data.classes),
+    )
     records = reader.read()
     if training:
         num_all = len(records)
         records = [record for record in records if record["annotations"]]
         reader.counts["images_without_objects"] = num_all - len(records)
-    if num_images:
-        records = records[:num_images]
-    if not records:
-        raise DataError(f"{path}: no image {'with objects ' if training else ''}is left; counted: {reader.counts}")
-    sizes = {path: int(size) for path, size in zip(files.paths, files.sizes, strict=True)}
-    paths = PathList(record["file_name"] for record in records)
-    counts = {
-        "images": len(records),
-        "objects": sum(len(record["annotations"]) for record in records),
-        **reader.counts,
-    }
+    elif data.num_val:
+        records = records[: data.num_val]
+    num_objects = sum(len(record["annotations"]) for record in records)
+    _require_objects(path, reader, num_objects, len(records), data.num_val if not training else 0)
+    counts = {"images": len(records), "objects": num_objects, **reader.counts}
+    counts |= {"images_excluded": num_excluded} if data.exclude else {}
     log.info("%s: %s", path.name, "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items()))
+    if reader.as_meant:
+        read = ", ".join(f"{name} {number}" for name, number in sorted(reader.as_meant.items()))
+        log.warning("%s: values not in COCO's form, read as they are meant: %s", path.name, read)
+        counts |= {f"read_as_meant_{name.replace(' ', '_')}": number for name, number in reader.as_meant.items()}
+    places = {name: position for position, name in enumerate(files.paths)}
     return CocoSplit(
         annotation_path=path,
-        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
-        index=ImageIndex(files.root, paths, np.array([sizes[path] for path in paths], dtype=np.int64)),
+        index=files.subset(places[record["file_name"]] for record in records),
         records=Records(records),
         category_ids=tuple(reader.labels),
         category_names=tuple(reader.names[number] for number in reader.labels),
         is_wide=np.array([record["width"] > record["height"] for record in records]),
         counts=counts,
         has_run_lengths=reader.has_run_lengths,
+        truth=b"" if training else _truth(reader, records),
     )
+
+
+def _exclude(document: dict[str, Any], folder: Path, list_path: str) -> int:
+    """Take the images that data.exclude names out of the document, and their annotations; returns how many."""
+    if not list_path:
+        return 0
+    entries = [image for image in document["images"] if isinstance(image, dict)]
+    names = match(folder, read_list(list_path), (str(image.get("file_name")) for image in entries))
+    ids = {shown(image.get("id")) for image in entries if image.get("file_name") in names}
+    document["images"] = [
+        image for image in document["images"] if not (isinstance(image, dict) and shown(image.get("id")) in ids)
+    ]
+    document["annotations"] = [
+        entry
+        for entry in document["annotations"]
+        if not (isinstance(entry, dict) and shown(entry.get("image_id")) in ids)
+    ]
+    return len(ids)
+
+
+def _require_objects(path: Path, reader: AnnotationReader, num_objects: int, num_images: int, num_val: int) -> None:
+    """Refuse a split that nothing can be learnt from or measured on.
+
+    Raises:
+        DataError: there is no object that is no crowd.
+    """
+    if num_objects:
+        return
+    if num_val and len(reader.document["images"]) > num_images:
+        raise DataError(
+            f"{path}: the first {num_images} images have no objects, so there is nothing to measure: evaluate "
+            "more of them (--data.num-val, 0 for all)"
+        )
+    left_out = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in reader.counts.items() if number)
+    num_images, num_annotations = len(reader.document["images"]), len(reader.document["annotations"])
+    raise DataError(
+        f"{path}: no image is left with an object to {'measure against' if reader.evaluated else 'learn from'}, of "
+        f"{num_images:,} images and {num_annotations:,} annotations{f' ({left_out})' * bool(left_out)}: annotate some "
+        "objects, or give another file"
+    )
+
+
+def _truth(reader: AnnotationReader, records: list[dict[str, Any]]) -> bytes:
+    """The document in COCO's form, reduced to these images and the reader's classes."""
+    document, ids = reader.document, {record["image_id"] for record in records}
+    lists = {
+        "images": [image for image in document["images"] if image["id"] in ids],
+        "annotations": [
+            entry
+            for entry in document["annotations"]
+            if entry["image_id"] in ids and entry["category_id"] in reader.labels
+        ],
+        "categories": [entry for entry in document["categories"] if entry["id"] in reader.labels],
+    }
+    return json.dumps({**document, **lists}, separators=(",", ":")).encode()
 
 
 def check_same_categories(train: CocoSplit, val: CocoSplit) -> None:
@@ -168,12 +225,13 @@ def check_same_categories(train: CocoSplit, val: CocoSplit) -> None:
     if first != second:
         differing = ", ".join(f"{number} {name!r}" for number, name in sorted(first ^ second)[:_NUM_NAMED])
         raise DataError(
-            f"{train.annotation_path} and {val.annotation_path} differ in {len(first ^ second)} categories: {differing}"
+            f"{train.annotation_path} and {val.annotation_path} differ in {len(first ^ second)} categories: "
+            f"{differing}: write the same list of categories in both"
         )
 
 
 def check_image_sizes(split: CocoSplit) -> None:
-    """Open every image's header and compare its size with the annotations'; each rank opens its part.
+    """Open every image's header and compare its size, as it will be read, with the annotations'; each rank its part.
 
     Headers that cannot be read are left to the reading itself, which knows what to do at a bad file.
 
@@ -181,28 +239,42 @@ def check_image_sizes(split: CocoSplit) -> None:
         DataError: on every rank, naming the images and an annotation of each.
     """
     mine = range(distributed.rank(), len(split), distributed.world_size())
-    with ThreadPoolExecutor(_NUM_HEADER_THREADS) as pool:
-        found = [problem for problem in pool.map(lambda i: _size_problem(split, i), mine) if problem]
-    everywhere = [problem for part in distributed.gather_objects(found) for problem in part]
+    headers = read_headers(split.index.path(position) for position in mine)
+    found = [
+        size_problem(split, position, header)
+        for position, header in zip(mine, headers, strict=True)
+        if isinstance(header, ImageHeader)
+    ]
+    everywhere = [problem for part in distributed.gather_objects(found) for problem in part if problem]
     raise_problems(split.annotation_path, sorted(everywhere))
 
 
-def size_disagreement(record: dict[str, Any], width: int, height: int) -> str:
-    """The sentence about an image file whose size is not what the annotations say."""
+def size_problem(split: CocoSplit, position: int, header: ImageHeader) -> str | None:
+    """The sentence about an image that, as it is read, has not the size that the annotations say."""
+    record, exif = split.records[position], split.index.options.exif
+    stored, upright = (header.width, header.height), header.upright_size
+    said = (record["width"], record["height"])
+    if (upright if exif == "apply" else stored) == said and (exif != "stop" or header.orientation == 1):
+        return None
     ids = [entry["id"] for entry in record["annotations"][:1]]
-    about = f", annotation {ids[0]}" if ids else ""
+    where = f"image {record['image_id']}{f', annotation {ids[0]}' if ids else ''}: {record['file_name']}"
+    if header.orientation == 1 or said not in (stored, upright):
+        return (
+            f"{where} is {_size(upright)} pixels{' upright' * (header.orientation != 1)}, the annotations say "
+            f"{_size(said)}: correct width and height (are its boxes in pixels of this file?), or put the file "
+            "there that was annotated"
+        )
+    advice = "apply" if said != stored else "ignore"
+    if stored == upright:
+        told = f"the annotations say {_size(said)}, which fits both"
+        advice = "apply if its boxes were drawn on the upright photo (most labelling tools), or --data.exif ignore"
+    else:
+        told = f"the annotations say {_size(said)}, as {'stored' if said == stored else 'upright'}"
     return (
-        f"image {record['image_id']}{about}: {record['file_name']} is {width}x{height} pixels, the annotations say "
-        f"{record['width']}x{record['height']}"
+        f"{where} has the EXIF orientation {header.orientation}: {_size(stored)} pixels as stored, {_size(upright)} "
+        f"upright; {told}: set --data.exif {advice}"
     )
 
 
-def _size_problem(split: CocoSplit, position: int) -> str | None:
-    record = split.records[position]
-    try:
-        with Image.open(split.index.path(position)) as image:
-            width, height = image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return None
-    same = (width, height) == (record["width"], record["height"])
-    return None if same else size_disagreement(record, width, height)
+def _size(width_and_height: tuple[int, int]) -> str:
+    return f"{width_and_height[0]}x{width_and_height[1]}"

@@ -2,13 +2,16 @@
 
 import importlib.util
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from engine.data.options import Exif, ImageOptions
+
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-Unreadable = Literal["stop", "skip"]
 DetectorName = Literal["mask-rcnn-fpn", "mask-rcnn-c4", "retinanet-fpn"]
 FrameworkName = Literal["detectron2", "torchvision"]
 NormName = Literal["none", "bn", "ln"]
+SplitName = Literal["train", "val"]
 
 DETECTRON2_COMMIT = "02b5c4e2"
 DETECTRON2_INSTALL = "https://github.com/facebookresearch/detectron2/blob/main/INSTALL.md"
@@ -25,16 +28,29 @@ def detectron2_is_installed() -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ImageOptions):
     """Where the images are, how they are read, and how large they are made."""
 
     root: str = ""
-    """Folder with annotations/instances_{train,val}2017.json and the images in train2017/ and val2017/."""
+    """Folder with annotations/instances_{train,val}2017.json and the images in train2017/ and val2017/, or with what
+    the next four say."""
+    train_annotations: str = "annotations/instances_train2017.json"
+    """The COCO file of the training images, under root or absolute."""
+    train_images: str = "train2017"
+    """The folder of the training images, under root or absolute."""
+    val_annotations: str = "annotations/instances_val2017.json"
+    """The COCO file of the validation images, under root or absolute."""
+    val_images: str = "val2017"
+    """The folder of the validation images, under root or absolute."""
+    classes: tuple[str, ...] = ()
+    """Names of the categories to detect, in the order of their labels, or a text file with one on each line; () for all
+    that the annotation file lists, by their ids. Objects of other categories are left out and counted."""
     num_workers: int = 8
     """Reader processes per rank; 0 reads in the training process."""
-    unreadable: Unreadable = "stop"
-    """What to do at a training image that cannot be decoded: "stop", or "skip" to use a substitute and count it. A
-    validation image that cannot be decoded always stops the run."""
+    exif: Exif = "apply"
+    """What to do with a photo's EXIF orientation: "apply" turns the photo upright, as Detectron2 does and as labelling
+    tools show it, "ignore" reads the pixels as they are stored, "stop" refuses it. Annotated sizes that contradict are
+    refused before the training."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     """Lengths in pixels of which one is drawn for the short side of a training image."""
     max_side: int = 1333
@@ -47,10 +63,19 @@ class DataConfig:
     group_size: int = 2
     """Images that stand side by side in a batch are all wide or all high, in groups of this many, so that less is
     padding (the published 2 images of a GPU); 1 for no groups."""
-    evaluation_batch_size: int = 2
-    """Images per evaluation batch on one rank."""
+    evaluation_batch_size: int = 1
+    """Images per evaluation batch on one rank. Detectron2 tests with 1: the images of a larger batch are padded to one
+    size, and a detection changes a little with the padding."""
     num_val: int = 0
     """How many validation images are evaluated, the first by file name; 0 for all."""
+
+    def annotations(self, split: SplitName) -> Path:
+        """The COCO file of a split."""
+        return Path(self.root) / (self.train_annotations if split == "train" else self.val_annotations)
+
+    def images(self, split: SplitName) -> Path:
+        """The folder of a split's images."""
+        return Path(self.root) / (self.train_images if split == "train" else self.val_images)
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
@@ -65,7 +90,7 @@ class DataConfig:
                 f"square: {self.square} is not a multiple of {PADDED_TO} of at least max_side {self.max_side} "
                 "(0 for no square)"
             )
-        return found
+        return found + self.image_problems()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from detection.frameworks.contract import Predictor, Result
+from detection.numbering import numbered
 from detection.samples import as_list
 from engine import distributed
 from engine.data.sampler import LoaderOptions, SampleKey, make_batches
@@ -89,6 +90,8 @@ def coco_numbers(
         kinds: of "box" and "mask".
         official: pycocotools instead of faster-coco-eval.
     """
+    document, image_numbers = numbered(document)
+    results = [{**result, "image_id": image_numbers[result["image_id"]]} for result in results]
     numbers: dict[str, float] = {}
     for kind in kinds:
         stats = _statistics(document, results, KINDS[kind], official=official)

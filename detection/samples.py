@@ -14,9 +14,10 @@ from pycocotools import mask as run_lengths
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detection.coco import CocoSplit, size_disagreement
-from detection.config import DataConfig
-from engine.data.images import ImageArray, Unreadable, read_image, read_sample
+from detection.coco import CocoSplit, size_problem
+from detection.config import DataConfig, DetectionConfig
+from engine.data.header import ImageHeader
+from engine.data.images import ImageArray, Unreadable, read_sample
 from engine.data.sampler import SampleKey, generator
 from engine.errors import DataError
 
@@ -75,8 +76,7 @@ class DetectionImages(Dataset[Sample]):
             self.split.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir
         )
         record = self.split.records[position]
-        if array.shape[:2] != (record["height"], record["width"]):
-            raise DataError(size_disagreement(record, array.shape[1], array.shape[0]))
+        require_size(self.split, position, array)
         if not self.training:
             return evaluation_sample(array, record["image_id"], self.image_size, self.data.max_side)
         source = generator(self.seed, key)
@@ -109,15 +109,26 @@ class DetectionImages(Dataset[Sample]):
         return targets
 
 
+def require_size(split: CocoSplit, position: int, array: ImageArray) -> None:
+    """Insist on the annotated size, at every reading: a file may have changed since its header was compared.
+
+    Raises:
+        DataError: the image (h, w, 3) has another.
+    """
+    record = split.records[position]
+    if array.shape[:2] != (record["height"], record["width"]):
+        raise DataError(size_problem(split, position, ImageHeader(array.shape[1], array.shape[0])))
+
+
 def evaluation_sample(array: ImageArray, image_id: int, image_size: int, max_side: int) -> Sample:
     """A sample without targets from a decoded image (h, w, 3)."""
     height, width = resized_shape(array, image_size, max_side)
     return _sample(_resize(array, height, width), array, image_id)
 
 
-def sample_of_file(path: Path, image_size: int, max_side: int) -> Sample:
-    """A sample without targets from any image file; its image_id is 0."""
-    return evaluation_sample(read_image(path), 0, image_size, max_side)
+def sample_of_array(array: ImageArray, config: DetectionConfig) -> Sample:
+    """A sample without targets from any decoded image (h, w, 3); its image_id is 0."""
+    return evaluation_sample(array, 0, config.image_size, config.data.max_side)
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:

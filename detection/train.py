@@ -18,6 +18,7 @@ from detection.evaluation import coco_numbers, predict_all, with_category_ids
 from detection.frameworks.contract import Framework, Result, load_framework
 from detection.grouping import GroupedPlan
 from detection.optimizer import build_optimizer, layer_scales
+from detection.pins import pin_annotations
 from detection.precise_bn import PreciseStatistics
 from detection.samples import as_list
 from detection.visualize import save_panels
@@ -57,7 +58,13 @@ def train(
         engine.errors.SuiteError: with the exit code of what went wrong.
     """
     with open_run(
-        run_dir, config, package="detection", recipe=recipe, resume=resume, accept_divergence=accept_divergence
+        run_dir,
+        config,
+        package="detection",
+        recipe=recipe,
+        resume=resume,
+        accept_divergence=accept_divergence,
+        packages=("pycocotools", "faster-coco-eval", *(["detectron2"] if config.framework == "detectron2" else [])),
     ) as run:
         finished = run.finished()
         return finished if finished is not None else _run(run, config)
@@ -66,8 +73,9 @@ def train(
 def _run(run: Run, config: DetectionConfig) -> dict[str, float]:
     is_new = checkpoint.newest(run.dir) is None
     train_set, val_set = open_data(config, check_sizes=is_new)
-    run.pin_data("train", train_set.pinned)
-    run.pin_data("val", val_set.pinned)
+    run.pin_data("train", train_set.index)
+    run.pin_data("val", val_set.index)
+    pin_annotations(run, train_set, val_set)
     plan = GroupedPlan(train_set.is_wide, config.batch_size, config.seed, config.data.group_size)
     options = loader_options(config, plan, pin_memory=run.device.type == "cuda")
 
@@ -124,9 +132,8 @@ def open_data(config: DetectionConfig, *, check_sizes: bool = True) -> tuple[Coc
     Raises:
         DataError: see coco.py.
     """
-    data, masks = config.data, config.has_masks
-    train_set = read_split(data.root, "train", training=True, masks=masks, unreadable=data.unreadable)
-    val_set = read_split(data.root, "val", training=False, masks=masks, num_images=data.num_val)
+    train_set = read_split(config.data, "train", training=True, masks=config.has_masks)
+    val_set = read_split(config.data, "val", training=False, masks=config.has_masks)
     check_same_categories(train_set, val_set)
     if check_sizes:
         check_image_sizes(train_set)
@@ -276,8 +283,7 @@ class Evaluation:
                 statistics = {name: value.cpu() for name, value in precise.statistics().items()}
                 storage.write_atomic(folder / "precise_bn.safetensors", safetensors.torch.save(statistics))
             if self.config.num_panels:
-                document = val.ground_truth()
-                save_panels(folder / "panels", val.index.root, document, results, self.config.num_panels)
+                save_panels(folder / "panels", val, results, self.config.num_panels)
 
 
 def _announce(run: Run, config: DetectionConfig, framework: Framework, settings: LoopSettings) -> None:

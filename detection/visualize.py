@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from backbones import build_backbone
-from detection.coco import read_split
+from detection.coco import CocoSplit, read_split
 from detection.config import DetectionConfig
 from detection.evaluation import with_category_ids
 from detection.frameworks.contract import Framework, Result, load_framework
@@ -111,18 +111,16 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     return joined
 
 
-def save_panels(
-    folder: Path, root: Path, document: dict[str, Any], results: Sequence[Result], num_panels: int
-) -> list[Path]:
+def save_panels(folder: Path, split: CocoSplit, results: Sequence[Result], num_panels: int) -> list[Path]:
     """Draw annotations (left) and detections (right) of a few images with objects, spread over the split.
 
     Args:
         folder: where `<image_id>.png` go.
-        root: folder of the images.
-        document: COCO annotations of the images.
+        split: evaluated images and their annotations.
         results: detections, with category_id.
         num_panels: how many.
     """
+    document, root = split.ground_truth(), split.index.root
     names = {entry["id"]: entry["name"] for entry in document["categories"]}
     with_objects = {entry["image_id"] for entry in document["annotations"]}
     images = [image for image in document["images"] if image["id"] in with_objects]
@@ -130,7 +128,7 @@ def save_panels(
     paths = []
     for number in range(min(num_panels, len(images))):
         image = images[number * len(images) // num_panels]
-        array = read_image(root / image["file_name"])
+        array = read_image(root / image["file_name"], split.index.options)
         truth = [entry for entry in document["annotations"] if entry["image_id"] == image["id"]]
         found = _shown(result for result in results if result["image_id"] == image["id"])
         paths.append(folder / f"{image['id']:012d}.png")
@@ -199,10 +197,11 @@ def draw_files(run_dir: Path, files: Sequence[Path]) -> list[Path]:
     for file in files:
         use_autocast = PRECISIONS[config.precision] is not torch.float32
         with torch.no_grad(), torch.autocast(device.type, PRECISIONS[config.precision], enabled=use_autocast):
-            results = predictor(detector, [framework.sample_of_file(file, config)])
+            array = read_image(file, config.data)
+            results = predictor(detector, [framework.sample_of_array(array, config)])
         found = with_category_ids(results, tuple(names))
         paths.append(run_dir / "panels" / f"{file.stem}.png")
-        draw(read_image(file), _shown(found), names).save(paths[-1])
+        draw(array, _shown(found), names).save(paths[-1])
     return paths
 
 
@@ -211,10 +210,9 @@ def draw_validation(run_dir: Path) -> list[Path]:
     config, path = _config_of(run_dir), run_dir / "predictions.json"
     if not path.is_file():
         raise ConfigError(f"{run_dir} holds no predictions.json: the run is not finished")
-    data = config.data
-    val = read_split(data.root, "val", training=False, masks=config.has_masks, num_images=data.num_val)
+    val = read_split(config.data, "val", training=False, masks=config.has_masks)
     results = json.loads(path.read_text())
-    return save_panels(run_dir / "panels", val.index.root, val.ground_truth(), results, max(config.num_panels, 1))
+    return save_panels(run_dir / "panels", val, results, max(config.num_panels, 1))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

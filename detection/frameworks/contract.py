@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from backbones import Backbone
 from detection.coco import CocoSplit
 from detection.config import DETECTRON2_INSTALL, DetectionConfig, FrameworkName
+from engine.data.images import ImageArray
 from engine.errors import ConfigError
 
 Batch = list[dict[str, Any]]
@@ -41,7 +42,7 @@ class Framework:
         version: of the library.
         build: (configuration, backbone, number of classes) -> the detector, ready to train.
         samples: (split, configuration, training?, run folder) -> `dataset[SampleKey]` -> one element of a batch.
-        sample_of_file: (image file, configuration) -> one element of a batch without targets.
+        sample_of_array: (decoded image (h, w, 3), configuration) -> one element of a batch without targets.
         losses: (detector in training mode, batch) -> named scalars whose sum is minimised.
         predictor: (configuration, annotated split or None) -> a Predictor.
     """
@@ -50,7 +51,7 @@ class Framework:
     version: str
     build: Callable[[DetectionConfig, Backbone, int], nn.Module]
     samples: Callable[[CocoSplit, DetectionConfig, bool, Path | None], Dataset[dict[str, Any]]]
-    sample_of_file: Callable[[Path, DetectionConfig], dict[str, Any]]
+    sample_of_array: Callable[[ImageArray, DetectionConfig], dict[str, Any]]
     losses: Callable[[nn.Module, Batch], dict[str, Tensor]]
     predictor: Callable[[DetectionConfig, CocoSplit | None], Predictor]
 

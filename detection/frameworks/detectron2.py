@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import json
 import math
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,25 +16,25 @@ from typing import Any
 
 import detectron2
 import numpy as np
-from detectron2.data import DatasetMapper, MetadataCatalog
+import torch
+from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as augmentations
-from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
-from PIL import Image
 from pycocotools import mask as run_lengths
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from detection.coco import CocoSplit, size_disagreement
+from detection.coco import CocoSplit
 from detection.config import DetectionConfig
 from detection.frameworks.contract import Batch, Framework, Result
 from detection.frameworks.detectron2_models import build
-from engine.data.images import read_image, read_sample
+from detection.numbering import numbered
+from detection.samples import require_size
+from engine.data.images import ImageArray, read_sample
 from engine.data.sampler import SampleKey, generator
-from engine.errors import DataError
 
 _OWN_NAMES = {"bbox": "box", "segm": "mask"}
 
@@ -50,7 +51,7 @@ def _numpy_seeded(source: np.random.Generator) -> Iterator[None]:
 
 
 class MappedImages(Dataset[dict[str, Any]]):
-    """A map-style data set: `dataset[SampleKey]` -> what Detectron2's DatasetMapper makes of the image.
+    """A map-style data set: `dataset[SampleKey]` -> what Detectron2's DatasetMapper makes of the image, read by us.
 
     Args:
         split: images and annotations.
@@ -60,9 +61,11 @@ class MappedImages(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, split: CocoSplit, config: DetectionConfig, training: bool, run_dir: Path | None) -> None:
-        self.split, self.seed, self.run_dir = split, config.seed, run_dir
+        self.split, self.seed, self.run_dir, self.training = split, config.seed, run_dir, training
         self.unreadable = config.data.unreadable if training else "stop"
-        self.mapper = _mapper(config, training, mask_format="bitmask" if split.has_run_lengths else "polygon")
+        self.augmentations = _augmentations(config, training)
+        self.masks = config.has_masks
+        self.mask_format = "bitmask" if split.has_run_lengths else "polygon"
 
     def __len__(self) -> int:
         return len(self.split)
@@ -73,40 +76,39 @@ class MappedImages(Dataset[dict[str, Any]]):
         Raises:
             DataError: the file cannot be used, or has another size than the annotations say.
         """
-        try:
-            return self._map(key, key.index)
-        except SizeMismatchError as error:
-            height, width = read_image(self.split.index.path(key.index)).shape[:2]
-            raise DataError(size_disagreement(self.split.records[key.index], width, height)) from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            policy = self.unreadable
-            _, position = read_sample(self.split.index, key, policy=policy, seed=self.seed, run_dir=self.run_dir)
-            if position == key.index:
-                raise DataError(f"{self.split.index.path(position)}: Detectron2 cannot use it: {error}") from error
-            return self._map(key, position)
-
-    def _map(self, key: SampleKey, position: int) -> dict[str, Any]:
+        array, position = read_sample(
+            self.split.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir
+        )
+        require_size(self.split, position, array)
         record = self.split.records[position]
-        entry = {name: record[name] for name in ("image_id", "height", "width")}
-        entry["file_name"] = self.split.index.path(position)
-        entry["annotations"] = [_annotation(annotation) for annotation in record["annotations"]]
         with _numpy_seeded(generator(self.seed, key)):
-            mapped: dict[str, Any] = self.mapper(entry)
-        return mapped
+            sample, transforms = _augmented(array, self.augmentations)
+        sample["image_id"] = record["image_id"]
+        if self.training:
+            shape = tuple(sample["image"].shape[1:])
+            entries = [
+                detection_utils.transform_instance_annotations(_annotation(annotation), transforms, shape)
+                for annotation in record["annotations"]
+            ]
+            instances = detection_utils.annotations_to_instances(entries, shape, mask_format=self.mask_format)
+            sample["instances"] = detection_utils.filter_empty_instances(instances)
+        return sample
 
 
-def _mapper(config: DetectionConfig, training: bool, mask_format: str = "polygon") -> DatasetMapper:
+def _augmentations(config: DetectionConfig, training: bool) -> augmentations.AugmentationList:
     data = config.data
     sides = data.short_sides if training else (config.image_size,)
     resize = augmentations.ResizeShortestEdge(sides, data.max_side, sample_style="choice")
-    flip = augmentations.RandomFlip(prob=data.flip, horizontal=True)
-    return DatasetMapper(
-        is_train=training,
-        augmentations=[resize, flip] if training and data.flip else [resize],
-        image_format="RGB",
-        use_instance_mask=config.has_masks,
-        instance_mask_format=mask_format,
-    )
+    flip = [augmentations.RandomFlip(prob=data.flip, horizontal=True)] if training and data.flip else []
+    return augmentations.AugmentationList([resize, *flip])
+
+
+def _augmented(array: ImageArray, chosen: augmentations.AugmentationList) -> tuple[dict[str, Any], Any]:
+    """(a sample without targets: the image (3, H, W) and the size of its file, the transforms that were drawn)."""
+    given = augmentations.AugInput(array)
+    transforms = chosen(given)
+    image = torch.from_numpy(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
+    return {"image": image, "height": array.shape[0], "width": array.shape[1]}, transforms
 
 
 def _annotation(annotation: dict[str, Any]) -> dict[str, Any]:
@@ -122,18 +124,16 @@ def _annotation(annotation: dict[str, Any]) -> dict[str, Any]:
     return entry if outline is None else {**entry, "segmentation": outline}
 
 
-def sample_of_file(path: Path, config: DetectionConfig) -> dict[str, Any]:
-    """A sample without targets from any image file; its image_id is 0."""
-    height, width = read_image(path).shape[:2]
-    mapped: dict[str, Any] = _mapper(config, training=False)(
-        {"file_name": str(path), "image_id": 0, "height": height, "width": width}
-    )
-    return mapped
+def sample_of_array(array: ImageArray, config: DetectionConfig) -> dict[str, Any]:
+    """A sample without targets from any decoded image (h, w, 3); its image_id is 0."""
+    return {**_augmented(array, _augmentations(config, training=False))[0], "image_id": 0}
 
 
 def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """Detectron2's losses of a batch of training samples."""
-    with EventStorage():  # its models report to one while they train; ours are in the metrics
+    # Its models report to an EventStorage while they train; ours are in the metrics. Its focal loss is scripted, and
+    # torch would compile it anew after a few calls, with other roundings: a resumed run would not repeat them.
+    with EventStorage(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         values: dict[str, Tensor] = model(batch)
     return values
 
@@ -143,16 +143,17 @@ class Detectron2Predictor:
 
     def __init__(self, config: DetectionConfig, split: CocoSplit | None) -> None:
         self._evaluator: COCOEvaluator | None = None
-        self._image_ids: list[int] = []
+        self._numbers: dict[int, int] = {}
         if split is not None:
-            self._image_ids = sorted(record["image_id"] for record in split.records)
-            self._evaluator = _evaluator(config, split)
+            document, self._numbers = numbered(split.ground_truth())
+            self._evaluator = _evaluator(config, split, document)
 
     def __call__(self, model: nn.Module, batch: Batch) -> list[Result]:
         """The detections of a batch; see framework.Predictor."""
         outputs = model(batch)
         if self._evaluator is not None:
-            self._evaluator.process(batch, outputs)
+            known = [{**sample, "image_id": self._numbers[sample["image_id"]]} for sample in batch]
+            self._evaluator.process(known, outputs)
         results: list[Result] = []
         for sample, output in zip(batch, outputs, strict=True):
             for found in instances_to_coco_json(output["instances"].to("cpu"), sample["image_id"]):
@@ -164,7 +165,7 @@ class Detectron2Predictor:
         if self._evaluator is None:
             return {}
         with contextlib.redirect_stdout(io.StringIO()):
-            numbers = self._evaluator.evaluate(img_ids=self._image_ids)
+            numbers = self._evaluator.evaluate(img_ids=sorted(self._numbers.values()))
         return {
             f"{_OWN_NAMES[kind]}_{name}": value
             for kind, values in numbers.items()
@@ -173,13 +174,17 @@ class Detectron2Predictor:
         }
 
 
-def _evaluator(config: DetectionConfig, split: CocoSplit) -> COCOEvaluator:
+def _evaluator(config: DetectionConfig, split: CocoSplit, document: dict[str, Any]) -> COCOEvaluator:
     name = f"{split.annotation_path.absolute()}-{split.digest}"
     labels = {number: label for label, number in enumerate(split.category_ids)}
-    MetadataCatalog.get(name).set(json_file=str(split.annotation_path), thing_dataset_id_to_contiguous_id=labels)
     tasks = ("bbox", "segm") if config.has_masks else ("bbox",)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOEvaluator(name, tasks, use_fast_impl=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(document, file)
+        file.flush()
+        MetadataCatalog.pop(name, None)
+        MetadataCatalog.get(name).set(json_file=file.name, thing_dataset_id_to_contiguous_id=labels)
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluator = COCOEvaluator(name, tasks, use_fast_impl=False)
     evaluator.reset()
     return evaluator
 
@@ -196,7 +201,7 @@ FRAMEWORK = Framework(
     version=_version(),
     build=build,
     samples=MappedImages,
-    sample_of_file=sample_of_file,
+    sample_of_array=sample_of_array,
     losses=losses,
     predictor=Detectron2Predictor,
 )

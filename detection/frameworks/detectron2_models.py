@@ -1,7 +1,7 @@
 """Detectron2's Mask R-CNN (FPN and C4) and RetinaNet on our backbones, made from its LazyConfig templates.
 
 Detectron2 expects a backbone that returns a dictionary of named maps and states their channels and strides; ours is
-encoder.py's. Only this file and detectron2_adapter.py import Detectron2. B batch, C channels, H W pixels, h w map size.
+encoder.py's. Only this file and detectron2.py import Detectron2. B batch, C channels, H W pixels, h w map size.
 """
 
 from typing import Any
@@ -45,14 +45,15 @@ class BottomUp(Detectron2Backbone):  # type: ignore[misc]
         super().__init__()
         self.encoder = encoder
         self._square = square
+        self._padded_to = 0 if isinstance(encoder, C4Encoder) else PADDED_TO
         self._out_features = list(encoder.strides)
         self._out_feature_strides = dict(encoder.strides)
         self._out_feature_channels = dict(encoder.channels)
 
     @property
     def size_divisibility(self) -> int:
-        """Images are padded to a multiple of this."""
-        return PADDED_TO
+        """Images are padded to a multiple of this; 0, as Detectron2's own C4, for the batch's largest size as it is."""
+        return self._padded_to
 
     @property
     def padding_constraints(self) -> dict[str, int]:

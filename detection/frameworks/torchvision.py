@@ -37,7 +37,7 @@ from detection.encoder import (
     predict_in_float32,
 )
 from detection.frameworks.contract import Batch, Framework, Result
-from detection.samples import DetectionImages, sample_of_file
+from detection.samples import DetectionImages, sample_of_array
 
 _NORMS: dict[NormName, Any] = {"none": None, "bn": nn.BatchNorm2d, "ln": LayerNorm2d}
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -289,7 +289,7 @@ FRAMEWORK = Framework(
     version=torchvision.__version__,
     build=build,
     samples=samples,
-    sample_of_file=lambda path, config: sample_of_file(path, config.image_size, config.data.max_side),
+    sample_of_array=sample_of_array,
     losses=losses,
     predictor=TorchvisionPredictor,
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.coco import read_split as read_split_of
 from detection.config import (
     DataConfig,
     DetectionConfig,
@@ -72,6 +73,10 @@ def crowd(number, image):
         "bbox": [0, 0, width // 4, height],
         "segmentation": {"size": [height, width], "counts": [0, inside, height * width - inside]},
     }
+
+
+def read_split(root: Path, name: str, *, training: bool, masks: bool, **changes):
+    return read_split_of(DataConfig(root=str(root), **changes), name, training=training, masks=masks)
 
 
 def read(root: Path, split: str) -> dict:

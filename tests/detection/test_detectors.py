@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from backbones import build_backbone, save_backbone
-from detection.coco import read_split
 from detection.config import DataConfig
 from detection.encoder import C4Encoder, build_encoder
 from detection.frameworks.contract import load_framework
@@ -17,7 +16,7 @@ from detection.samples import decode_mask
 from detection.train import start_from
 from engine.data.sampler import SampleKey
 from engine.errors import ConfigError
-from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, tiny_config
+from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read_split, tiny_config
 
 STEMS = {  # model -> its first weight
     "r50": "conv1.weight",

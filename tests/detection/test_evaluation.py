@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
 
-from detection.coco import read_split
 from detection.evaluation import NUMBERS, coco_numbers, with_category_ids
 from detection.samples import decode_mask
 from tests.detection.evaluate_on_ranks import PREDICTED_IMAGES, predict_images
-from tests.detection.folders import make_coco
+from tests.detection.folders import make_coco, read_split
 from tests.helpers import on_ranks, run_python
 
 

@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from detection.coco import read_split
 from detection.samples import DetectionImages, decode_mask, resized_shape
 from engine.data.sampler import SampleKey
 from engine.errors import DataError
-from tests.detection.folders import make_coco, read, tiny_config, write
+from tests.detection.folders import make_coco, read, read_split, tiny_config, write
 
 
 @pytest.fixture
@@ -107,6 +106,6 @@ def test_a_truncated_image_stops_the_run_or_is_replaced_by_choice(root, tmp_path
     with pytest.raises(DataError, match=r"000000000001\.jpg.*--data\.unreadable skip"):
         data[SampleKey(0, 0)]
     data.unreadable, data.run_dir = "skip", tmp_path
-    with pytest.raises(DataError, match=r"more than the 0\.1%"):  # of four images, one is too many
+    with pytest.raises(DataError, match=r"more than --data\.max-unreadable 0\.001"):  # of four images, one is too many
         data[SampleKey(0, 0)]
     assert str(path) in (tmp_path / "unreadable.txt").read_text()

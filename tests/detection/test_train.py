@@ -14,7 +14,6 @@ from PIL import Image
 
 import detection.train as task
 from backbones import build_backbone, save_backbone
-from detection.coco import read_split
 from detection.evaluation import coco_numbers
 from detection.frameworks.contract import load_framework
 from detection.grouping import GroupedPlan
@@ -26,7 +25,7 @@ from engine.cli import main
 from engine.config import config_hash, to_dict
 from engine.errors import ConfigError, DataError, StopRequested
 from engine.run.open import prepare
-from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read, tiny_config, write
+from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read, read_split, tiny_config, write
 from tests.helpers import assert_same_bytes, start_python
 
 
@@ -57,8 +56,11 @@ def test_a_run_from_scratch_learns_and_leaves_everything_a_reader_needs(root, tm
     assert (finished["num_train"], finished["num_val"], finished["train"]["crowds"]) == (12, 6, 1)
     assert finished["images_per_second"] > 0
     assert [row["step"] for row in lines(run_dir, "val")] == [50, 60]
-    effective = json.loads((run_dir / "environment.json").read_text())["effective"]
+    environment = json.loads((run_dir / "environment.json").read_text())
+    effective = environment["effective"]
     assert (effective["global_batch"], effective["steps"], effective["peak_learning_rate"]) == (4, 60, 2e-3)
+    assert environment["versions"]["pycocotools"]
+    assert bool(environment["versions"].get("detectron2")) == (framework == "detectron2")
     assert json.loads((run_dir / "initialisation.json").read_text()) == {"source": "none"}
 
     val = read_split(root, "val", training=False, masks=True)
@@ -207,17 +209,36 @@ def test_weights_that_lack_a_tensor_are_refused(root, tmp_path):
     assert error.value.exit_code == 2
 
 
-def test_an_annotation_that_changed_since_the_start_is_refused(root, tmp_path, monkeypatch):
+def test_a_corrected_file_is_resumed_with_unless_the_run_has_used_what_changed(root, tmp_path, monkeypatch):
     own = shutil.copytree(root, tmp_path / "coco")
-    config = tiny_config(own, evaluate_every=3)
-    stop_at_batch(monkeypatch, 1)
-    with pytest.raises(StopRequested):
-        train(config, tmp_path / "run")
-    document = read(own, "train")
-    document["annotations"][0]["bbox"][0] += 1
-    write(own, "train", document)
-    with pytest.raises(DataError, match="the run started with"):
+    config = tiny_config(own, evaluate_every=3, precise_bn=0, num_panels=0)
+    with monkeypatch.context() as patch:
+        stop_at_batch(patch, 1)  # before the first evaluation has a result
+        with pytest.raises(StopRequested):
+            train(config, tmp_path / "run")
+
+    def change(split, **values):
+        document = read(own, split)
+        document["annotations"][0].update(values)
+        write(own, split, document)
+
+    given = read(own, "train")["annotations"][0]["bbox"]
+    change("train", bbox=[given[0] + 1, *given[1:]])
+    with pytest.raises(
+        DataError, match=r"instances_train2017.json: images, boxes, .*Put the file back .*--run-dir NEW"
+    ):
         train(config, tmp_path / "run", resume=True)
+    change("train", bbox=given, area=7, comment="measured again")
+    change("val", area=7)
+    with monkeypatch.context() as patch:
+        stop_at_batch(patch, 4)  # in the second evaluation
+        with pytest.raises(StopRequested):
+            train(config, tmp_path / "run", resume=True)
+    change("val", area=8)
+    with pytest.raises(DataError, match=r"instances_val2017.json: the run has been evaluated \(step 3\)"):
+        train(config, tmp_path / "run", resume=True)
+    change("val", area=7)
+    assert "box_AP" in train(config, tmp_path / "run", resume=True)
 
 
 def test_a_wrong_image_size_stops_the_run_before_its_first_step(root, tmp_path):

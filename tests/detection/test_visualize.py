@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from detection.visualize import _colour, draw, save_panels, side_by_side
-from tests.detection.folders import CATEGORIES
+from tests.detection.folders import CATEGORIES, read_split, write
 
 GREY = np.full((240, 480, 3), 100, np.uint8)  # large enough to be drawn as it is
 
@@ -44,15 +44,18 @@ def test_names_of_objects_at_one_place_are_written_below_each_other():
 
 
 def test_panels_stand_annotations_beside_detections_and_hide_unsure_ones(tmp_path):
-    Image.fromarray(GREY).save(tmp_path / "a.png")
+    (tmp_path / "val2017").mkdir()
+    Image.fromarray(GREY).save(tmp_path / "val2017" / "a.png")
     document = {
         "categories": [{"id": number, "name": name} for number, name in CATEGORIES.items()],
         "images": [{"id": 7, "file_name": "a.png", "width": 480, "height": 240}],
-        "annotations": [{**thing(2, 20, 40, 100, 100, iscrowd=0), "image_id": 7}],
+        "annotations": [{**thing(2, 20, 40, 100, 100, id=1, iscrowd=0), "image_id": 7}],
     }
     found = [thing(5, 300 + 5 * i, 100, 50, 50, score=score, image_id=7) for i, score in enumerate((0.9, 0.4, 0.3))]
     unsure = [thing(9, 20, 200, 30, 30, score=0.2, image_id=7)]
-    (path,) = save_panels(tmp_path / "panels", tmp_path, document, found + unsure, 4)
+    write(tmp_path, "val", document)
+    val = read_split(tmp_path, "val", training=False, masks=True)
+    (path,) = save_panels(tmp_path / "panels", val, found + unsure, 4)
     assert path.name == "000000000007.png"
     picture = np.array(Image.open(path)).astype(int)
     left, right = picture[-240:, :480], picture[-240:, -480:]

@@ -1,0 +1,47 @@
+"""The names that an annotation file gives its images, and the files they mean."""
+
+import posixpath
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class FileNames:
+    """The image files of a folder, found by the names that labelling tools write.
+
+    Args:
+        folder: of the images.
+        paths: of the files, relative to it, with forward slashes.
+    """
+
+    def __init__(self, folder: Path, paths: Iterable[str]) -> None:
+        self.folder = folder
+        self._paths = set(paths)
+
+    def find(self, name: str) -> str | None:
+        """The path that `name` means: itself, also as ./name, with backslashes, or below other folders (/data/name).
+
+        None where there is no such file, or the name leads out of the folder.
+        """
+        if name in self._paths:
+            return name
+        plain = posixpath.normpath(name.replace("\\", "/"))
+        parts = plain.split("/")
+        if ".." in parts:
+            return None
+        ends = ("/".join(parts[first:]) for first in range(len(parts)))
+        return next((end for end in ends if end in self._paths), None)
+
+    def why_not(self, name: str) -> str:
+        """The sentence about a name that `find` does not find."""
+        if ".." in posixpath.normpath(name.replace("\\", "/")).split("/"):
+            return f"its file_name {name!r} leads out of {self.folder}: write names relative to that folder"
+        path = self.folder / name
+        try:
+            if path.is_file():
+                return f"{path} is there, but is not among the images that are read (its suffix, or data.exclude)"
+        except (OSError, ValueError):  # too long a name, a zero byte
+            return f"its file_name {name[:60]!r} cannot be the name of a file: write one relative to {self.folder}"
+        alike = next((other for other in self._paths if other.lower() == name.lower()), None)
+        if alike:
+            return f"{path} is missing; there is {alike}, in other letters: write the name as the file has it"
+        return f"{path} is missing: put it there, or take the image and its annotations out of the file"
