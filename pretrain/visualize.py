@@ -149,10 +149,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with guard():
         model, config, step = load_run(options.run_dir)
         if options.images:
-            images = torch.stack([centred(read_image(path), config.image_size) for path in options.images])
+            images = torch.stack([centred(read_image(path, config.data), config.image_size) for path in options.images])
             mask = _masks(config, [SampleKey(0, position) for position in range(len(images))])
         else:
-            index = index_images(image_root(config.data.root), labelled=False, unreadable=config.data.unreadable)
+            index = index_images(image_root(config.data.root), labelled=False, options=config.data)
             images, mask = panel_batch(config, index)
         path = options.output or options.run_dir / "panels" / f"step_{step:08d}.png"
         device = pick_device()

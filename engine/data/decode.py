@@ -7,6 +7,7 @@ same pixels.
 import contextlib
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = ["MAX_PIXELS", "ImageArray", "UnreadableImageError", "decode_image", "
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What is opened, in Pillow's names; others include some that start programs."""
 
+_one_at_a_time = threading.Lock()  # Pillow's limit and Python's warnings are settings of the whole process
 _SIGNATURES = {
     b"\xff\xd8": "JPEG",
     b"\x89PNG": "PNG",
@@ -99,16 +101,16 @@ def opened(file: io.BytesIO | io.BufferedReader, max_pixels: int) -> Iterator[Im
         UnreadableImageError: there are more than `max_pixels` pixels.
         Exception: whatever Pillow raises at something that is not an image.
     """
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # ours holds in its place, and may be larger
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None  # ours holds in its place, and may be larger
+        try:
             image = Image.open(file, formats=FORMATS)
             refuse_huge(*image.size, max_pixels)
             yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _decode_with_pillow(data: bytes, options: ImageOptions) -> ImageArray:

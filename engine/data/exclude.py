@@ -29,7 +29,7 @@ def write_list(path: Path, names: Iterable[str]) -> None:
         DataError: the file cannot be written.
     """
     try:
-        path.write_text("".join(f"{_quoted(name)}\n" for name in names), errors=_ERRORS)
+        path.write_text("".join(f"{quoted(name)}\n" for name in names), errors=_ERRORS)
     except OSError as error:
         raise DataError(f"{path}: the list of images cannot be written ({error.strerror})") from error
 
@@ -53,7 +53,8 @@ def match(root: Path, listed: Iterable[str], known: Iterable[str]) -> set[str]:
     return named
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as a line of a list: in JSON's quotes if it has a line break in it or would be read as something else."""
     odd = name != name.strip() or "\n" in name or "\r" in name or name.startswith(("#", '"'))
     return json.dumps(name) if odd else name
 

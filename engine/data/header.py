@@ -21,6 +21,7 @@ from engine.errors import DataError
 _HEAD_BYTES = 1 << 16  # the EXIF block of a JPEG is at most this long, and stands first
 _PNG_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # what may hold an orientation
 _NUM_THREADS = 8  # a network file system answers many requests at once
+_FRAME_BYTES = 5  # precision, height and width
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -89,6 +90,8 @@ def jpeg_header(head: bytes) -> ImageHeader | None:
         (length,) = struct.unpack_from(">H", head, place + 2)
         body = head[place + 4 : place + 2 + length]
         if marker in _FRAME_MARKERS:
+            if len(body) < _FRAME_BYTES:
+                return None
             height, width = struct.unpack_from(">HH", body, 1)
             return ImageHeader(width, height, orientation)
         if marker == 0xE1 and body.startswith(b"Exif\0\0"):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from engine.data.decode import ImageArray, UnreadableImageError, read_image
+from engine.data.exclude import quoted, read_list
 from engine.data.index import (
     ImageIndex,
     check_same_classes,
@@ -74,10 +75,8 @@ def read_sample(
 
 def unreadable_paths(run_dir: Path) -> set[str]:
     """The files a run has skipped, each once however often and by whichever process it was met."""
-    try:
-        return set((run_dir / "unreadable.txt").read_text(errors="surrogateescape").splitlines())
-    except FileNotFoundError:
-        return set()
+    path = run_dir / "unreadable.txt"
+    return set(read_list(path)) if path.exists() else set()
 
 
 def count_unreadable(run_dir: Path) -> int:
@@ -96,7 +95,7 @@ def _record_unreadable(index: ImageIndex, path: str, error: Exception, run_dir: 
         known.add(path)
         log.warning("skipping %s", error)
         if run_dir is not None:
-            _append_line(run_dir / "unreadable.txt", path)
+            _append_line(run_dir / "unreadable.txt", quoted(path))
     num_bad = sum(line.startswith(f"{index.root}/") for line in known)
     if not index.options.accepts_unreadable(num_bad, len(index)):
         where = f"; list in {run_dir / 'unreadable.txt'}" if run_dir else ""

@@ -16,7 +16,7 @@ ORIENTATION_TAG = 0x0112
 
 _WHITE_IS_ZERO = 0  # of the TIFF tag PhotometricInterpretation
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
-_SCALELESS = {"F": "floating-point", "I": "32-bit integer"}
+_SCALELESS = {"F": "floating-point", "I": "signed or 32-bit integer"}
 
 
 class UnsupportedPixelsError(ValueError):

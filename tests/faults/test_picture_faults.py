@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from engine.data.decode import UnreadableImageError, decode_image, read_image
-from engine.data.header import ImageHeader, read_header, read_headers
+from engine.data.header import ImageHeader, jpeg_header, read_header, read_headers
 from engine.data.options import ImageOptions
 from engine.data.pixels import oriented, stored, to_rgb
 from engine.errors import DataError
@@ -130,6 +130,16 @@ class TestExifOrientation:
     def test_turning_is_undone_for_any_array(self):
         for orientation in range(1, 9):
             np.testing.assert_array_equal(stored(oriented(PIXELS[..., 0], orientation), orientation), PIXELS[..., 0])
+
+    def test_no_bytes_crash_the_reader_of_headers(self):
+        data = turned("JPEG", 6)
+        source = np.random.default_rng(0)
+        for _ in range(2000):
+            damaged = bytearray(data[: source.integers(2, len(data))])
+            for place in source.integers(2, len(damaged), 3) if len(damaged) > 2 else ():
+                damaged[place] = source.integers(256)
+            header = jpeg_header(bytes(damaged))
+            assert header is None or 1 <= header.orientation <= 8
 
     def test_headers_of_many_files_keep_order_and_errors(self, tmp_path):
         for i in range(20):
