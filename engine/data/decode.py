@@ -94,6 +94,14 @@ def refuse_huge(width: int, height: int, max_pixels: int) -> None:
 
 
 @contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without Pillow's warnings about what it forgives; one thread at a time."""
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
 def opened(file: io.BytesIO | io.BufferedReader, max_pixels: int) -> Iterator[Image.Image]:
     """A file as a Pillow image of which only the header has been read.
 
@@ -101,8 +109,7 @@ def opened(file: io.BytesIO | io.BufferedReader, max_pixels: int) -> Iterator[Im
         UnreadableImageError: there are more than `max_pixels` pixels.
         Exception: whatever Pillow raises at something that is not an image.
     """
-    with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None  # ours holds in its place, and may be larger
         try:

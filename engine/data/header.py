@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from engine.data.decode import looks_like, opened
+from engine.data.decode import looks_like, opened, quietly
 from engine.data.files import UnreadableImageError, open_file, read_all
 from engine.data.pixels import ORIENTATION_TAG, orientation_of
 from engine.errors import DataError
@@ -104,9 +104,10 @@ def jpeg_header(head: bytes) -> ImageHeader | None:
 
 def _exif_orientation(block: bytes) -> int:
     try:
-        exif = Image.Exif()
-        exif.load(block)
-        value = exif.get(ORIENTATION_TAG, 1)
+        with quietly():
+            exif = Image.Exif()
+            exif.load(block)
+            value = exif.get(ORIENTATION_TAG, 1)
     except Exception:  # the picture is there whatever its tags are
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
