@@ -1,0 +1,19 @@
+"""README.md beside this names tests that are there."""
+
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def test_every_test_that_the_table_names_is_there():
+    rows = [line for line in (HERE / "README.md").read_text().splitlines() if re.match(r"\| F\d\d", line)]
+    assert rows
+    for row in rows:
+        path = None
+        for named in re.split(r",\s*", row.rstrip("| ").rpartition("|")[2].strip()):
+            file, _, name = named.partition("::")
+            path = path if not file else HERE.parent.parent / file if "/" in file else HERE / file
+            assert path is not None and path.is_file(), row
+            name = name.rpartition("::")[2]
+            assert not name or re.search(rf"(def|class) {re.escape(name)}\b", path.read_text()), (row, name)
