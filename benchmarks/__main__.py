@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from benchmarks.plan import METHODS
 from benchmarks.prepare.command import Prepare, prepare
 from benchmarks.speed.gpu.check import GpuCheck, run_check
 from benchmarks.speed.options import Throughput
 from engine.cli import guard
+
+with guard():  # MIM_METHODS may name what is no method
+    from benchmarks.plan import METHODS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
