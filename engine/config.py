@@ -2,15 +2,19 @@
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import json
+import logging
 import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine import formats
 from engine.errors import ConfigError
 
+log = logging.getLogger("mim")
 Config = TypeVar("Config")
 
 
@@ -25,54 +29,79 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[Config], values: dict[str, Any], where: str = "") -> Config:
-    """Rebuild a configuration from `to_dict`'s output.
+    """Rebuild a configuration from `to_dict`'s output. A setting that is not there takes its default, which is logged.
 
     Raises:
-        ConfigError: a key is unknown or missing, or a value has the wrong type; names it as `group.field`.
+        ConfigError: a setting is unknown, missing without a default, or of the wrong type; names it as `group.field`.
     """
+    absent: list[str] = []
+    config = _build(cls, values, where, absent)
+    if absent:
+        log.info("not in the stored configuration, so taken by default: %s", ", ".join(absent))
+    return config
+
+
+def _build(cls: type[Config], values: dict[str, Any], where: str, absent: list[str]) -> Config:
     hints = typing.get_type_hints(cls)
     field_types = getattr(cls, "field_types", None)  # of fields whose class depends on the values of others
     if field_types is not None:
         hints |= field_types(values)
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
-    if unknown or missing:
-        place = where or "the configuration"
-        raise ConfigError(
-            f"{place}: unknown keys {unknown}, missing keys {missing}: was it written by another version?"
-        )
-    return cls(**{name: _convert(hints[name], values[name], f"{where}{name}") for name in names})
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(map(str, values.keys() - fields.keys()))
+    if unknown:
+        raise ConfigError("; ".join(_unknown(name, where, cls) for name in unknown))
+    built: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in values:
+            built[name] = _convert(hints[name], values[name], f"{where}{name}", absent)
+            continue
+        if field.default is not dataclasses.MISSING:
+            built[name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            built[name] = field.default_factory()
+        else:
+            raise ConfigError(f"{where}{name} is missing, and has no default")
+        absent.append(f"{where}{name}" + ("" if dataclasses.is_dataclass(built[name]) else f" {built[name]!r}"))
+    return cls(**built)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _unknown(name: str, where: str, cls: type) -> str:
+    """That a group has no such setting, and the nearest that it has."""
+    known = [f"{where}{field.name}" for field in dataclasses.fields(cls)]
+    near = difflib.get_close_matches(f"{where}{name}", known, n=1, cutoff=0.0)
+    return f"there is no setting {where}{name} in this version; nearest: {near[0] if near else 'none'}"
+
+
+def _convert(hint: Any, value: Any, where: str, absent: list[str]) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected a group of settings, found {value!r}")
-        return from_dict(typing.cast(type, hint), value, f"{where}.")
+        return _build(typing.cast(type, hint), value, f"{where}.", absent)
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(options, value, where)
+        return _convert_union(options, value, where, absent)
     if origin is tuple and isinstance(value, list):
         items = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
         if len(items) == len(value):
-            return tuple(_convert(item, element, where) for item, element in zip(items, value, strict=True))
+            return tuple(_convert(item, element, where, absent) for item, element in zip(items, value, strict=True))
     if origin is typing.Literal and value in options:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # a whole number beyond any fraction
+            return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}: expected {hint}, found {value!r}")
 
 
-def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+def _convert_union(options: tuple[Any, ...], value: Any, where: str, absent: list[str]) -> Any:
     if value is None and type(None) in options:
         return None
     wanted = [option for option in options if option is not type(None)]
     for option in wanted[:-1]:
         with contextlib.suppress(ConfigError):
-            return _convert(option, value, where)
-    return _convert(wanted[-1], value, where)
+            return _convert(option, value, where, absent)
+    return _convert(wanted[-1], value, where, absent)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -118,13 +147,24 @@ def _problems(group: Any) -> list[str]:
     return found
 
 
+def file_content(package: str, recipe: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What a run folder's config.json holds. Giving the file back to its package runs the run again."""
+    return {"format": formats.current(), "package": package, "recipe": recipe, "config": values}
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
-    """A run folder's `config.json` as plain values.
+    """A run folder's `config.json` as plain values in the present format: {"format", "package", "recipe", "config"}.
 
     Raises:
-        ConfigError: the file is absent or not JSON.
+        ConfigError: the file is absent, not such an object, or of a newer version of the suite.
     """
     try:
-        return typing.cast(dict[str, Any], json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable configuration ({error})") from error
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{path}: not a configuration: it holds no object")
+    try:
+        return formats.upgrade(stored)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

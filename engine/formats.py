@@ -1,0 +1,74 @@
+"""Formats of config.json: what an older version of the suite wrote, said in the words of this one.
+
+A file without a number is of format 1. To respell a setting, append a function (package, config) -> config to UPGRADES
+that turns the present format into the next: old run folders then resume, are compared and run again under the new name.
+A setting that is only added needs nothing here: where a file lacks it, it takes its default.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.errors import ConfigError
+
+Values = dict[str, Any]
+Upgrade = Callable[[str, Values], Values]
+
+
+def move(config: Values, old: str, new: str) -> None:
+    """Respell a setting or a group in place, as move(config, "schedule.min_learning_rate", "schedule.min_rate");
+    nothing if it is not there."""
+    *path, name = old.split(".")
+    group: Any = config
+    for part in path:
+        group = group.get(part) if isinstance(group, dict) else None
+    if not isinstance(group, dict) or name not in group:
+        return
+    value = group.pop(name)
+    *path, name = new.split(".")
+    target: Any = config
+    for part in path:
+        target = target.setdefault(part, {})
+    target[name] = value
+
+
+def own_options(package: str, config: Values) -> Values:
+    """Format 2: what one pre-training method alone has stands under `options`. Every method had all of it before; A2MIM
+    was allowed one `fill`, and SimMIM one `loss`."""
+    if package != "pretrain" or "options" in config:
+        return config
+    move(config, "token", "options.token")
+    move(config, "mask.fill", "options.fill")
+    move(config, "loss", "options.loss")
+    unused = {"a2mim": "fill", "simmim": "loss"}.get(str(config.get("method")))
+    config.get("options", {}).pop(unused, None)
+    return config
+
+
+UPGRADES: tuple[Upgrade, ...] = (own_options,)
+"""The first takes format 1 to 2, the next 2 to 3, and so on. Each may change the values it is given."""
+
+
+def current(upgrades: Sequence[Upgrade] = UPGRADES) -> int:
+    """The format that this version writes."""
+    return 1 + len(upgrades)
+
+
+def upgrade(stored: Values, upgrades: Sequence[Upgrade] = UPGRADES) -> Values:
+    """A config.json's content {"format", "package", "recipe", "config"} in the present format; `stored` is unchanged.
+
+    Raises:
+        ConfigError: it lacks one of them, holds something else there, or a newer version of the suite wrote it.
+    """
+    for name, kind, meaning in (("package", str, "a name"), ("recipe", str, "a name"), ("config", dict, "settings")):
+        if not isinstance(stored.get(name), kind):
+            raise ConfigError(f"{name} is {stored.get(name)!r}, not {meaning}")
+    number, newest = stored.get("format", 1), current(upgrades)
+    if type(number) is not int or number < 1:
+        raise ConfigError(f"format is {number!r}, not a number from 1 to {newest}")
+    if number > newest:
+        raise ConfigError(f"format {number} is of a newer version, this one reads up to {newest}: update to read it")
+    config = copy.deepcopy(stored["config"])
+    for step in upgrades[number - 1 :]:
+        config = step(stored["package"], config)
+    return {**stored, "format": newest, "config": config}

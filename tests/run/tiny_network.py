@@ -1,0 +1,23 @@
+"""The network of the run folders in tests/data/unfinished: a ResNet of three thousand weights, under a timm name."""
+
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg
+from timm.models.resnet import BasicBlock, ResNet
+
+NAME = "tiny_resnet_of_tests"
+
+
+def tiny_resnet_of_tests(pretrained: bool = False, **options: Any) -> ResNet:
+    """Four stages of one block, at most 8 channels, strides 4, 8, 8 and 8."""
+    small = {"channels": (4, 4, 4, 8), "stem_type": "deep", "stem_width": 2, "output_stride": 8}
+    settings = {"block": BasicBlock, "layers": [1, 1, 1, 1], **small, **options}
+    network: ResNet = build_model_with_cfg(ResNet, NAME, pretrained, **settings)
+    return network
+
+
+def register() -> None:
+    """Make timm know it, once."""
+    if not timm.is_model(NAME):
+        timm.models.register_model(tiny_resnet_of_tests)
