@@ -58,7 +58,7 @@ def train(
     Raises:
         StopRequested: a signal arrived; the state is saved.
         DivergedError: a loss or gradient was not finite, and the weights have not moved; or an evaluation was not.
-        CheckpointError: three saves in a row failed, or the last one did.
+        CheckpointError: three saves in a row failed, or the last one did; or an evaluation is not in metrics.jsonl.
     """
     state = TrainingState(run, model, optimizer, settings)
     metrics: dict[str, float] = {}
@@ -69,6 +69,8 @@ def train(
                 metrics = _evaluate(evaluate, state, stop, monitor)
                 watch = Stopwatch()
             if state.step == settings.total_steps:
+                if metrics:
+                    run.require_evaluations(settings.evaluations_due(state.step))
                 return metrics
             waiting = time.perf_counter()
             micro_batches = _fetch(stream, state, stop)

@@ -64,8 +64,9 @@ def open_run(
         values = config.to_dict(config_object)
         run = Run(run_dir, package, recipe, values, device, False, distributed.is_main(), packages)
         _same_on_all_ranks(run)
-        claimed = _on_main(run, lambda: claim(run, resume, accept_divergence))
-        run.resumed = bool(claimed)
+        claimed = run.on_main(lambda: claim(run, type(config_object), resume, accept_divergence))
+        run.resumed, run.recipe = claimed.resumed, claimed.recipe
+        run.changed, run.known_hashes = claimed.changed, claimed.known_hashes
         try:
             yield run
         except BaseException as error:
@@ -78,20 +79,6 @@ def open_run(
         finally:
             if run.main:
                 lock.release(run_dir)
-
-
-def _on_main(run: Run, action: Any) -> Any:
-    """Do something on the main rank; if it fails there, fail on every rank with the same error."""
-    outcome: Any = None
-    if run.main:
-        try:
-            outcome = (True, action())
-        except Exception as error:
-            outcome = (False, error)
-    good, value = distributed.gather_objects(outcome)[0]
-    if not good:
-        raise value
-    return value
 
 
 def _same_on_all_ranks(run: Run) -> None:
@@ -115,11 +102,35 @@ def prepare(run_dir: Path, config_object: Any, *, package: str, recipe: str) -> 
     config.check(config_object)
     values = config.to_dict(config_object)
     run = Run(run_dir, package, recipe, values, torch.device("cpu"), resumed=False)
-    if not never_started(run_dir) and not compare_config(run):
+    if not _needs_config(run, type(config_object)):
         return
     with storage.storage_errors(run_dir.parent):
         run_dir.mkdir(parents=True, exist_ok=True)
-        storage.write_json(run_dir / "config.json", {"package": package, "recipe": recipe, "config": values})
+        lock.take(run_dir)  # nobody starts it meanwhile
+        try:
+            storage.write_json(run_dir / "config.json", config.file_content(package, recipe, values))
+        finally:
+            lock.release(run_dir)
+
+
+def _needs_config(run: Run, config_type: type) -> bool:
+    """Whether `prepare` has to write; a run that has taken steps may be given what is free to change.
+
+    Raises:
+        ConfigError: the folder holds another run, or something else.
+    """
+    is_new = never_started(run.dir)
+    if not (run.dir / "config.json").is_file():
+        if not is_new:
+            raise ConfigError(f"{run.dir} is not empty, and holds no run: choose another folder")
+        return True
+    try:
+        changed = compare_config(run, config_type)[1]
+    except ConfigError:
+        if is_new:
+            return True
+        raise
+    return bool(changed) and not (run.dir / "finished.json").exists()
 
 
 def _record_error(run: Run, error: BaseException) -> None:

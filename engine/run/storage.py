@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,48 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step; NaN is not JSON and is refused."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no regular file, or does not hold one JSON object.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no regular file")  # to open a pipe would wait for ever
+    try:
+        values = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError("it does not hold an object")
+    return values
+
+
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with "sha256", a hash over all the others: see `is_sealed`."""
+    content = {name: value for name, value in values.items() if name != "sha256"}
+    return {**content, "sha256": _content_hash(content)}
+
+
+def is_sealed(values: dict[str, Any]) -> bool:
+    """Whether the values are those that `sealed` saw; also of what was read back from JSON."""
+    content = {name: value for name, value in values.items() if name != "sha256"}
+    return bool(values.get("sha256") == _content_hash(content))
+
+
+def _content_hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to) or a folder with all in it; nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -59,6 +59,10 @@ class LoopSettings:
             return self.evaluate_first
         return step == self.total_steps or bool(self.evaluate_every and step % self.evaluate_every == 0)
 
+    def evaluations_due(self, until: int) -> list[int]:
+        """The steps up to `until` after which an evaluation is due."""
+        return [step for step in range(until + 1) if self.evaluation_due(step)]
+
     def average_decay(self, step: int) -> float:
         """Decay of the moving average after `step` steps: 0.9 of ema_decay rising linearly to it over ema_warmup_steps
         (OpenMixup, whose averages the published networks are)."""
@@ -147,15 +151,25 @@ class TrainingState:
         self.forward.train()
 
     def _restore(self) -> None:
-        folder = checkpoint.newest(self.run.dir) if self.run.resumed else None
-        if folder is None:
-            if self.run.resumed:
-                log.warning("%s holds no checkpoint yet: starting at step 0", self.run.dir)
-            self.run.rewind_metrics(0)
+        if not self.run.resumed:
             self.save(must=True)  # a run stopped before its first step resumes too
             return
+        run, due = self.run, self.settings.evaluations_due(self.settings.total_steps)
+        folder = run.on_main(lambda: checkpoint.newest(run.dir, due))
+        if folder is None:
+            raise CheckpointError(f"{run.dir} has taken steps, but holds no checkpoint: start a new run elsewhere")
         snapshot = checkpoint.load(folder)
         self.step = snapshot.step
+        if self.step > self.settings.total_steps:
+            raise ConfigError(f"{run.dir} has taken {self.step} steps, more than the {self.settings.total_steps} asked")
+        try:
+            self._take(snapshot)
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{folder} does not fit this model and optimizer: {error}") from error
+        run.on_main(lambda: run.continue_from(snapshot.step, snapshot.metrics_offset))
+        log.info("continuing %s at step %d", run.dir, self.step)
+
+    def _take(self, snapshot: checkpoint.Snapshot) -> None:
         self.model.load_state_dict(snapshot.model)
         if self.average is not None and snapshot.ema is not None:
             self.average.module.load_state_dict(snapshot.ema)
@@ -163,8 +177,6 @@ class TrainingState:
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
         self.meters = Meters.of_rank(training["meters"], self.run.device)
-        self.run.rewind_metrics(snapshot.metrics_offset)
-        log.info("continuing %s at step %d", self.run.dir, self.step)
 
     def save(self, *, must: bool) -> None:
         """Write a checkpoint. A failure is tolerated twice in a row, unless the checkpoint `must` be written.
@@ -176,6 +188,7 @@ class TrainingState:
         sums = gather_objects((to_device(self.meters.sums, torch.device("cpu")), self.meters.steps))
         if self.run.main:
             try:
+                self.run.flush_metrics()  # a checkpoint counts on every line before it
                 checkpoint.save(self.run.dir, self._snapshot(sums))
                 self._failed_saves = 0
             except CheckpointError as error:

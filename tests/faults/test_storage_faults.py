@@ -81,9 +81,10 @@ def test_broken_checkpoints_never_push_out_good_ones(run):
     damage(run / "checkpoints/00000012", "truncated")
     damage(run / "checkpoints/00000015", "truncated")
     checkpoint.save(run, checkpoint.Snapshot(18, snapshot.model, snapshot.training, 0))
+    assert sorted(p.name for p in (run / "checkpoints").glob("0*")) == ["00000012", "00000015", "00000018"]
     checkpoint.save(run, checkpoint.Snapshot(21, snapshot.model, snapshot.training, 0))
-    names = sorted(p.name for p in (run / "checkpoints").glob("0*"))
-    assert names == ["00000012", "00000015", "00000018", "00000021"]
+    names = sorted(p.name for p in (run / "checkpoints").glob("*0*"))
+    assert names == ["00000018", "00000021"], "what is older than two good ones is of no use, broken or not"
     damage(run / "checkpoints/00000021", "empty")
     checkpoint.save(run, checkpoint.Snapshot(24, snapshot.model, snapshot.training, 0))
     assert (run / "checkpoints/00000018").exists(), "the only other good one was deleted"
@@ -92,7 +93,7 @@ def test_broken_checkpoints_never_push_out_good_ones(run):
 def test_a_checkpoint_from_a_newer_version_is_refused(run):
     path = run / "checkpoints/00000009/manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "suite_version": "9.4.0"}))
+    path.write_text(json.dumps(storage.sealed({**manifest, "suite_version": "9.4.0"})))
     with pytest.raises(CheckpointError, match=r"written by version 9.4.0, this is"):
         train(CONFIG, run, resume=True)
 
@@ -107,7 +108,7 @@ def test_a_checkpoint_with_code_in_it_is_not_executed(run, tmp_path):
     manifest = json.loads((path / "manifest.json").read_text())
     data = path / "optimizer.pt"
     manifest["files"]["optimizer.pt"] = {"size": data.stat().st_size, "sha256": storage.sha256_of(data)}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps(storage.sealed(manifest)))
     with pytest.raises(CheckpointError, match="contains code"):
         train(CONFIG, run, resume=True)
     assert not (tmp_path / "executed").exists()
@@ -152,6 +153,7 @@ def child(folder, n):
         os._exit(0 if count else 9)
     return os.waitpid(pid, 0)[1]
 base = {str(tmp_path)!r}
+train(TinyConfig(steps=1), Path(base) / "warm")  # torch imports its own parts at the first step
 n = 1
 while child(f"{{base}}/{{n:03d}}", n) != 0:
     n += 1
@@ -208,21 +210,6 @@ def test_a_file_size_limit_leaves_no_half_written_checkpoint(tmp_path):
     assert "error: no space: need" in done.stderr
     assert list((tmp_path / "run/checkpoints").iterdir()) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
-
-
-def test_metrics_on_a_full_disk_are_a_warning_and_never_a_torn_line(tmp_path, caplog):
-    from engine.run.open import Run
-
-    run = Run(tmp_path, "tiny", "tiny", {}, torch.device("cpu"), resumed=False)
-    run.log("train", 1, 0.1, {"loss": 1.0})
-    (tmp_path / "timing.jsonl").symlink_to("/dev/full")
-    with caplog.at_level(logging.WARNING):
-        for step in range(3):
-            run.time(step, {"seconds": 1.0})
-    assert caplog.text.count("cannot append to") == 1
-    run.log("train", 2, 0.2, {"loss": float("nan")})
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["loss"] for row in rows] == [1.0, None]
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run_before_any_computation(tmp_path):
