@@ -16,7 +16,7 @@ BIN     := .venv/bin
 STAMP   := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark demo-data verify-data throughput wheelhouse tables test test-slurm test-browser check clean
+.PHONY: help setup benchmark demo-data verify-data throughput wheelhouse tables test test-slurm test-browser format check clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ test-browser: $(STAMP) ## run the page's tests in a headless Chromium; installs 
 	  apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends chromium >/dev/null; } || \
 	  echo "Chromium cannot be installed here: its tests are skipped"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/results/test_report_browser.py
+
+format: $(STAMP) ## format the code and apply the linter's safe fixes
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 check: $(STAMP) ## what CI runs: format, lint, types, tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)

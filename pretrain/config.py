@@ -63,16 +63,18 @@ class MaskConfig:
 class OptimizerConfig:
     """The optimizer and which parameters it treats differently."""
 
-    name: Literal["adamw"] = "adamw"
-    """AdamW, fused where the device has a fused one."""
+    name: Literal["adamw", "lamb", "lars", "sgd"] = "adamw"
+    """torch's AdamW and SGD, fused; timm's LAMB and LARS."""
     base_learning_rate: float = 3e-4
     """Peak learning rate for `base_batch` images; the peak used is this times batch_size / base_batch."""
     base_batch: int = 512
     """Batch that base_learning_rate is for."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the gradient's first and second moments."""
+    """Decay of the gradient's first and second moments, of adamw and lamb."""
     eps: float = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the root of the second moment, of adamw and lamb."""
+    momentum: float = 0.9
+    """Of sgd and lars."""
     weight_decay: float = 0.05
     """Decoupled weight decay of the parameters that `no_decay` does not name."""
     no_decay: tuple[str, ...] = ()
@@ -90,6 +92,8 @@ class OptimizerConfig:
                 found.append(f"{name} is {getattr(self, name)}; allowed: above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             found.append(f"betas is {self.betas}; allowed: each from 0 up to but not 1")
+        if not 0 <= self.momentum < 1:
+            found.append(f"momentum is {self.momentum}; allowed: from 0 up to but not 1")
         if self.weight_decay < 0:
             found.append(f"weight_decay is {self.weight_decay}; allowed: 0 or more")
         if self.clip_grad is not None and self.clip_grad <= 0:
@@ -109,6 +113,8 @@ class ScheduleConfig:
     """Share of the peak at which the warm-up of "cosine" and "step" begins."""
     min_rate: float = 1e-5
     """Learning rate at the end of the cosine, absolute, for every parameter group."""
+    final_weight_decay: float | None = None
+    """Weight decay at the end, reached by half a cosine from optimizer.weight_decay; none: it stays."""
     step_epochs: tuple[int, ...] = ()
     """Epochs at which "step" multiplies the rate by step_factor."""
     step_factor: float = 0.1
@@ -123,6 +129,8 @@ class ScheduleConfig:
             found.append(f"warmup_start is {self.warmup_start}; allowed: 0 to 1")
         if self.min_rate < 0:
             found.append(f"min_rate is {self.min_rate}; allowed: 0 or more")
+        if self.final_weight_decay is not None and self.final_weight_decay < 0:
+            found.append(f"final_weight_decay is {self.final_weight_decay}; allowed: 0 or more, or none")
         if not 0 < self.step_factor <= 1:
             found.append(f"step_factor is {self.step_factor}; allowed: above 0, up to 1")
         return found

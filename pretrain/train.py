@@ -15,6 +15,7 @@ from engine.distributed import is_main, rank, world_size
 from engine.loop import train as run_loop
 from engine.run.checkpoint import SUITE_VERSION
 from engine.run.open import Run, open_run
+from engine.training import optim
 from engine.training.optim import Schedule, parameter_groups
 from engine.training.state import LoopSettings
 from pretrain.build import build_model
@@ -92,7 +93,7 @@ def compute_losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tens
 
 
 def build_optimizer(config: PretrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over the groups that the configuration's name rules make; the kernels are fused."""
+    """The optimizer over the groups that the configuration's name rules make."""
     options = config.optimizer
     groups = parameter_groups(
         model.named_parameters(),
@@ -101,7 +102,14 @@ def build_optimizer(config: PretrainConfig, model: nn.Module) -> torch.optim.Opt
         no_decay=options.no_decay,
         rate_scale=options.rate_scale,
     )
-    return torch.optim.AdamW(groups, betas=options.betas, eps=options.eps, fused=True)
+    return optim.build(
+        options.name,
+        groups,
+        learning_rate=config.learning_rate,
+        betas=options.betas,
+        eps=options.eps,
+        momentum=options.momentum,
+    )
 
 
 def loop_settings(
@@ -122,6 +130,7 @@ def loop_settings(
             min_rate=schedule.min_rate,
             milestones=tuple(epoch * per_epoch for epoch in schedule.step_epochs),
             step_factor=schedule.step_factor,
+            final_weight_decay=schedule.final_weight_decay,
         ),
         seed=config.seed,
         checkpoint_every=config.checkpoint_every,

@@ -48,9 +48,45 @@ def _new_group(rate: float, decay: float) -> dict[str, Any]:
     return {"params": [], "names": [], "lr": rate, "base_rate": rate, "weight_decay": decay}
 
 
+Name = Literal["adamw", "lamb", "lars", "sgd"]
+
+
+def build(
+    name: Name,
+    groups: list[dict[str, Any]],
+    *,
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float | None = None,
+    momentum: float = 0.9,
+) -> torch.optim.Optimizer:
+    """An optimizer over parameter groups; its kernels are fused where the library has them so.
+
+    Args:
+        name: "adamw" and "sgd" are torch's; "lamb" (You et al. 2020; a gradient of norm above 1 is scaled down to 1)
+            and "lars" (You et al. 2017; groups without weight decay are not adapted) are timm's.
+        groups: as parameter_groups makes them.
+        learning_rate: of groups without one.
+        betas: decay of the moments, of "adamw" and "lamb".
+        eps: added to the root of the second moment; None for the library's own.
+        momentum: of "sgd" and "lars".
+    """
+    small: dict[str, Any] = {} if eps is None else {"eps": eps}
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True, **small)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True)
+    from timm.optim.lamb import Lamb  # importing timm takes seconds
+    from timm.optim.lars import Lars
+
+    if name == "lamb":
+        return Lamb(groups, lr=learning_rate, betas=betas, **small)
+    return Lars(groups, lr=learning_rate, momentum=momentum)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate of each step.
+    """The learning rate of each step, and the weight decay where that moves too.
 
     kind:
         "cosine": half a cosine from the base rate to min_rate over the steps after the warm-up, which is linear from
@@ -61,6 +97,8 @@ class Schedule:
         "poly": (1 - t/T)^power from the base rate to min_rate (DeepLab, MMSegmentation).
         "constant".
     min_rate is absolute: it is not scaled with a group's own rate.
+    final_weight_decay: where the weight decay of the groups that have one ends, by half a cosine over the whole run
+        (DINO, I-JEPA); None: it stays.
     """
 
     kind: Literal["cosine", "warmup_times_cosine", "step", "poly", "constant"]
@@ -71,6 +109,7 @@ class Schedule:
     milestones: tuple[int, ...] = ()
     step_factor: float = 0.1
     power: float = 1.0
+    final_weight_decay: float | None = None
 
     def rate(self, step: int, base: float) -> float:
         """Learning rate during 0-based `step` of a group whose full rate is `base`."""
@@ -92,10 +131,17 @@ class Schedule:
         phase = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
         return self.min_rate + 0.5 * (base - self.min_rate) * (1 + math.cos(math.pi * min(phase, 1.0)))
 
+    def decay(self, step: int, first: float, last: float) -> float:
+        """Weight decay during 0-based `step`: half a cosine from `first` to `last`."""
+        return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(step / max(self.total_steps, 1), 1.0)))
+
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
-        """Set every group's rate for `step` from its "base_rate"; returns the first group's."""
+        """Set every group's rate for `step` from its "base_rate", and its decay; returns the first group's rate."""
         for group in optimizer.param_groups:
             group["lr"] = self.rate(step, group["base_rate"])
+            if self.final_weight_decay is not None:
+                base = group.setdefault("base_decay", group["weight_decay"])
+                group["weight_decay"] = self.decay(step, base, self.final_weight_decay) if base else 0.0
         return float(optimizer.param_groups[0]["lr"])
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.optim import Schedule, norms_by_group, parameter_groups
+from engine.training.optim import Schedule, build, norms_by_group, parameter_groups
 
 
 def test_cosine_warms_up_linearly_and_ends_at_the_smallest_rate():
@@ -76,3 +76,35 @@ def test_norms_are_those_of_the_tensors():
     weight.grad = torch.tensor([0.0, 2.0])
     rows = norms_by_group(torch.optim.SGD([{"params": [weight], "lr": 0.1, "weight_decay": 0.5}]))
     assert (rows[0]["weight_norm"], rows[0]["gradient_norm"]) == (5.0, 2.0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lars", "sgd"])
+def test_every_optimizer_takes_the_groups_and_moves_towards_the_minimum(name):
+    torch.manual_seed(0)
+    net = nn.Linear(4, 1)
+    groups = parameter_groups(net.named_parameters(), learning_rate=0.05, weight_decay=1e-4, no_decay=("bias",))
+    optimizer = build(name, groups, learning_rate=0.05)
+    assert [group["base_rate"] for group in optimizer.param_groups] == [0.05, 0.05]
+    x = torch.randn(64, 4)
+    y = x.sum(1, keepdim=True) + 1
+    losses = []
+    for _ in range(30):
+        loss = (net(x) - y).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_weight_decay_goes_by_half_a_cosine_and_groups_without_one_keep_none():
+    net = nn.Linear(2, 2)
+    groups = parameter_groups(net.named_parameters(), learning_rate=0.1, weight_decay=0.04, no_decay=("bias",))
+    optimizer = build("adamw", groups, learning_rate=0.1)
+    schedule = Schedule(kind="constant", total_steps=100, final_weight_decay=0.4)
+    seen = []
+    for step in (0, 50, 25, 100):  # a function of the step, whatever came before
+        schedule.apply(optimizer, step)
+        seen.append([group["weight_decay"] for group in optimizer.param_groups])
+    assert [pair[1] for pair in seen] == [0.0] * 4
+    assert [pair[0] for pair in seen] == pytest.approx([0.04, 0.22, 0.4 - 0.36 * (1 + math.cos(math.pi / 4)) / 2, 0.4])
