@@ -79,8 +79,8 @@ class AugmentConfig:
             found.append(f"crop_pct: {self.crop_pct} is outside (0, 1]")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             found.append(f"scale: {self.scale} is not 0 < smallest <= largest <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            found.append(f"ratio: {self.ratio} is not 0 < smallest <= largest")
+        if not 0.01 <= self.ratio[0] <= self.ratio[1] <= 100:
+            found.append(f"ratio: {self.ratio} is not 0.01 <= smallest <= largest <= 100")
         return found + self._auto_augment_problems()
 
     def _auto_augment_problems(self) -> list[str]:

@@ -132,10 +132,30 @@ def check(config: Any) -> None:
     Raises:
         ConfigError: listing every problem.
     """
-    found = _problems(config)
+    values = flatten(to_dict(config))  # refuses values of another type
+    found = [line for name, value in values.items() for line in _impossible(name, value)] or _problems(config)
     if found:
         lines = "".join(f"\n  - {line}" for line in found)
         raise ConfigError(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:{lines}")
+
+
+_LARGEST = 2**31 - 1
+_LARGEST_FLOAT32 = 3.4e38
+
+
+def _impossible(name: str, value: Any) -> list[str]:
+    """What no setting of any group can be."""
+    if isinstance(value, list):
+        return list(dict.fromkeys(line for each in value for line in _impossible(name, each)))
+    if isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT32:  # not a number either
+        return [f"{name} is {value}; allowed: a finite number"]
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return [f"{name} is {value}; allowed: at most {_LARGEST}"]
+    if name == "seed" and isinstance(value, int) and value < 0:
+        return [f"{name} is {value}; allowed: 0 or more"]
+    if isinstance(value, str) and "\0" in value:
+        return [f"{name} is {value!r}; allowed: text without null characters"]
+    return []
 
 
 def _problems(group: Any) -> list[str]:

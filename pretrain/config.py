@@ -32,8 +32,8 @@ class DataConfig(ImageOptions):
             found.append(f"num_workers is {self.num_workers}; allowed: 0 or more")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             found.append(f"crop_scale is {self.crop_scale}; allowed: 0 < smallest <= largest <= 1")
-        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            found.append(f"crop_ratio is {self.crop_ratio}; allowed: 0 < smallest <= largest")
+        if not 0.01 <= self.crop_ratio[0] <= self.crop_ratio[1] <= 100:
+            found.append(f"crop_ratio is {self.crop_ratio}; allowed: 0.01 <= smallest <= largest <= 100")
         found += self.image_problems()
         if not 0 <= self.flip <= 1:
             found.append(f"flip is {self.flip}; allowed: 0 to 1")

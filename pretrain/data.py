@@ -114,8 +114,8 @@ def random_box(
             top = int(rng.random() * (height - box_height + 1))
             left = int(rng.random() * (width - box_width + 1))
             return top, left, box_height, box_width
-    box_width = min(width, round(height * ratio[1]))
-    box_height = min(height, round(width / ratio[0]))
+    box_width = max(min(width, round(height * ratio[1])), 1)
+    box_height = max(min(height, round(width / ratio[0])), 1)
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
