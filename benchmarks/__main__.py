@@ -34,6 +34,8 @@ class Run:
     """demo: generated scenes, minutes on two CPU cores. paper: the published recipes on ImageNet."""
     seeds: int = 1
     """Fine-tuning runs per method."""
+    labels: tuple[float, ...] = (1.0,)
+    """Shares of the labelled images to train classification on (0.05 0.1 1), each by every method and seed."""
     pretrain_seeds: int = 1
     """Pre-training runs per method; fine-tuning seed i starts from number i modulo this."""
     runs_dir: Path = Path("runs")

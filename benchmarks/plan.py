@@ -55,6 +55,7 @@ class Request:
         tasks: of TASKS, what each model is fine-tuned for; by default everything that has data.
         profile: "demo" for minutes on two CPU cores, "paper" for the published recipes.
         seeds: fine-tuning runs per method, seeds 0 to seeds - 1.
+        labels: shares of the labelled images that classification is trained on, each by every method and seed.
         pretrain_seeds: pre-training runs per method; fine-tuning seed i starts from number i modulo this.
         runs_dir: folder of run folders.
         finetune: classification recipe instead of the model family's own.
@@ -67,6 +68,7 @@ class Request:
     methods: tuple[str, ...] = METHODS
     profile: Profile = "demo"
     seeds: int = 1
+    labels: tuple[float, ...] = (1.0,)
     pretrain_seeds: int = 1
     runs_dir: Path = field(default_factory=lambda: Path("runs"))
     data: dict[str, Path]
@@ -117,6 +119,8 @@ def make_stages(request: Request) -> list[Stage]:
         problems.append(
             f"seeds {request.seeds}, pretrain seeds {request.pretrain_seeds}: must be 1 <= pretrain <= seeds"
         )
+    problems += [f"labels {share}: must be over 0 and at most 1" for share in request.labels if not 0 < share <= 1]
+    problems += [] if request.labels else ["labels: name one share of the labelled images or several"]
     if problems:
         raise ConfigError("; ".join(problems))
     methods = list(dict.fromkeys(request.methods))
@@ -128,9 +132,10 @@ def make_stages(request: Request) -> list[Stage]:
         for seed in range(request.pretrain_seeds)
     ]
     stages += [
-        _finetuning(request, method, task, seed)
+        _finetuning(request, method, task, share, seed)
         for method in methods
         for task in tasks
+        for share in (dict.fromkeys(request.labels) if task == "classification" else (1.0,))
         for seed in range(request.seeds)
     ]
     for stage in stages:
@@ -169,7 +174,7 @@ def _pretraining(request: Request, method: str, seed: int) -> Stage:
     return Stage(_name(request, method, "pretrain", seed), "pretrain", recipe, fitted)
 
 
-def _finetuning(request: Request, method: str, task: str, seed: int) -> Stage:
+def _finetuning(request: Request, method: str, task: str, share: float, seed: int) -> Stage:
     recipe = "demo" if request.profile == "demo" else published_recipe(request.model, task)
     if task == "detection" and request.framework == "torchvision":
         recipe = recipe.replace("-c4-", "-fpn-")  # torchvision has no C4 detector
@@ -180,13 +185,16 @@ def _finetuning(request: Request, method: str, task: str, seed: int) -> Stage:
     base = RECIPES[task][recipe](model=request.model)
     if task == "detection" and request.framework is not None:
         base = detection.recipes.with_framework(base, request.framework)
+    fitted = _fit(base, request, task, seed)
+    if share != 1:
+        fitted = dataclasses.replace(fitted, data=dataclasses.replace(fitted.data, train_fraction=float(share)))
     parent = _name(request, method, "pretrain", seed % request.pretrain_seeds)
     init = "none" if method == "scratch" else str(request.runs_dir / parent)
     return Stage(
-        _name(request, method, f"{task}-{chosen}" if chosen else task, seed),
+        _name(request, method, "-".join(filter(None, (task, chosen, f"labels{share:g}" * (share != 1)))), seed),
         task,
         recipe,
-        dataclasses.replace(_fit(base, request, task, seed), init=init),
+        dataclasses.replace(fitted, init=init),
         needs=() if method == "scratch" else (parent,),
     )
 

@@ -12,7 +12,7 @@ from benchmarks.plan import Request, data_sets, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.data.images import index_images, require_batch
 from results.runs.collect import collect
-from results.tables.rows import benchmark_table, print_table, write_table
+from results.tables.rows import benchmark_table, print_headlines, print_table, write_table
 
 if TYPE_CHECKING:
     from benchmarks.__main__ import Run
@@ -27,6 +27,7 @@ def benchmark(options: "Run") -> int:
         methods=options.methods,
         profile=options.profile,
         seeds=options.seeds,
+        labels=options.labels,
         pretrain_seeds=options.pretrain_seeds,
         runs_dir=options.runs_dir,
         data=data,
@@ -62,4 +63,5 @@ def benchmark(options: "Run") -> int:
     print_table(table, rejected)
     paths = write_table(table, options.runs_dir / f"{options.profile}-{options.model}", rejected)
     print("written: " + ", ".join(str(path) for path in paths))
+    print_headlines(table)
     return outcome.exit_code

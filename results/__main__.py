@@ -46,7 +46,9 @@ def tables(runs: Runs, *, output: Output = None) -> None:
         runs: Run folders, or folders of run folders.
         output: Folder of the files; by default `tables` in the first of the folders.
     """
-    _write_tables(_read(runs), output or runs[0] / "tables")
+    found = _read(runs)
+    _write_tables(found, output or runs[0] / "tables")
+    _say(found)
 
 
 def figures(runs: Runs, *, output: Output = None) -> None:
@@ -79,6 +81,7 @@ def everything(runs: Runs) -> None:
     _write_tables(found, runs[0] / "tables")
     _write_figures(found, runs[0] / "figures")
     _write_page(found, runs, runs[0] / "report.html")
+    _say(found)
 
 
 def compare(one: OneRun, other: OneRun) -> None:
@@ -111,6 +114,12 @@ def _write_tables(found: "Collection", folder: Path) -> None:
     print_table(benchmark_table(found.rows), found.rejected)
     paths = write_tables(found.rows, found.rejected, folder)
     print(f"{len(paths)} files written to {folder}; tables.md there has all tables to read")
+
+
+def _say(found: "Collection") -> None:
+    from results.tables.rows import benchmark_table, print_headlines
+
+    print_headlines(benchmark_table(found.rows))
 
 
 def _write_figures(found: "Collection", folder: Path) -> None:

@@ -22,6 +22,7 @@ from results.page.tables import page_table
 from results.runs.collect import Collection
 from results.runs.curves import Curves, thinned
 from results.tables.files import all_sheets
+from results.tables.headlines import headlines
 from results.tables.rows import EXPERIMENT, benchmark_table, notes, readable
 
 _HERE = Path(__file__).parent
@@ -66,6 +67,7 @@ def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str
     shown = readable(pd.concat([lines for _, lines in summary])) if summary else []
     return {
         "facts": facts(rows, rejected),
+        "headlines": headlines(table),
         "summary": [page_table(lines, title, sortable=False) for title, lines in shown],
         "notes": [*notes(table), *filter(None, [left_out.strip()])],
         "figures": [_inline(drawing) for drawing in draw(rows, found.curves)],

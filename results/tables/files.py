@@ -13,6 +13,8 @@ from results.published import load_published
 from results.runs.collect import Rejected
 from results.tables.comparison import compare_with_published
 from results.tables.cost import contradictions_sheet, cost_sheet
+from results.tables.headlines import headlines
+from results.tables.rows import benchmark_table
 from results.tables.sheets import Sheet, family_sheets, task_sheet
 from results.tables.summary import summary_sheet
 from results.tables.text import csv_text, markdown_list, markdown_table, plain
@@ -55,7 +57,7 @@ def write_tables(rows: pd.DataFrame, rejected: Sequence[Rejected], output: Path)
     """
     output.mkdir(parents=True, exist_ok=True)
     sheets = all_sheets(rows)
-    files = {"results.csv": csv_text(rows), "tables.md": _document(sheets, rejected)}
+    files = {"results.csv": csv_text(rows), "tables.md": _document(rows, sheets, rejected)}
     for sheet in sheets:
         files[f"{sheet.name}.md"] = markdown(sheet)
         files[f"{sheet.name}.csv"] = csv_text(sheet.data)
@@ -66,9 +68,14 @@ def write_tables(rows: pd.DataFrame, rejected: Sequence[Rejected], output: Path)
     return [output / name for name in files]
 
 
-def _document(sheets: Sequence[Sheet], rejected: Sequence[Rejected]) -> str:
+def _document(rows: pd.DataFrame, sheets: Sequence[Sheet], rejected: Sequence[Rejected]) -> str:
+    said = markdown_list([str(headline) for headline in headlines(benchmark_table(rows))])
     left_out = markdown_list([str(run) for run in rejected])
-    parts = [markdown(sheet) for sheet in sheets] + ([f"## Left out\n\n{left_out}\n"] if rejected else [])
+    parts = (
+        [f"{said}\n"] * bool(said)
+        + [markdown(sheet) for sheet in sheets]
+        + ([f"## Left out\n\n{left_out}\n"] if rejected else [])
+    )
     return "\n".join(parts)
 
 

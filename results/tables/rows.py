@@ -16,6 +16,7 @@ from engine.run.storage import write_atomic
 from results import methods, metrics
 from results.runs.collect import Rejected
 from results.statistics import difference_of, mean_of
+from results.tables.headlines import headlines
 from results.tables.text import LEGEND, change, csv_text, markdown_list, markdown_table, measured, remarks, start
 
 EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
@@ -150,11 +151,19 @@ def print_table(table: pd.DataFrame, rejected: Sequence[Rejected] = (), console:
         console.print(f"not in the table: {run}", markup=False, highlight=False, soft_wrap=True)
 
 
+def print_headlines(table: pd.DataFrame, console: Console | None = None) -> None:
+    """Print the sentence for each task: what all the numbers above say."""
+    console = console or Console(soft_wrap=True)
+    for headline in headlines(table):
+        console.print(str(headline), markup=False, highlight=False)
+
+
 def write_table(table: pd.DataFrame, path: Path, rejected: Sequence[Rejected] = ()) -> list[Path]:
     """Write `path`.md, the readable form with the runs that are not in it, and `path`.csv; returns both paths."""
     written = path.with_name(f"{path.name}.md"), path.with_name(f"{path.name}.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [f"### {title}\n\n{markdown_table(lines)}" for title, lines in readable(table)]
+    said = markdown_list([str(headline) for headline in headlines(table)])
+    parts = [said] * bool(said) + [f"### {title}\n\n{markdown_table(lines)}" for title, lines in readable(table)]
     parts.append(markdown_list(notes(table)))
     if rejected:
         parts.append("Not in the table:\n\n" + markdown_list([str(run) for run in rejected]))

@@ -13,7 +13,8 @@ from results.figures.data import with_labels
 from results.figures.style import looks
 from results.runs.collect import collect
 from results.tables.files import all_sheets
-from results.tables.rows import benchmark_table, print_table, readable, write_table
+from results.tables.headlines import headlines
+from results.tables.rows import benchmark_table, print_headlines, print_table, readable, write_table
 from tests.helpers import run_module
 from tests.results.copies import copy_pretraining, copy_run
 from tests.results.runs import edit, pretrained, tuned
@@ -230,3 +231,44 @@ def test_a_command_says_what_is_wrong_with_its_runs(command, runs, code, tmp_pat
     assert stopped.value.code == code
     assert "error" in capsys.readouterr().err.lower()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sentence_for_each_task_says_what_is_evidence_and_what_is_not(tmp_path):
+    pre, other = pretrained(tmp_path / "pre"), pretrained(tmp_path / "other", method="x")
+    for seed, top1 in enumerate(SCRATCH):
+        tuned(tmp_path / f"scratch{seed}", metrics={"top1": top1}, seed=seed)
+        tuned(tmp_path / f"a2mim{seed}", metrics={"top1": top1 + 1 + seed / 2}, seed=seed, init=str(pre))
+        tuned(tmp_path / f"x{seed}", metrics={"top1": 61.0}, seed=seed, init=str(other))
+    tuned(tmp_path / "detector0", task="detection", metrics={"box_AP": 19.0})
+    tuned(tmp_path / "detector1", task="detection", metrics={"box_AP": 20.0}, init=str(pre))
+    tuned(tmp_path / "segmentor", task="segmentation", metrics={"mIoU": 20.0}, init=str(pre))
+    table = benchmark_table(collect([tmp_path])[0])
+    found = headlines(table)
+    assert [str(headline) for headline in found] == [
+        "classification, top-1 (last epoch), r50: A2MIM 300 epochs +1.5 [0.3, 2.7] over scratch, 3 seeds; "
+        "x 300 epochs -0.7 [-5.8, 4.5] over scratch, 3 seeds: not significant",
+        "detection, box AP (last iteration), r50: A2MIM 300 epochs +1.0 over scratch, one seed: no evidence",
+        "segmentation, mIoU (last iteration), r50: nothing trained from scratch, so nothing to compare",
+    ]
+    assert [headline.verdict for headline in found] == ["unclear", "unclear", "unclear"]
+    assert headlines(table[table["method"] != "x"])[0].verdict == "better"
+    console = Console(file=io.StringIO(), width=80, soft_wrap=True)
+    print_headlines(table, console)
+    assert console.file.getvalue().count("\n") == 3
+    assert write_table(table, tmp_path / "table")[0].read_text().startswith(f"- {found[0]}\n")
+    many = pd.concat([table.assign(model=f"net{number}") for number in range(5)])
+    assert str(headlines(many)[0]).endswith(
+        "of 10 comparisons with scratch 5 are better and 0 worse by an interval without zero, 5 show nothing"
+    )
+
+
+def test_the_table_has_intervals_and_marks_what_is_not_significant(tmp_path):
+    pre = pretrained(tmp_path / "pre")
+    for seed, top1 in enumerate(SCRATCH):
+        tuned(tmp_path / f"scratch{seed}", metrics={"top1": top1, "top5": 90.0}, seed=seed)
+        better = {"top1": top1 + 1 + seed / 2, "top5": 90.0 + seed}
+        tuned(tmp_path / f"a2mim{seed}", metrics=better, seed=seed, init=str(pre))
+    (_, lines), *_ = readable(benchmark_table(collect([tmp_path])[0]))
+    a2mim = lines.iloc[1]
+    assert a2mim["to scratch"] == "+1.50 [+0.26, +2.74]"
+    assert a2mim["top-5 (last epoch)"] == "91.00 ± 1.00 (+1.00~)"

@@ -1,0 +1,91 @@
+"""What the numbers say, in a sentence for each task: what pre-training changed, and whether that is evidence."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from results import metrics
+from results.methods import CONTROL
+from results.statistics import significant
+from results.tables.text import records, start
+
+_MOST = 4  # experiments of a task that have a sentence each
+_NUMBERS = {1: "one seed", 2: "two seeds"}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A sentence. `verdict` is "better", "worse" or "unclear"; of several comparisons "better" or "worse" if all are.
+
+    Args:
+        subject: the task, what it is judged by and, where there are several, the experiment.
+    """
+
+    subject: str
+    text: str
+    verdict: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.text}"
+
+
+def headlines(table: pd.DataFrame) -> list[Headline]:
+    """A sentence for each task and experiment; for each task where it has very many experiments.
+
+    Args:
+        table: of benchmark_table.
+    """
+    found = []
+    for task, part in table.groupby("task", sort=False):
+        metric = metrics.headline(str(task), list(dict.fromkeys(part["metric"])))
+        lines = part[part["metric"] == metric]
+        subject = f"{task}, {metrics.label(metric)}"
+        telling = ["model", *(key for key in ("recipe", "variant", "data") if lines[key].nunique() > 1)]
+        experiments = list(lines.groupby(["model", "recipe", "variant", "data"], dropna=False, sort=False))
+        if len(experiments) > _MOST:
+            found.append(_counted(subject, [_verdict(line) for line in records(lines[lines["difference"].notna()])]))
+            continue
+        for _, group in experiments:
+            where = filter(None, (str(group[key].iloc[0]) for key in telling))
+            found.append(_headline(", ".join([subject, *where]), group))
+    return found
+
+
+def _headline(subject: str, lines: pd.DataFrame) -> Headline:
+    control = lines[lines["method"] == CONTROL]
+    others = lines[lines["method"] != CONTROL]
+    if not len(control) or not len(others):
+        missing = "nothing trained from scratch" if len(others) else "nothing pre-trained"
+        return Headline(subject, f"{missing}, so nothing to compare", "unclear")
+    seeds = int(control["n"].iloc[0])
+    known = records(others)
+    verdicts = {_verdict(line) for line in known}
+    return Headline(subject, "; ".join(_sentences(known, seeds)), verdicts.pop() if len(verdicts) == 1 else "unclear")
+
+
+def _sentences(lines: Sequence[dict[str, object]], control_seeds: int) -> Iterator[str]:
+    for line in lines:
+        difference, low, high = (float(str(line[f"difference{end}"])) for end in ("", "_low", "_high"))
+        name, seeds = start(line), min(int(str(line["n"])), control_seeds)
+        if math.isnan(low):
+            yield f"{name} {difference:+.1f} over scratch, {_NUMBERS.get(seeds, f'{seeds} seeds')}: no evidence"
+        else:
+            doubt = "" if significant(low, high) else ": not significant"
+            yield f"{name} {difference:+.1f} [{low:.1f}, {high:.1f}] over scratch, {seeds} seeds{doubt}"
+
+
+def _verdict(line: dict[str, object]) -> str:
+    low, high = float(str(line["difference_low"])), float(str(line["difference_high"]))
+    return "better" if low > 0 else "worse" if high < 0 else "unclear"
+
+
+def _counted(subject: str, verdicts: Sequence[str]) -> Headline:
+    count = Counter(verdicts)
+    text = (
+        f"of {len(verdicts)} comparisons with scratch {count['better']} are better and {count['worse']} worse by an "
+        f"interval without zero, {count['unclear']} show nothing"
+    )
+    return Headline(subject, text, next(iter(count)) if len(count) == 1 else "unclear")
