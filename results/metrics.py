@@ -51,6 +51,11 @@ def label(metric: str) -> str:
     return _LABELS.get(metric, metric)
 
 
+def curve_label(metric: str) -> str:
+    """The same for what was measured again and again: without a protocol, which chooses one of the values."""
+    return label(metric).partition(" (")[0]
+
+
 def headline(task: str, metrics: Sequence[str]) -> str:
     """The metric that a task is judged by, of those there are (at least one)."""
     return next((name for name in HEADLINES.get(task, ()) if name in metrics), metrics[0])

@@ -1,6 +1,6 @@
 """The figure of what a result costs: accuracy against hours of computing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from results import metrics
 from results.figures.data import first_of, main_metric, with_labels
-from results.figures.style import FAINT, Drawing, clipped, legend_below, looks, panels
+from results.figures.style import Drawing, Look, clipped, legend_below, looks, panels, seeds_caption
 from results.tables.text import records
 
 _MOST_PANELS = 12
@@ -16,11 +16,12 @@ _UNITS = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))
 _SEVERAL_TIMES = 8.0  # a range of costs that only a logarithmic axis shows
 
 
-def accuracy_against_cost(rows: pd.DataFrame) -> Iterator[Drawing]:
+def accuracy_against_cost(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[Drawing]:
     """A figure for each task, a panel for each recipe, setting and data set: main metric against hours of computing.
 
     Args:
         rows: of collect.
+        apart: every panel as a figure of its own.
     """
     for task, part in rows[rows["task"] != "pretrain"].groupby("task", sort=True):
         metric = main_metric(part)
@@ -29,29 +30,32 @@ def accuracy_against_cost(rows: pd.DataFrame) -> Iterator[Drawing]:
         points["cost"] = points["hours"] * per_hour
         seen = looks(points)
         groups, left_out = first_of(list(points.groupby(["recipe", "variant", "data"], sort=True)), _MOST_PANELS)
-        figure, axes = panels([", ".join(filter(None, map(str, keys[:2]))) for keys, _ in groups])
+        figures, axes = panels([", ".join(filter(None, map(str, keys[:2]))) for keys, _ in groups], apart=apart)
         for ax, (_, group) in zip(axes, groups, strict=True):
-            for model, line in group.groupby("model", sort=True):
-                ax.plot(line["cost"], line["mean"], color=FAINT, linewidth=0.8, zorder=1)
-                last = records(line.sort_values("cost"))[-1]
-                ax.annotate(
-                    clipped(str(model)), (last["cost"], last["mean"]), (6, 4), textcoords="offset points", fontsize=8
-                )
-            for label, line in group.groupby("label", sort=False):
-                ax.errorbar(
-                    line["cost"], line["mean"], line["std"], label=label, linestyle="", capsize=3, elinewidth=1,
-                    **seen[str(label)].points(),
-                )  # fmt: skip
-            _cost_axis(ax, group["cost"])
+            _panel(ax, group, seen)
             ax.set_xlabel(f"device-{unit}, pre-training included")
             ax.set_ylabel(f"{metrics.label(metric)}, %")
-        legend_below(figure, axes)
-        caption = (
-            "Time times devices of a run and of the pre-training it started from, mean over seeds; bars are the "
-            "sample standard deviation where there are several. Grey lines join the points of a model. Times compare "
-            "runs on the same kind of device only."
+        legend_below(figures)
+        caption = "Time times devices of a run and of the pre-training it started from. " + seeds_caption(
+            points["n"].max(), "Means over seeds; bars are the sample standard deviation where there are several."
         )
-        yield Drawing(f"cost-{task}", f"{str(task).capitalize()}: accuracy against cost", caption + left_out, figure)
+        caption += " Times compare runs on the same kind of device only."
+        yield Drawing(f"cost-{task}", f"{str(task).capitalize()}: accuracy against cost", caption + left_out, figures)
+
+
+def _panel(ax: Axes, group: pd.DataFrame, seen: Mapping[str, Look]) -> None:
+    if group["model"].nunique() > 1:
+        for model, line in group.groupby("model", sort=True):
+            last = records(line.sort_values("cost"))[-1]
+            ax.annotate(
+                clipped(str(model)), (last["cost"], last["mean"]), (6, 4), textcoords="offset points", fontsize=8
+            )
+    for label, line in group.groupby("label", sort=False):
+        ax.errorbar(
+            line["cost"], line["mean"], line["std"] if line["std"].notna().any() else None, label=label, linestyle="",
+            capsize=3, elinewidth=1, **seen[str(label)].points(),
+        )  # fmt: skip
+    _cost_axis(ax, group["cost"])
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +65,7 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
     return (
         with_labels(rows.assign(hours=hours))
         .groupby(keys, sort=False)
-        .agg(mean=("value", "mean"), std=("value", "std"), hours=("hours", "mean"))
+        .agg(mean=("value", "mean"), std=("value", "std"), n=("value", "size"), hours=("hours", "mean"))
         .reset_index()
     )
 

@@ -12,37 +12,40 @@ from results import metrics
 from results.figures import expected as figures_expected
 from results.figures.data import Line, first_of, lines_of, main_metric, natural, with_labels
 from results.figures.expected import draw_expected, published_for
-from results.figures.style import Drawing, Look, legend_below, looks, panels
+from results.figures.style import Drawing, Look, legend_below, looks, panels, seeds_caption
 from results.runs.curves import Curves
 
-Groups = list[tuple[str, pd.DataFrame]]
-"""For each panel its title and its runs."""
+Groups = list[tuple[str, pd.DataFrame, list[Line]]]
+"""For each panel its title, its runs and their curves, of which there is at least one."""
+Figures = tuple[tuple[Figure, ...], str]
+"""Figures and their caption."""
 
 _MOST_PANELS, _MOST_LINES = 15, 16  # of one figure
 _FEW = 15  # points, each of which is marked
 _LONG = 6  # evaluations, of which the later half tells the methods apart
-_SEEDS = "Mean over seeds, shaded from lowest to highest."
+_SEEDS = "Means over seeds, shaded from lowest to highest."
 _LATER = " Shown is the later half of training."
 _OWN_LOSSES = " Methods have losses of their own: the height of a curve compares the runs of one, not the methods."
 
 
-def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart: bool = False) -> Iterator[Drawing]:
     """Training loss against epochs, a panel for each model and data set, a line for each method.
 
     Args:
         rows: of collect.
         curves: of every run in rows.
+        apart: every panel as a figure of its own.
     """
     runs = rows[rows["task"] == "pretrain"].drop_duplicates("run")
-    if len(runs):
-        # A pre-training run is itself what other runs start from: its own epochs and settings tell the lines apart.
-        runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
-        groups, left_out = _groups(runs, ["model", "data"])
-        figure = _losses(groups, curves, "loss")
-        yield Drawing("curves-pretraining", "Pre-training: loss", _SEEDS + _OWN_LOSSES + left_out, figure)
+    # A pre-training run is itself what other runs start from: its own epochs and settings tell the lines apart.
+    runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
+    groups, left_out = _groups(runs, ["model", "data"], curves, ("train", "loss"))
+    if groups:
+        figures, caption = _losses(groups, "training loss", apart)
+        yield Drawing("curves-pretraining", "Pre-training: loss", caption + _OWN_LOSSES + left_out, figures)
 
 
-def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart: bool = False) -> Iterator[Drawing]:
     """The main metric against epochs, a figure for each task and recipe, a panel for each model, setting and data set.
 
     Runs that were evaluated only at their end have no such curve: for them it is the training loss.
@@ -50,46 +53,49 @@ def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Itera
     Args:
         rows: of collect.
         curves: of every run in rows.
+        apart: every panel as a figure of its own.
     """
     measured = rows[rows["task"] != "pretrain"]
     published = published_for(measured)
     for (task, recipe), part in measured.groupby(["task", "recipe"], sort=True):
-        metric = main_metric(part)
-        groups, left_out = _groups(with_labels(part.drop_duplicates("run")), ["model", "variant", "data"])
+        metric, runs = main_metric(part), with_labels(part.drop_duplicates("run"))
+        keys = ["model", "variant", "data"]
         name, title = f"curves-{task}-{recipe}", f"{str(task).capitalize()}, {recipe}"
-        lines = [line for _, group in groups for line in lines_of(group, curves, "val", metric)]
-        if any(len(line.epochs) > 1 for line in lines):
-            figure, caption = _evaluations(groups, curves, metric, published)
-            yield Drawing(name, f"{title}: evaluations", caption + left_out, figure)
-        else:
-            figure = _losses(groups, curves, "training loss")
-            yield Drawing(name, f"{title}: training loss", _SEEDS + left_out, figure)
+        evaluated, left_out = _groups(runs, keys, curves, ("val", metric))
+        if evaluated:
+            figures, caption = _evaluations(evaluated, metric, published, apart)
+            yield Drawing(name, f"{title}: evaluations", caption + left_out, figures)
+            continue
+        trained, left_out = _groups(runs, keys, curves, ("train", "loss"))
+        if trained:
+            figures, caption = _losses(trained, "training loss", apart)
+            yield Drawing(name, f"{title}: training loss", caption + left_out, figures)
 
 
-def _losses(groups: Groups, curves: Mapping[str, Curves], label: str) -> Figure:
-    figure, axes, seen = _axes(groups, label)
-    for ax, (_, group) in zip(axes, groups, strict=True):
-        _draw(ax, list(lines_of(group, curves, "train", "loss")), seen)
-    legend_below(figure, axes)
-    return figure
-
-
-def _evaluations(
-    groups: Groups, curves: Mapping[str, Curves], metric: str, published: Mapping[figures_expected.Key, float]
-) -> tuple[Figure, str]:
-    """The figure and its caption."""
-    figure, axes, seen = _axes(groups, f"{metrics.label(metric)}, %")
-    expected, later = False, False
-    for ax, (_, group) in zip(axes, groups, strict=True):
-        lines = list(lines_of(group, curves, "val", metric))
+def _losses(groups: Groups, label: str, apart: bool) -> Figures:
+    figures, axes, seen = _axes(groups, label, apart)
+    for ax, (_, _, lines) in zip(axes, groups, strict=True):
         _draw(ax, lines, seen)
-        numbers = draw_expected(ax, group, published, seen)
+    legend_below(figures)
+    return figures, _seeds(groups)
+
+
+def _seeds(groups: Groups) -> str:
+    return seeds_caption(max(line.n for _, _, lines in groups for line in lines), _SEEDS)
+
+
+def _evaluations(groups: Groups, metric: str, published: Mapping[figures_expected.Key, float], apart: bool) -> Figures:
+    figures, axes, seen = _axes(groups, f"{metrics.curve_label(metric)}, %", apart)
+    expected, later = False, False
+    for ax, (_, runs, lines) in zip(axes, groups, strict=True):
+        _draw(ax, lines, seen)
+        numbers = draw_expected(ax, runs, published, seen)
         expected |= bool(numbers)
         if any(len(line.epochs) >= _LONG for line in lines):
             _show_later_half(ax, lines, numbers)
             later = True
-    legend_below(figure, axes)
-    return figure, _SEEDS + _LATER * later + figures_expected.CAPTION * expected
+    legend_below(figures)
+    return figures, _seeds(groups) + _LATER * later + figures_expected.CAPTION * expected
 
 
 def _show_later_half(ax: Axes, lines: Sequence[Line], numbers: Sequence[float]) -> None:
@@ -100,12 +106,22 @@ def _show_later_half(ax: Axes, lines: Sequence[Line], numbers: Sequence[float]) 
     ax.set_xlim(left=0.48 * max(line.epochs[-1] for line in lines))
 
 
-def _groups(runs: pd.DataFrame, keys: list[str]) -> tuple[Groups, str]:
-    """Panels, titled by what tells them apart and the model; and what is left out."""
+def _groups(
+    runs: pd.DataFrame, keys: list[str], curves: Mapping[str, Curves], what: tuple[str, str]
+) -> tuple[Groups, str]:
+    """Panels with lines in them, titled by what tells them apart and the model; and what is left out.
+
+    Args:
+        runs: labelled, a row for each.
+        keys: of one panel.
+        curves: of every run.
+        what: split and metric of the lines.
+    """
     labels, fewer_lines = first_of(list(runs["label"].unique()), _MOST_LINES)
     shown = runs[runs["label"].isin(labels)]
     telling = [key for key in keys if key == "model" or runs[key].nunique() > 1]
-    groups = [(_title(group, telling), group) for _, group in shown.groupby(keys, dropna=False)]
+    drawn = [(group, list(lines_of(group, curves, *what))) for _, group in shown.groupby(keys, dropna=False)]
+    groups = [(_title(group, telling), group, lines) for group, lines in drawn if lines]
     kept, fewer_panels = first_of(sorted(groups, key=lambda entry: natural(entry[0])), _MOST_PANELS)
     return list(kept), fewer_panels or fewer_lines
 
@@ -115,15 +131,14 @@ def _title(group: pd.DataFrame, telling: Sequence[str]) -> str:
     return ", ".join(f"data {value}" if key == "data" else value for key, value in values.items() if value)
 
 
-def _axes(groups: Groups, label: str) -> tuple[Figure, list[Axes], dict[str, Look]]:
+def _axes(groups: Groups, label: str, apart: bool) -> tuple[tuple[Figure, ...], list[Axes], dict[str, Look]]:
     """The panels, and how each label is drawn in them."""
-    figure, axes = panels([title for title, _ in groups])
+    figures, axes = panels([title for title, _, _ in groups], apart=apart)
     for ax in axes:
         ax.set_xlabel("epochs")
         ax.set_ylabel(label)
         ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
-    everything = with_labels(pd.concat([group for _, group in groups]))
-    return figure, axes, looks(everything)
+    return figures, axes, looks(with_labels(pd.concat([runs for _, runs, _ in groups])))
 
 
 def _draw(ax: Axes, lines: Sequence[Line], seen: Mapping[str, Look]) -> None:

@@ -23,8 +23,9 @@ class Line:
     """One metric of the runs that differ in nothing but the seed.
 
     Args:
-        epochs: increasing.
+        epochs: increasing, at least two.
         mean, low, high: over the runs, at those epochs.
+        n: how many runs.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Line:
     mean: Floats
     low: Floats
     high: Floats
+    n: int
 
 
 def natural(text: str) -> list[str | int]:
@@ -61,7 +63,7 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def lines_of(runs: pd.DataFrame, curves: Mapping[str, Curves], split: str, metric: str) -> Iterator[Line]:
-    """A line for each label in `runs` whose runs measured the metric, averaged over the runs.
+    """A line for each label in `runs` whose runs measured the metric at least twice, averaged over the runs.
 
     Args:
         runs: labelled rows, one for each run.
@@ -74,7 +76,7 @@ def lines_of(runs: pd.DataFrame, curves: Mapping[str, Curves], split: str, metri
         if found:
             epochs = found[0][0]
             values = np.stack([np.interp(epochs, *curve) for curve in found])
-            yield Line(str(method), str(label), epochs, values.mean(0), values.min(0), values.max(0))
+            yield Line(str(method), str(label), epochs, values.mean(0), values.min(0), values.max(0), len(found))
 
 
 def _curve(curves: Curves, split: str, metric: str) -> tuple[Floats, Floats] | None:
@@ -85,4 +87,4 @@ def _curve(curves: Curves, split: str, metric: str) -> tuple[Floats, Floats] | N
     pairs = zip(columns["epoch"], columns[max(names, key=len)], strict=True)
     known = [(epoch, value) for epoch, value in pairs if epoch is not None and value is not None]
     epochs, values = np.array(known, dtype=np.float64).reshape(-1, 2).T
-    return (epochs, values) if len(epochs) else None
+    return (epochs, values) if len(epochs) > 1 else None  # a dot is no curve

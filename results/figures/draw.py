@@ -1,6 +1,7 @@
 """Every figure of a set of run folders: drawn, and written as SVG and PNG."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,34 +31,37 @@ def write_figures(rows: pd.DataFrame, curves: Mapping[str, Curves], output: Path
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for drawing in draw(rows, curves):
-        for ending, content in ((".svg", svg(drawing)), (".png", png(drawing))):
+        (figure,) = drawing.figures
+        for ending, content in ((".svg", svg(figure, drawing.title)), (".png", png(figure))):
             written.append(output / f"{drawing.name}{ending}")
             write_atomic(written[-1], content)
     return written
 
 
-def draw(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+def draw(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart: bool = False) -> Iterator[Drawing]:
     """The figures, most telling first. Their names can be file names, and differ.
 
     Args:
         rows: of collect.
         curves: of every run in rows.
+        apart: every panel as a figure of its own.
     """
     names: set[str] = set()
     with style():
-        for drawing in _all(rows, curves):
+        for drawing in _all(rows, curves, apart):
             name = slug(drawing.name)
             while name in names:  # two recipes whose names differ in nothing that a file name may hold
                 name += "_"
             names.add(name)
-            lay_out(drawing.figure)
-            yield Drawing(name, drawing.title, drawing.caption, drawing.figure)
+            for figure in drawing.figures:
+                lay_out(figure)
+            yield replace(drawing, name=name)
 
 
-def _all(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
-    yield from differences_to_scratch(rows)
-    yield from accuracy_against_cost(rows)
-    yield from label_efficiency(rows)
-    yield from finetuning_curves(rows, curves)
-    yield from pretraining_curves(rows, curves)
+def _all(rows: pd.DataFrame, curves: Mapping[str, Curves], apart: bool) -> Iterator[Drawing]:
+    yield from differences_to_scratch(rows, apart=apart)
+    yield from label_efficiency(rows, apart=apart)
+    yield from accuracy_against_cost(rows, apart=apart)
+    yield from finetuning_curves(rows, curves, apart=apart)
+    yield from pretraining_curves(rows, curves, apart=apart)
     yield from reconstruction_grids(rows)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from results.figures.data import first_of, with_labels
 from results.figures.style import Drawing, clipped
+from results.runs.runfiles import is_file
 from results.tables.text import records
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,7 +42,7 @@ def reconstruction_grids(rows: pd.DataFrame) -> Iterator[Drawing]:
         drawn = [(label, block) for label, block in blocks if block is not None]
         if drawn:
             name, title = f"reconstructions-{model}", f"Reconstructions, {model}"
-            yield Drawing(name, title, _CAPTION + left_out, _figure(drawn))
+            yield Drawing(name, title, _CAPTION + left_out, (_figure(drawn),))
 
 
 def split_panel(panel: Pixels) -> Pixels | None:
@@ -64,7 +65,7 @@ def split_panel(panel: Pixels) -> Pixels | None:
 
 def _block(run_dir: Path) -> dict[str, Pixels] | None:
     """Title -> pictures (images, height, width, 3) of a run, or None without panels."""
-    files = sorted((run_dir / "panels").glob("epoch_*.png"))
+    files = sorted(file for file in (run_dir / "panels").glob("epoch_*.png") if is_file(file))
     steps = [files[place] for place in sorted({0, len(files) // 2, len(files) - 1})] if files else []
     cut = [(file.stem.partition("_")[2].lstrip("0") or "0", _pictures(file)) for file in steps]
     known = [(epoch, pictures[:_NUM_IMAGES]) for epoch, pictures in cut if pictures is not None]
@@ -79,7 +80,7 @@ def _pictures(file: Path) -> Pixels | None:
     try:
         with Image.open(file) as image:
             return split_panel(np.asarray(image.convert("RGB")))
-    except (OSError, ValueError):  # a figure does not end for want of a picture
+    except Exception:  # whatever a decoder says of it: a figure does not end for want of a picture
         return None
 
 
@@ -93,16 +94,17 @@ def _figure(blocks: list[tuple[str, dict[str, Pixels]]]) -> Figure:
         step = picture.shape[1] / len(block)
         ax.imshow(picture, interpolation="nearest")  # one picture for the block: an axes for each takes seconds
         ax.set_xticks([(column + 0.5) * step for column in range(len(block))], list(block))
-        ax.tick_params(top=False, bottom=False, labeltop=True, labelbottom=False)
+        ax.tick_params(top=False, bottom=False, labeltop=True, labelbottom=False, labelsize=11)
         ax.set_yticks([])
-        ax.set_ylabel(clipped(label))
+        ax.set_ylabel(clipped(label), fontsize=11)
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
     return figure
 
 
 def _mosaic(rows: list[list[Pixels]]) -> Pixels:
-    framed = [[np.pad(cell, ((_GAP_PX, 0), (_GAP_PX, 0), (0, 0)), constant_values=255) for cell in row] for row in rows]
+    opaque = [[np.dstack([cell, np.full(cell.shape[:2], 255, np.uint8)]) for cell in row] for row in rows]
+    framed = [[np.pad(cell, ((_GAP_PX, 0), (_GAP_PX, 0), (0, 0))) for cell in row] for row in opaque]  # nothing between
     return np.concatenate([np.concatenate(row, axis=1) for row in framed], axis=0)
 
 

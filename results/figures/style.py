@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PAPER = "#ffffff"
-INK, FAINT = "#000000", "#999999"
+INK, GRID = "#000000", "#dddddd"
 PNG_DPI = 150
 COLUMNS = 3  # panels side by side
 PANEL_INCHES = (3.3, 2.7)
+APART_INCHES = (4.4, 3.5)
 _LONGEST = 60  # characters
 
 # Of text that stays text, so that it can be read aloud, searched and copied; hashsalt makes ids the same each time.
@@ -31,7 +32,7 @@ _SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#dddddd",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
@@ -59,12 +60,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with what a reader needs beside it. `name` is that of its files, without ending."""
+    """A figure with what a reader needs beside it. `name` is that of its files, without ending.
+
+    Args:
+        figures: one with all panels, or one for each where they were asked for apart.
+    """
 
     name: str
     title: str
     caption: str
-    figure: Figure
+    figures: tuple[Figure, ...]
 
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart; the first three also differ in lightness.
@@ -78,6 +83,10 @@ _LOOKS = (
     Look("#56B4E9", "X", (0, (2, 3))),
     Look("#F0E442", "*", (0, (10, 2, 2, 2))),
 )
+
+
+PALETTE = tuple(look.color for look in _LOOKS)
+"""Colours of the methods by their places; the control's is INK."""
 
 
 def looks(lines: pd.DataFrame) -> dict[str, Look]:
@@ -106,10 +115,10 @@ def clipped(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def clipped_pair(text: str, ending: str) -> str:
+def clipped_pair(text: str, ending: str, longest: int = _LONGEST) -> str:
     """ "text: ending" as long as a figure has room for; the text gives way first."""
-    ending = clipped(ending, _LONGEST // 2)
-    return f"{clipped(text, _LONGEST - len(ending) - 2)}: {ending}"
+    ending = clipped(ending, longest // 2)
+    return f"{clipped(text, longest - len(ending) - 2)}: {ending}"
 
 
 @contextmanager
@@ -121,38 +130,49 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(titles: Sequence[str], *, height: float = PANEL_INCHES[1]) -> tuple[Figure, list[Axes]]:
-    """A figure of titled panels, COLUMNS in a row.
+def panels(titles: Sequence[str], *, apart: bool = False) -> tuple[tuple[Figure, ...], list[Axes]]:
+    """Titled panels.
 
     Args:
         titles: one for each panel.
-        height: of a panel, in inches.
+        apart: as a figure each, which a page can lay out as it has room; else COLUMNS in a row of one figure.
     """
-    columns = min(len(titles), COLUMNS)
-    rows = -(-len(titles) // columns)
-    width = PANEL_INCHES[0] * columns if columns > 1 else 5.0
-    figure = Figure(figsize=(width, (height if columns > 1 else 1.2 * height) * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    axes = list(grid.flat)
-    for panel, title in zip(axes, titles, strict=False):
+    if apart:
+        figures = [Figure(figsize=APART_INCHES, layout="constrained") for _ in titles]
+        axes = [figure.subplots() for figure in figures]
+    else:
+        columns = min(len(titles), COLUMNS)
+        rows = -(-len(titles) // columns)
+        width, height = PANEL_INCHES if columns > 1 else (5.0, 1.2 * PANEL_INCHES[1])
+        figures = [Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")]
+        axes = list(figures[0].subplots(rows, columns, squeeze=False).flat)
+        for empty in axes[len(titles) :]:
+            empty.remove()
+        axes = axes[: len(titles)]
+    for panel, title in zip(axes, titles, strict=True):
         panel.set_title(clipped(title), wrap=True)
-    for empty in axes[len(titles) :]:
-        empty.remove()
-    return figure, axes[: len(titles)]
+    return tuple(figures), axes
 
 
-def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, each label once, in the order first drawn."""
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    most = 3 if len(axes) == 1 else 2 * min(len(axes), COLUMNS)
-    names = [clipped(label) for label in handles]
-    for columns in range(min(len(handles), most), 0, -1):
-        legend = figure.legend(
-            handles.values(), names, loc="outside lower center", ncols=columns, handlelength=3, columnspacing=1
-        )
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            return
-        legend.remove()
+def legend_below(figures: Sequence[Figure]) -> None:
+    """One legend for all panels of a figure, each label once, in the order first drawn."""
+    for figure in figures:
+        axes = figure.axes
+        handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        most = 3 if len(axes) == 1 else 2 * min(len(axes), COLUMNS)
+        names = [clipped(label) for label in handles]
+        for columns in range(min(len(handles), most), 0, -1):
+            legend = figure.legend(
+                handles.values(), names, loc="outside lower center", ncols=columns, handlelength=3, columnspacing=1
+            )
+            if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+                break
+            legend.remove()
+
+
+def seeds_caption(most: int, several: str) -> str:
+    """What a caption says of the seeds: `several` where there are, at most `most` of one kind."""
+    return several if most > 1 else "One seed of each: nothing here shows how much another seed would change."
 
 
 def lay_out(figure: Figure) -> None:
@@ -163,18 +183,18 @@ def lay_out(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-def svg(drawing: Drawing) -> str:
+def svg(figure: Figure, title: str) -> str:
     """The figure as an SVG document without a date."""
-    return _saved(drawing, "svg", metadata={"Date": None, "Creator": None, "Title": drawing.title}).decode()
+    return _saved(figure, "svg", metadata={"Date": None, "Creator": None, "Title": title}).decode()
 
 
-def png(drawing: Drawing) -> bytes:
+def png(figure: Figure) -> bytes:
     """The figure as a PNG file without a date, PNG_DPI dots per inch."""
-    return _saved(drawing, "png", dpi=PNG_DPI, metadata={"Software": None})
+    return _saved(figure, "png", dpi=PNG_DPI, metadata={"Software": None})
 
 
-def _saved(drawing: Drawing, kind: str, **options: Any) -> bytes:
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     with style():
-        drawing.figure.savefig(file, format=kind, facecolor=PAPER, **options)
+        figure.savefig(file, format=kind, facecolor=PAPER, **options)
     return file.getvalue()

@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from results import metrics
 from results.figures.data import with_labels
+from results.figures.style import PALETTE
 from results.page.runs import Measured, Section, called, link, without_folders
 from results.page.tables import PageTable, page_table
+from results.published import load_sources
 from results.runs.collect import Rejected
 from results.tables.rows import EXPERIMENT, START
+from results.tables.sheets import Sheet
 from results.tables.text import data_names, start
 
 _NUMBERS = {
@@ -35,6 +39,7 @@ def facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, s
         texts = [str(value)[:length] for value in rows[column].dropna().unique() if str(value)]
         return ", ".join(texts[:12]) + (f" and {len(texts) - 12} more" if len(texts) > 12 else "")
 
+    rows = rows.assign(_task=metrics.task_places(rows["task"])).sort_values(["_task", "method_place"], kind="stable")
     found = {
         "finished runs": str(rows["run"].nunique()),
         "left out": str(len(rejected)),
@@ -108,6 +113,28 @@ def runs_table(runs: Sequence[Measured], sections: Sequence[Section]) -> PageTab
         decimals={"value": 2, "hours": 3, "images/s": 1, "memory, GB": 2},
         links={"run": [f"#{section.id}" for section in sections]},
     )
+
+
+def described(run: Measured, section: Section) -> dict[str, Any]:
+    """What the script has to know of a run to draw its curves among others."""
+    row = run.row
+    where = ", ".join(filter(None, (str(row[key]) for key in ("model", "recipe", "variant"))))
+    return {
+        "name": section.name,
+        "experiment": f"{row['task']}: {where}",
+        "label": f"{start(row)}, seed {row['seed']}",
+        "color": int(row["method_place"]) % len(PALETTE),
+        "main": run.main,
+    }
+
+
+def sheet_table(sheet: Sheet) -> PageTable:
+    """A table of measured and published numbers, its sources as links."""
+    sources = load_sources()
+    addresses = dict(zip(sources["key"], sources["url"], strict=True))
+    addresses |= dict(zip(sources["title"], sources["url"], strict=True))
+    links = {"source": [addresses.get(text, "") for text in sheet.shown["source"]]} if "source" in sheet.shown else {}
+    return page_table(sheet.shown, sheet.title, filters=(), links=links, notes=sheet.notes)
 
 
 def left_out_table(rejected: Sequence[Rejected], folders: Sequence[Path], page: Path) -> PageTable:

@@ -6,11 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
+
+from results.figures.data import with_labels
+from results.runs.runfiles import is_file
+from results.tables.text import records
 
 MOST_PICTURES = 60  # in the page; all others are links to the run folders
 PER_RUN = 2
-_WIDTH_PX, _HEIGHT_PX, _QUALITY = 560, 640, 78
+_WIDTH_PX, _HEIGHT_PX, _QUALITY = 1000, 1000, 78
+_SHOWN_PX = 640  # a smaller picture is shown as wide as this, where the page has the room
+_MOST_PIXELS = 50_000_000  # of a file that is opened at all
+_MOST_COMPARISONS, _IMAGES = 8, 2  # experiments, and pictures of each method in one
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Picture:
 
 def panel_files(run_dir: Path) -> list[Path]:
     """The panels of a run, the newest of pre-training first."""
-    files = sorted((run_dir / "panels").glob("*.png"))
+    files = sorted(file for file in (run_dir / "panels").glob("*.png") if is_file(file))
     return files[::-1] if files and files[0].name.startswith(("epoch_", "step_")) else files
 
 
@@ -44,22 +52,59 @@ def choose(groups: Iterable[tuple[str, Path]]) -> list[Path]:
     return [file for _, _, file in sorted(ranked)[:MOST_PICTURES]]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The same picture by several methods: what of, and for each method how people write it and the picture."""
+
+    title: str
+    columns: list[tuple[str, Picture]]
+
+
+def by_method(rows: pd.DataFrame) -> list[Comparison]:
+    """What the methods made of the same images, task by task, each by its run with the lowest seed.
+
+    Pre-training is not among them: its reconstructions are a figure.
+
+    Args:
+        rows: of collect.
+    """
+    found = []
+    runs = with_labels(rows[rows["task"] != "pretrain"].drop_duplicates("run").sort_values("seed", kind="stable"))
+    keys = ["task", "model", "recipe", "variant", "data"]
+    for (task, model, recipe, variant, _), group in runs.groupby(keys, sort=True):
+        folders = {str(row["label"]): Path(str(row["run"])) for row in records(group.drop_duplicates("label"))}
+        files = {label: {file.name: file for file in panel_files(folder)} for label, folder in folders.items()}
+        shared = [name for name in next(iter(files.values())) if all(name in there for there in files.values())]
+        for name in shared[:_IMAGES]:
+            drawn = pictures([there[name] for there in files.values()])
+            columns = [(label, drawn[there[name]]) for label, there in files.items() if there[name] in drawn]
+            title = ", ".join(filter(None, (f"{task}: {model}", str(recipe), str(variant), name)))
+            if columns:
+                found.append(Comparison(title, columns))
+    return found[: _MOST_COMPARISONS * _IMAGES]
+
+
 def pictures(files: Sequence[Path]) -> dict[Path, Picture]:
     """Each file as a picture; one that cannot be read is left out, the page has a link to it anyway."""
     found = {}
     for file in files:
-        try:
-            found[file] = _picture(file)
-        except (OSError, ValueError):  # a page does not end for want of a picture
-            continue
+        picture = _picture(file)
+        if picture is not None:
+            found[file] = picture
     return found
 
 
-def _picture(file: Path) -> Picture:
-    with Image.open(file) as image:
-        small = image.convert("RGB")
+def _picture(file: Path) -> Picture | None:
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                return None
+            small = image.convert("RGB")
+    except Exception:  # whatever a decoder says of it: a page does not end for want of a picture
+        return None
     small.thumbnail((_WIDTH_PX, _HEIGHT_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     small.save(content, format="WEBP", quality=_QUALITY)
     data = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
-    return Picture(file, data, small.width, small.height)
+    width = max(small.width, _SHOWN_PX)
+    return Picture(file, data, width, round(small.height * width / small.width))

@@ -25,6 +25,12 @@ for (const box of document.querySelectorAll("[data-table]")) {
     });
   });
 
+  // Whether it scrolls is known once it is shown: in a closed section nothing has a width.
+  const scroll = box.querySelector(".scroll");
+  new ResizeObserver(() => {
+    box.querySelector(".hint").hidden = scroll.scrollWidth <= scroll.clientWidth;
+  }).observe(scroll);
+
   const form = box.querySelector("form");
   if (!form) continue;
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
@@ -86,7 +92,7 @@ function drawRun(details) {
   if (!box || box.dataset.drawn) return;
   box.dataset.drawn = "yes";
   box.textContent = "";
-  for (const [split, columns] of Object.entries(curves[Number(box.dataset.curves)])) {
+  for (const [split, columns] of Object.entries(curves[Number(box.dataset.curves)].splits)) {
     for (const [name, values] of Object.entries(columns)) {
       const svg = name === "epoch" ? null : drawCurve(`${split} ${name}`, columns.epoch, values);
       if (!svg) continue;

@@ -13,10 +13,17 @@ from markupsafe import Markup
 
 from engine.run.storage import write_atomic
 from results.figures.data import first_of
-from results.figures.draw import draw
-from results.figures.style import Drawing, svg
-from results.page.overview import facts, left_out_table, numbers_table, runs_table, without_details
-from results.page.pictures import choose, pictures
+from results.page.figures import page_figures
+from results.page.overview import (
+    described,
+    facts,
+    left_out_table,
+    numbers_table,
+    runs_table,
+    sheet_table,
+    without_details,
+)
+from results.page.pictures import by_method, choose, pictures
 from results.page.runs import Measured, called, measured_runs, section
 from results.page.tables import page_table
 from results.runs.collect import Collection
@@ -26,7 +33,8 @@ from results.tables.headlines import headlines
 from results.tables.rows import EXPERIMENT, benchmark_table, notes, readable
 
 _HERE = Path(__file__).parent
-_WIDE_PT = 520  # a figure that has the page's width for itself, and that is moved sideways on a phone
+_SCRIPTS = ("uplot/uPlot.iife.min.js", "report.js", "overlay.js")
+_STYLES = ("uplot/uPlot.min.css", "report.css")
 _MOST_EXPERIMENTS = 40  # in the summary
 _LEAST_POINTS, _MOST_POINTS, _ALL_POINTS = 30, 100, 20_000  # of the curves of a run, and of all runs together
 
@@ -44,15 +52,16 @@ def write_report(found: Collection, folders: Sequence[Path], path: Path) -> None
 
 
 def _render(context: Mapping[str, Any]) -> str:
-    script = (_HERE / "report.js").read_text()
+    script = "\n".join((_HERE / name).read_text() for name in _SCRIPTS)
     # Only this script runs: should a name from a run folder ever come through as HTML, it stays dead.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    environment.filters["linked"] = _linked
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     template = environment.get_template("report.html.j2")
-    css = Markup((_HERE / "report.css").read_text())
+    css = Markup("\n".join((_HERE / name).read_text() for name in _STYLES))
     return template.render(**context, css=css, script=Markup(script), script_hash=f"sha256-{digest}")
 
 
@@ -70,14 +79,16 @@ def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str
         "headlines": headlines(table),
         "summary": [page_table(lines, title, sortable=False) for title, lines in shown],
         "notes": [*notes(table), *filter(None, [left_out.strip()])],
-        "figures": [_inline(drawing) for drawing in draw(rows, found.curves)],
-        "sheets": [
-            page_table(sheet.shown, sheet.title, filters=(), notes=sheet.notes) for sheet in all_sheets(talked_about)
-        ],
+        "figures": page_figures(rows, found.curves),
+        "comparisons": by_method(rows),
+        "sheets": [sheet_table(sheet) for sheet in all_sheets(talked_about)],
         "numbers": numbers_table(table, complete=len(talked_about) == len(rows)),
         "runs": runs_table(runs, sections),
         "sections": sections,
-        "curves": [_rounded(thinned(curve, points)) for curve in found.curves.values()],
+        "curves": [
+            {**described(run, section), "splits": _rounded(thinned(run.run.curves, points))}
+            for run, section in zip(runs, sections, strict=True)
+        ],
         "left_out": left_out_table(rejected, folders, page),
     }
 
@@ -86,20 +97,13 @@ def _experiment(run: Measured) -> str:
     return " ".join(str(run.row[key]) for key in ("task", "model", "recipe", "variant", "data", "method"))
 
 
-def _inline(drawing: Drawing) -> dict[str, Any]:
-    """A figure as part of the page: without a prologue, its ids its own."""
-    text = svg(drawing)
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", text)
-    text = text.replace("<svg ", '<svg role="img" ', 1)
-    width = re.search(r'width="([\d.]+)pt"', text)
-    return {
-        "id": f"figure-{drawing.name}",
-        "kind": "wide" if width and float(width[1]) > _WIDE_PT else "narrow",
-        "title": drawing.title,
-        "caption": drawing.caption,
-        "svg": Markup(text),
-    }
+def _linked(note: str) -> Markup:
+    """A sentence with its addresses as links."""
+    parts = re.split(r"(https?://[^\s,]+)", note)
+    return Markup("").join(
+        Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(part) if place % 2 else part
+        for place, part in enumerate(parts)
+    )
 
 
 def _rounded(curves: Curves) -> Curves:

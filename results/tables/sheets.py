@@ -118,7 +118,7 @@ def _columns(lines: Sequence[dict[str, Any]], last: tuple[str, ...]) -> list[str
 
 
 def _in_order(lines: pd.DataFrame) -> pd.DataFrame:
-    """By data set, size of the architecture and method, what was measured before what was published."""
+    """What was measured before what was published; each by data set, size of the architecture and method."""
     sizes = lines.groupby("architecture")["parameters_m"].min()
     known = {"ImageNet-100": 1} | dict.fromkeys(DATASETS.values(), 0)  # and before them what nobody else has measured
     keyed = lines.assign(
@@ -129,7 +129,7 @@ def _in_order(lines: pd.DataFrame) -> pd.DataFrame:
     )
     # Two numbers of one source for one setting stay two lines.
     keyed["_entry"] = keyed.groupby([*_KEYS[:-1], "metric"], dropna=False).cumcount()
-    by = ["_known", "dataset", "_size", "architecture", "_method", "pretrain_epochs", "origin", "recipe"]
+    by = ["origin", "_known", "dataset", "_size", "architecture", "_method", "pretrain_epochs", "recipe"]
     return keyed.sort_values(by, kind="stable", ignore_index=True)
 
 

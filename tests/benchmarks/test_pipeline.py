@@ -55,6 +55,19 @@ def test_the_graph_fine_tunes_each_method_from_its_own_pre_training(tmp_path, sc
     assert dataclasses.replace(tuned.config, init="none") == control.config, "the control must differ in nothing else"
 
 
+def test_shares_of_the_labels_are_an_axis_of_classification_like_seeds(tmp_path, scenes):
+    data = {"classification": scenes, "detection": scenes.parent / "coco"}
+    request = Request(model=TINY, methods=("scratch", "a2mim"), runs_dir=tmp_path, data=data, seeds=2, labels=(0.25, 1))
+    stages = {stage.name: stage for stage in make_stages(request)}
+    assert len(stages) == 1 + 2 * (2 * 2 + 2)
+    few = stages[f"demo-{TINY}-a2mim-classification-labels0.25-s1"]
+    assert (few.config.data.train_fraction, few.config.seed, few.package) == (0.25, 1, "classification")
+    assert stages[f"demo-{TINY}-a2mim-classification-s1"].config.data.train_fraction == 1
+    for labels in ((), (0.0,), (10.0,)):
+        with pytest.raises(ConfigError, match="labels"):
+            make_stages(dataclasses.replace(request, labels=labels))
+
+
 def test_tasks_chosen_leave_out_the_others_but_not_the_pre_training(tmp_path, scenes):
     data = {"classification": scenes, "detection": scenes.parent / "coco"}
     for tasks, expected in ((None, {"classification", "detection"}), (("detection",), {"detection"})):

@@ -81,6 +81,7 @@ def pin(run_dir: Path, **counts) -> None:
 def pretrained(run_dir: Path, *, recipe="a2mim-r50-300e", num_images=1281167, **changes):
     """A finished pre-training run of half an hour, on ImageNet's number of images."""
     with open_run(run_dir, Pretraining(**changes), package="pretrain", recipe=recipe) as run:
+        run.log("train", 5, 150.0, {"loss": 0.25})
         run.log("train", 10, 300.0, {"loss": 0.125})
         run.time(10, {"images_per_second": 100.0, "seconds": 1800.0})
         pin(run.dir, num_images=num_images)

@@ -80,10 +80,10 @@ def test_lines_are_told_apart_without_colour():
 
 def test_a_difference_has_an_interval_from_three_seeds_on(written):
     found = texts(written["differences.svg"])
-    assert [text for text in found if "n = 3, paired" in text] == ["−2.50  (n = 3, paired)"] * 2
+    assert [text for text in found if "n = 3, paired" in text] == ["−2.50~ (n = 3, paired)"] * 2
     assert len([text for text in found if "(n = 2)" in text]) == 2, "segmentation has two seeds"
     (drawing,) = differences_to_scratch(collect([FIXTURE])[0])
-    bars = [sum(len(lines.get_segments()) for lines in ax.collections) for ax in drawing.figure.axes]
+    bars = [sum(len(lines.get_segments()) for lines in ax.collections) for ax in drawing.figures[0].axes]
     assert bars == [2, 0, 0], "intervals in classification, detection and segmentation"
 
 
@@ -91,7 +91,7 @@ def test_accuracy_stands_against_all_the_time_it_took(tmp_path):
     tuned(tmp_path / "scratch")
     tuned(tmp_path / "a2mim", init=str(pretrained(tmp_path / "pre")), metrics={"top1": 70.0})
     (drawing,) = accuracy_against_cost(collect([tmp_path])[0])
-    points = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawing.figure.axes[0].containers}
+    points = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawing.figures[0].axes[0].containers}
     assert points == {"from scratch": [[0.5, 60.0]], "A2MIM 300 epochs": [[1.0, 70.0]]}, "hours, pre-training too"
 
 
@@ -101,12 +101,35 @@ def test_costs_far_apart_are_written_as_plain_numbers_in_order(tmp_path):
     found = read_runs([tmp_path])
     with style():
         (drawing,) = accuracy_against_cost(found.rows)
-        drawn = ET.fromstring(svg(drawing)).iter("{http://www.w3.org/2000/svg}text")
+        drawn = ET.fromstring(svg(drawing.figures[0], drawing.title)).iter("{http://www.w3.org/2000/svg}text")
     shown = ["".join(node.itertext()).strip() for node in drawn]
     assert not [text for text in shown if "$" in text or "\\" in text]
     numbers = [float(text) for text in shown[: shown.index("device-hours, pre-training included")]]
     assert numbers == sorted(numbers)
     assert 4 <= len(numbers) <= 9, "room for each of them"
+
+
+def test_one_seed_has_no_bars_and_one_evaluation_no_curve(tmp_path):
+    for model in ("r50", "r101"):
+        tuned(tmp_path / model, model=model)
+    (tmp_path / "r101" / "metrics.jsonl").write_text('{"step": 10, "epoch": 3.0, "split": "val", "top1": 60.0}\n')
+    found = read_runs([tmp_path])
+    assert found.rejected == []
+    for drawing in (*accuracy_against_cost(found.rows), *finetuning_curves(found.rows, found.curves)):
+        assert "ean" not in drawing.caption
+        assert "One seed of each" in drawing.caption
+        for ax in drawing.figures[0].axes:
+            assert not ax.collections, "neither bars nor shades"
+            assert ax.get_title() != "r101", "a dot is no curve"
+
+
+def test_every_panel_can_have_a_figure_of_its_own():
+    rows, _ = collect([FIXTURE])
+    (drawing, *_) = accuracy_against_cost(rows, apart=True)
+    assert [len(figure.axes) for figure in drawing.figures] == [1, 1]
+    assert all(len(figure.legends) == 1 for figure in drawing.figures)
+    (differences,) = differences_to_scratch(rows, apart=True)
+    assert differences.figures[0].get_figwidth() < 5, "a telephone's width without small print"
 
 
 def test_the_published_number_is_drawn_only_for_the_same_data_recipe_and_lengths(tmp_path):
@@ -126,8 +149,8 @@ def test_published_numbers_close_together_can_both_be_read(tmp_path):
     tuned(tmp_path / "simmim", init=str(pre), metrics={"top1": 75.0}, **common)
     found = read_runs([tmp_path])
     (drawing,) = finetuning_curves(found.rows, found.curves)
-    drawing.figure.draw_without_rendering()
-    scratch, simmim = drawing.figure.axes[0].texts
+    drawing.figures[0].draw_without_rendering()
+    scratch, simmim = drawing.figures[0].axes[0].texts
     assert (scratch.get_text(), simmim.get_text()) == ("79.8", "79.9")
     assert not scratch.get_window_extent().overlaps(simmim.get_window_extent())
 
@@ -141,13 +164,13 @@ def test_a_legend_stays_inside_its_figure_and_a_difference_names_its_method(tmp_
     found = read_runs([tmp_path])
     rows = found.rows
     (drawing,) = pretraining_curves(rows, found.curves)
-    drawing.figure.draw_without_rendering()
-    (legend,) = drawing.figure.legends
+    drawing.figures[0].draw_without_rendering()
+    (legend,) = drawing.figures[0].legends
     assert len(legend.get_texts()) == 4
-    assert legend.get_window_extent().width <= drawing.figure.bbox.width
+    assert legend.get_window_extent().width <= drawing.figures[0].bbox.width
     rows["recipe"] = rows["recipe"].mask(rows["model"] == "net4", "n" * 120)
     (drawing,) = differences_to_scratch(rows)
-    names = [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()]
+    names = [text.get_text() for text in drawing.figures[0].axes[0].texts if "…" in text.get_text()]
     assert [name.partition("…: ")[2] for name in names] == [
         "SimMIM 4 epochs", "A2MIM 4 epochs", "SimMIM 300 epochs", "A2MIM 300 epochs",
     ]  # fmt: skip
@@ -156,7 +179,7 @@ def test_a_legend_stays_inside_its_figure_and_a_difference_names_its_method(tmp_
 def expected_lines(runs):
     found = read_runs([runs])
     (drawing,) = finetuning_curves(found.rows, found.curves)
-    return [text.get_text() for text in drawing.figure.axes[0].texts]
+    return [text.get_text() for text in drawing.figures[0].axes[0].texts]
 
 
 def test_of_a_long_training_the_later_half_is_shown_with_the_published_number_in_view(tmp_path):
@@ -166,7 +189,7 @@ def test_of_a_long_training_the_later_half_is_shown_with_the_published_number_in
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     found = read_runs([tmp_path])
     (drawing,) = finetuning_curves(found.rows, found.curves)
-    (ax,) = drawing.figure.axes
+    (ax,) = drawing.figures[0].axes
     bottom, top = ax.get_ylim()
     assert 74 < bottom < 75, "reached half way"
     assert 79.8 < top < 81, "published"
@@ -181,7 +204,7 @@ def test_runs_with_several_shares_of_the_labels_give_the_label_efficiency(tmp_pa
                 name = f"demo-test_resnet-{method}-classification-s{seed}"
                 copy_run(name, tmp_path / f"{method}-{seed}-{share}", data={"train_fraction": share})
     (drawing,) = label_efficiency(collect([tmp_path])[0])
-    (ax,) = drawing.figure.axes
+    (ax,) = drawing.figures[0].axes
     assert [line.get_xdata().tolist() for line in ax.containers[0].lines[:1]] == [[10.0, 100.0]]
     assert [container.get_label() for container in ax.containers] == ["from scratch", "A2MIM 4 epochs"]
 

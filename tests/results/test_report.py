@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from results.page.runs import called, command, without_folders
+from results.published import load_sources
 from results.runs.collect import collect
 from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_run
@@ -75,8 +76,11 @@ def test_the_page_holds_every_run_with_configuration_environment_curves_and_pict
     assert rejected[0].reason in text
     curves = json.loads(re.search(r'id="curves">(.*?)</script>', page.read_text())[1])
     assert len(curves) == 23
-    assert all(len(columns["epoch"]) == len(values) for run in curves for columns in run.values()
+    assert all(len(columns["epoch"]) == len(values) for run in curves for columns in run["splits"].values()
                for values in columns.values())  # fmt: skip
+    assert {run["label"] for run in curves if run["experiment"] == "detection: test_resnet, demo"} == {
+        "from scratch, seed 0", "SimMIM 4 epochs, seed 0", "A2MIM 4 epochs, seed 0",
+    }  # fmt: skip
     assert len([source for source in parsed.all("img", "src") if source.startswith("data:image/webp;base64,")]) >= 4
 
 
@@ -87,7 +91,10 @@ def test_the_page_needs_nothing_else_and_its_links_lead_to_the_run_folders(page,
     assert "url(http" not in page.read_text()
     links = [link for link in parsed.all("a", "href") if not link.startswith("#")]
     assert len(links) > 23
-    assert all((page.parent / unquote(link)).exists() for link in links)
+    sources = {link for link in links if link.startswith("https://")}
+    assert sources == set(filter(None, load_sources()["url"])) & sources
+    assert len(sources) > 5, "where published numbers stand"
+    assert all((page.parent / unquote(link)).exists() for link in set(links) - sources)
     ids = [found["id"] for _, found in parsed.elements if "id" in found]
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in parsed.all("a", "href") if link.startswith("#")} <= set(ids)
@@ -133,7 +140,7 @@ def test_text_from_run_folders_stays_text(tmp_path):
         assert len(inline) - figures == len([1 for found, _ in expected.elements if found == tag]) - others
     attributes = {name for _, found in parsed.elements for name in found}
     assert not [name for name in attributes if name.startswith("on")]
-    assert not [link for link in parsed.all("a", "href") if ":" in link]
+    assert {link.partition(":")[0] for link in parsed.all("a", "href") if ":" in link} == {"https"}, "of publications"
     assert "".join(parsed.text).count(HOSTILE) > 5
     assert "{{ 7 * 7 }}" in text
 
