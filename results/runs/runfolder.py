@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine import formats
 from engine.config import flatten
+from engine.errors import ConfigError
 from results.runs.curves import Curves, curves_from
 from results.runs.facts import Facts, check_evaluated, read_facts
 from results.runs.measurements import check_complete, checked_lines, checked_metrics
@@ -102,6 +104,10 @@ def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
     stored = read_json(run_dir / "config.json")
     task, recipe, config = _head(stored)
     summary = read_summary(run_dir, config)
+    try:
+        config = dict(formats.upgrade({**stored})["config"])  # so that runs of several versions can be compared
+    except ConfigError as error:
+        raise UnusableRun(f"config.json: {error}") from error
     for name, value in (("task", task), ("recipe", recipe)):
         if summary.get(name, value) != value:
             raise UnusableRun(f"config.json says {name} {value}, finished.json {summary[name]}")

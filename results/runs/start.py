@@ -119,7 +119,7 @@ def _start_at_run(origin: Path, loaded_hash: str | None, read_run: Callable[[Pat
         before = read_run(origin)
     except UnusableRun as error:
         raise UnusableRun(f"the run it started from, {origin}, cannot be used: {error}") from error
-    if loaded_hash not in (None, config_hash(before.config)):
+    if loaded_hash not in (None, before.config_hash):
         raise UnusableRun(f"{origin} is not the run it started from: the configuration is another one")
     pretraining = before.task == "pretrain"
     return Start(

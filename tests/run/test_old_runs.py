@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from classification.train import train as classify
 from engine import config, formats
 from engine.cli import parse
 from engine.errors import ConfigError
+from engine.run import storage
 from pretrain.recipes import RECIPES as PRETRAINING
 from pretrain.train import train as pretrain
 from results.runs.collect import collect
@@ -69,6 +71,21 @@ def test_a_finished_old_run_stays_as_it_is(place, monkeypatch):
     before = {path: path.read_bytes() for path in Path("classification").rglob("*") if path.is_file()}
     assert classify(wanted, Path("classification"), resume=True) == summary["metrics"]
     assert {path: path.read_bytes() for path in Path("classification").rglob("*") if path.is_file()} == before
+
+
+def test_a_respelling_makes_no_other_variant_in_the_results(place):
+    _, wanted = configurations()["pretrain"]
+    pretrain(replace(wanted, seed=1), Path("new"), recipe="demo")
+    pretrain(wanted, Path("pretrain"), resume=True)
+    old = json.loads((FOLDER / "pretrain/config.json").read_text())
+    summary = json.loads(Path("pretrain/finished.json").read_text())
+    summary = storage.sealed({**summary, "config_hash": config.config_hash(old["config"])})
+    Path("pretrain/finished.json").write_text(json.dumps(summary))
+    Path("pretrain/config.json").write_text(json.dumps(old))
+    frame, rejected = collect(["pretrain", "new"])
+    assert rejected == []
+    assert len(frame["run"].unique()) == 2
+    assert not any("token" in variant or "loss" in variant or "fill" in variant for variant in frame["variant"])
 
 
 def test_a_setting_that_is_not_there_takes_its_default_and_is_named(caplog):
