@@ -194,15 +194,15 @@ def _parts(folder: Path) -> list[Path]:
 def _manifest_fault(folder: Path, manifest: dict[str, Any]) -> str | None:
     """Why a manifest cannot be believed. Those of early checkpoints have no hash of their own, and no other key."""
     version, step, offset = (manifest.get(name) for name in ("suite_version", "step", "metrics_offset"))
-    is_early = manifest.keys() == EARLY_KEYS
-    if not is_early and not storage.is_sealed(manifest):
-        return f"manifest.json was changed: its sha256 differs (it says step {step!r}, version {version!r})"
+    sealed = storage.is_sealed(manifest) or manifest.keys() == EARLY_KEYS
     try:
         newer = _version(version) > _version(SUITE_VERSION)  # type: ignore[arg-type]
     except (AttributeError, TypeError, ValueError):
         return f"manifest.json: suite_version is {version!r}"
-    if newer:
+    if newer and (sealed or not _one_bit_apart(str(version), SUITE_VERSION)):  # a newer one may seal it otherwise
         raise CheckpointError(f"{folder}: written by version {version}, this is {SUITE_VERSION}: update to read it")
+    if not sealed:
+        return f"manifest.json was changed: its sha256 differs (it says step {step!r})"
     if type(step) is not int or step != int(folder.name):
         return f"manifest.json says step {step!r}"
     if type(offset) is not int or offset < 0:
@@ -214,6 +214,11 @@ def _manifest_fault(folder: Path, manifest: dict[str, Any]) -> str | None:
         if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys() or Path(name).name != name:
             return f"manifest.json: the entry of {name} is {entry!r}"
     return None
+
+
+def _one_bit_apart(one: str, other: str) -> bool:
+    pairs = list(zip(one.encode(), other.encode(), strict=False))
+    return len(one) == len(other) and sum((a ^ b).bit_count() for a, b in pairs) == 1
 
 
 def _version(text: str) -> tuple[int, ...]:
