@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -20,20 +21,36 @@ _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarEr
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a source.
+    """One file of a source. One in an archive can be read only until the next is asked for.
 
     Args:
         name: its path in the source, with forward slashes.
-        open: opens it for reading; of an archive only until the next member is asked for.
+        source: the archive or folder.
+        start: opens it for reading.
         file: where it lies on the disk, None inside an archive.
     """
 
     name: str
-    open: Callable[[], IO[bytes]]
+    source: Path
+    start: Callable[[], IO[bytes]]
     file: Path | None = None
 
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The file, open for reading.
+
+        Raises:
+            DataError: the archive ends early or is damaged.
+        """
+        with archive_errors(self.source), self.start() as file:
+            yield file
+
     def read(self) -> bytes:
-        """The whole file."""
+        """The whole file.
+
+        Raises:
+            DataError: the archive ends early or is damaged.
+        """
         with self.open() as file:
             return file.read()
 
@@ -51,21 +68,21 @@ def members(source: Path) -> Iterator[Member]:
             with zipfile.ZipFile(source) as archive:
                 for info in archive.infolist():
                     if not info.is_dir():
-                        yield Member(_plain(info.filename), lambda info=info: archive.open(info))  # type: ignore[misc]
+                        yield Member(_plain(info.filename), source, partial(archive.open, info))
         elif tarfile.is_tarfile(source):
             with tarfile.open(source) as archive:
-                yield from of_tar(archive)
+                yield from of_tar(archive, source)
         elif source.is_file():
-            yield Member(source.name, lambda: source.open("rb"), source)
+            yield Member(source.name, source, partial(_opened, source), source)
         else:
             raise DataError(f"{source}: no such file or folder")
 
 
-def of_tar(archive: tarfile.TarFile) -> Iterator[Member]:
-    """The regular files of an opened tar."""
+def of_tar(archive: tarfile.TarFile, source: Path) -> Iterator[Member]:
+    """The regular files of an opened tar, which is, or is in, `source`."""
     for info in archive:
         if info.isreg():
-            yield Member(_plain(info.name), lambda info=info: archive.extractfile(info) or io.BytesIO())  # type: ignore[misc]
+            yield Member(_plain(info.name), source, partial(_extracted, archive, info))
         archive.members = []  # type: ignore[attr-defined]  # a million of them would stay in memory
 
 
@@ -123,7 +140,15 @@ def _of_folder(source: Path) -> Iterator[Member]:
         for name in sorted(names):
             path = Path(folder) / name
             if path.is_file():
-                yield Member(path.relative_to(source).as_posix(), lambda path=path: path.open("rb"), path)  # type: ignore[misc]
+                yield Member(path.relative_to(source).as_posix(), source, partial(_opened, path), path)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    return archive.extractfile(info) or io.BytesIO()
 
 
 def _plain(name: str) -> str:

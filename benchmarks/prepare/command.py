@@ -11,14 +11,16 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks.prepare.archives import archive_errors
 from benchmarks.prepare.catalogue import DATA_SETS, DataSet
 from benchmarks.prepare.download import download
-from benchmarks.prepare.writer import write_pictures
+from benchmarks.prepare.writer import only_writer, write_pictures
 from classification.labels import stratified_subset
 from engine.data.exclude import write_list
 from engine.data.index import index_images
-from engine.errors import ConfigError, DataError
+from engine.errors import ConfigError, DataError, StopRequested
 from engine.run.storage import storage_errors, write_atomic
+from engine.training.stop import StopFlag
 
 STATE = "prepared.json"
 LABEL_SHARES = {"1percent.txt": 0.01, "10percent.txt": 0.1}
@@ -62,13 +64,22 @@ def prepare(options: Prepare) -> None:
     if options.name not in DATA_SETS:
         near = difflib.get_close_matches(options.name, DATA_SETS, n=3, cutoff=0.3) or sorted(DATA_SETS)
         raise ConfigError(f"prepare knows no data set {options.name!r}; nearest: {', '.join(near)}")
-    data_set = DATA_SETS[options.name]
-    state = _claim(options)
-    if options.download:
-        _download(data_set, options.source)
-    sources = _sources(data_set, options)
-    for source in sources:
-        _check_hash(data_set, source, options, state)
+    data_set, before = DATA_SETS[options.name], _earlier_state(options)
+    try:
+        with StopFlag(at_once=True):
+            if options.download:
+                _download(data_set, options.source)
+            sources = _sources(data_set, options)
+            archives = _check_hashes(data_set, sources, options, before.get("archives", {}))
+            with only_writer(options.directory):
+                _write(data_set, sources, options, archives)
+    except StopRequested as error:
+        raise StopRequested("stopped; the same command goes on from here") from error
+
+
+def _write(data_set: DataSet, sources: Sequence[Path], options: Prepare, archives: dict[str, Any]) -> None:
+    state = {"name": options.name, "source": str(options.source), "archives": archives, "complete": False}
+    _store(options.directory, state)
     counts = write_pictures(
         options.directory, data_set.pictures(sources), total=sum(data_set.counts.values()), copy=options.copy
     )
@@ -79,27 +90,28 @@ def prepare(options: Prepare) -> None:
             "--unchecked accepts it as it is"
         )
     lists = _write_label_lists(options.directory)
-    state |= {"counts": dict(counts), "differences": differences, "complete": True}
-    _store(options.directory, state)
+    _store(options.directory, {**state, "counts": dict(counts), "differences": differences, "complete": True})
     _report(options, counts, differences, lists)
 
 
-def _claim(options: Prepare) -> dict[str, Any]:
-    """The state that an earlier call left, or a new one."""
+def _earlier_state(options: Prepare) -> dict[str, Any]:
+    """What an earlier call left in the folder.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
     directory, path = options.directory, options.directory / STATE
-    if path.is_file():
-        try:
-            state = json.loads(path.read_text())
-            found = state["name"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path}: not what prepare wrote ({error}): choose another folder") from error
-        if found != options.name:
-            raise ConfigError(f"{directory} holds {found}: choose another folder for {options.name}")
-        return {**state, "complete": False}
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ConfigError(f"{directory} is not empty, and prepare did not begin it: choose another folder")
-    state = {"name": options.name, "source": str(options.source), "archives": {}, "complete": False}
-    _store(directory, state)
+    if not path.is_file():
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise ConfigError(f"{directory} is not empty, and prepare did not begin it: choose another folder")
+        return {}
+    try:
+        state = dict(json.loads(path.read_text()))
+        found = state["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not what prepare wrote ({error}): choose another folder") from error
+    if found != options.name:
+        raise ConfigError(f"{directory} holds {found}: choose another folder for {options.name}")
     return state
 
 
@@ -125,34 +137,53 @@ def _sources(data_set: DataSet, options: Prepare) -> list[Path]:
     if not source.exists():
         where = f"; --download fetches it into the folder {source}" if data_set.urls else ""
         raise DataError(f"{source}: no such file or folder. {data_set.title} comes from {data_set.page}{where}")
-    if not source.is_dir():
+    if source.is_file():
         return [source]
+    if not source.is_dir():
+        raise DataError(f"{source}: neither a file nor a folder")
     archives = [source / name for name in data_set.files if (source / name).is_file()]
     return [*archives, source] if data_set.also_folder or not archives else archives
 
 
-def _check_hash(data_set: DataSet, source: Path, options: Prepare, state: dict[str, Any]) -> None:
-    """Compare an archive with the published hashes; one that was compared before is known by size and time."""
-    named = [data_set.files[source.name]] if source.name in data_set.files else list(data_set.files.values())
-    published = {md5 for md5 in named if md5}  # a renamed archive may be any of them
-    if source.is_dir() or not published:
-        return
-    status = source.stat()
-    known = [status.st_size, status.st_mtime_ns]
-    before = state["archives"].get(str(source.absolute()), [])
-    if before[:2] == known:
-        found = before[2]
-    else:
-        with storage_errors(source.parent), source.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        state["archives"][str(source.absolute())] = [*known, found]
-        _store(options.directory, state)
-    if found in published:
-        return
-    text = f"{source}: its md5 is {found}, of {data_set.title} {' or '.join(sorted(published))} is published"
-    if not options.unchecked:
-        raise DataError(f"{text}: another file, or not all of it. --unchecked takes it all the same")
-    print(f"{text}; taken all the same")
+def _check_hashes(
+    data_set: DataSet, sources: Sequence[Path], options: Prepare, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Compare archives with the published hashes; one that was compared before is known by size and time.
+
+    Args:
+        data_set: with the hashes.
+        sources: archives, and perhaps a folder, which has none.
+        options: of the command.
+        known: what the call before found: path -> [size, time, md5].
+
+    Returns:
+        The same for these sources.
+
+    Raises:
+        DataError: an archive is another one.
+    """
+    found = {}
+    for source in sources:
+        named = [data_set.files[source.name]] if source.name in data_set.files else list(data_set.files.values())
+        published = {md5 for md5 in named if md5}  # a renamed archive may be any of them
+        if source.is_dir() or not published:
+            continue
+        place, status = str(source.absolute()), source.stat()
+        entry = [status.st_size, status.st_mtime_ns]
+        before = known.get(place) or []
+        md5 = before[2] if before[:2] == entry else _md5(source)
+        found[place] = [*entry, md5]
+        if md5 not in published:
+            text = f"{source}: its md5 is {md5}, of {data_set.title} {' or '.join(sorted(published))} is published"
+            if not options.unchecked:
+                raise DataError(f"{text}: another file, or not all of it. --unchecked takes it all the same")
+            print(f"{text}; taken all the same")
+    return found
+
+
+def _md5(source: Path) -> str:
+    with archive_errors(source), source.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _differences(data_set: DataSet, counts: Counter[str], directory: Path) -> list[str]:

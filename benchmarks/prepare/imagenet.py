@@ -77,8 +77,8 @@ def _training_files(member: Member, source: Path, classes: Collection[str] | Non
         label = match["class"]
         if classes is not None and label not in classes:
             return
-        with archive_errors(member.file or source), member.open() as file, tarfile.open(fileobj=file) as archive:
-            for inner in of_tar(archive):
+        with archive_errors(source), member.open() as file, tarfile.open(fileobj=file) as archive:
+            for inner in of_tar(archive, source):
                 yield f"train/{label}/{inner.name.rpartition('/')[2]}", label, inner
 
 

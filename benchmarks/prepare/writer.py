@@ -1,16 +1,19 @@
 """Pictures to files: each complete or not there, and left alone if it is, so that an interruption costs nothing."""
 
+import errno
+import fcntl
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 from rich.progress import track
 
-from engine.errors import DataError
+from engine.errors import ConfigError, DataError
 from engine.run.storage import storage_errors
 
 
@@ -57,7 +60,7 @@ def write_pictures(directory: Path, pictures: Iterable[Picture], *, total: int, 
         with storage_errors(directory):
             if not (target.is_file() and target.stat().st_size):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _write(target, picture, copy)
+                _write(directory, target, picture, copy)
         counts[PurePosixPath(picture.path).parts[0]] += 1
     return counts
 
@@ -69,8 +72,31 @@ def _checked(path: str) -> str:
     return path
 
 
-def _write(target: Path, picture: Picture, copy: bool) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+@contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Keep other processes from writing the same result. Where the file system knows no locks, nothing does.
+
+    Raises:
+        ConfigError: one is at it.
+    """
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise ConfigError(f"{directory}: another process is writing it; wait for it, or end it") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(directory: Path, target: Path, picture: Picture, copy: bool) -> None:
+    temporary = directory / ".writing.partial"  # one name, so that a kill leaves one file at most, and not for long
+    temporary.unlink(missing_ok=True)
     try:
         if picture.file is None:
             temporary.write_bytes(picture.content())

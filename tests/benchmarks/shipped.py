@@ -14,6 +14,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
+CIFAR10_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 RNG = np.random.default_rng(0)
 
 

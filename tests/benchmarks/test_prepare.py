@@ -22,11 +22,10 @@ def pixels(path):
 
 
 class TestCifar:
-    BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
     COUNTS = {"train": 20, "val": 4}  # noqa: RUF012
 
     def archive(self, path):
-        files, images = shipped.cifar(b"labels", b"label_names", self.BATCHES)
+        files, images = shipped.cifar(b"labels", b"label_names", shipped.CIFAR10_BATCHES)
         return shipped.write_tar(path / "cifar-10-python.tar.gz", files), images
 
     def test_10_keeps_every_pixel_in_the_order_of_the_batches(self, tmp_path, prepare):
@@ -73,7 +72,7 @@ class TestCifar:
         ],
     )
     def test_what_is_not_cifar_is_refused(self, tmp_path, prepare, change, message):
-        files, _ = shipped.cifar(b"labels", b"label_names", self.BATCHES)
+        files, _ = shipped.cifar(b"labels", b"label_names", shipped.CIFAR10_BATCHES)
         batch = cifar.safe_load(files["cifar-10-batches-py/data_batch_3"], "")
         files["cifar-10-batches-py/data_batch_3"] = shipped.python2_pickle(batch | change)
         source = shipped.write_tar(tmp_path / "cifar-10-python.tar.gz", files)
@@ -82,7 +81,7 @@ class TestCifar:
         assert re.search(f"data_batch_3: .*{message}", said)
 
     def test_a_missing_batch_is_named(self, tmp_path, prepare):
-        files, _ = shipped.cifar(b"labels", b"label_names", self.BATCHES[:-1])
+        files, _ = shipped.cifar(b"labels", b"label_names", shipped.CIFAR10_BATCHES[:-1])
         source = shipped.write_tar(tmp_path / "cifar-10-python.tar.gz", files)
         code, said = prepare("cifar10", source, counts=self.COUNTS)
         assert (code, f"{source}: there is no test_batch" in said) == (3, True)

@@ -5,6 +5,8 @@ import hashlib
 import http.server
 import io
 import json
+import os
+import signal
 import tarfile
 import threading
 from dataclasses import replace
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.prepare import cifar, download
+from benchmarks.prepare import cifar, download, writer
 from benchmarks.prepare.catalogue import DATA_SETS
 from engine.data.index import index_images
 from engine.errors import DataError
@@ -52,17 +54,55 @@ class TestChecks:
         assert (tmp_path / "out/train/n01443537/n01443537_0.JPEG").stat().st_mtime_ns == before
         assert not list((tmp_path / "out").rglob("*.partial"))
 
-    @pytest.mark.parametrize("kind", ["zip", "tar"])
-    def test_a_truncated_archive_is_named_with_its_size(self, tmp_path, prepare, kind):
-        if kind == "zip":
-            name, source, counts = "tiny-imagenet", self.source(tmp_path), self.COUNTS
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    @pytest.mark.parametrize("name", ["tiny-imagenet", "food101", "cifar10", "stl10", "imagenet"])
+    def test_an_archive_that_ends_early_is_named(self, tmp_path, prepare, name, share):
+        if name == "tiny-imagenet":
+            source = self.source(tmp_path)
         else:
-            name, counts = "food101", {"train": 4, "val": 2}
-            source = shipped.write_tar(tmp_path / "food-101.tar.gz", shipped.food101())
-        source.write_bytes(source.read_bytes()[:-200])
-        code, said = prepare(name, source, counts=counts)
+            files = {
+                "food101": shipped.food101,
+                "cifar10": lambda: shipped.cifar(b"labels", b"label_names", shipped.CIFAR10_BATCHES)[0],
+                "stl10": lambda: shipped.stl10()[0],
+                "imagenet": lambda: shipped.devkit() | shipped.imagenet_val(),
+            }[name]()
+            source = shipped.write_tar(tmp_path / "x.tar.gz", files)
+        data = source.read_bytes()
+        source.write_bytes(data[: int(share * len(data))])
+        code, said = prepare(name, source, "--unchecked", counts={"train": 4, "val": 2})
         assert code == 3
-        assert f"{source}: " in said and "Traceback" not in said
+        assert f"error: {source}: " in said
+        assert "Traceback" not in said
+
+    @pytest.mark.parametrize("source", ["/dev/zero", "pipe", "text"])
+    def test_what_is_no_archive_is_named_and_nothing_written(self, tmp_path, prepare, source):
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "text").write_text("hello")
+        code, said = prepare("cifar10", tmp_path / source, "--unchecked")
+        assert code == 3
+        assert f"error: {tmp_path / source}: " in said
+
+    def test_a_signal_leaves_with_75_and_nothing_half_written(self, tmp_path, prepare, monkeypatch):
+        source, written = self.source(tmp_path), []
+
+        def kill_at_the_third(*arguments):
+            written.append(1)
+            if len(written) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return link_or_write(*arguments)
+
+        link_or_write = writer._write
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "_write", kill_at_the_third)
+            code, said = prepare("tiny-imagenet", source, counts=self.COUNTS)
+        assert (code, "stopped: stopped; the same command goes on from here" in said) == (75, True)
+        assert not list((tmp_path / "out").rglob("*.partial"))
+        assert prepare("tiny-imagenet", source, counts=self.COUNTS)[0] == 0
+
+    def test_two_writers_of_one_folder_are_refused(self, tmp_path, prepare):
+        with writer.only_writer(tmp_path / "out"):
+            code, said = prepare("tiny-imagenet", self.source(tmp_path), counts=self.COUNTS)
+        assert (code, "another process is writing it" in said) == (2, True)
 
     def test_label_lists_are_what_a_fraction_draws(self, tmp_path, prepare):
         prepare("tiny-imagenet", self.source(tmp_path), counts=self.COUNTS)
