@@ -53,12 +53,19 @@ def _took_a_step(run_dir: Path, names: set[str]) -> bool:
     if checkpoint.last_step(run_dir) > 0:
         return True
     try:
+        if not _is_file(run_dir / "metrics.jsonl"):
+            return True
         lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
         return any(json.loads(line)["step"] != 0 for line in lines)
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path can be read without waiting for ever, as for the other end of a pipe."""
+    return path.is_file() or not path.exists()
 
 
 def claim(run: Run, config_type: type, resume: bool, accept_divergence: bool) -> Claim:
@@ -86,6 +93,7 @@ def claim(run: Run, config_type: type, resume: bool, accept_divergence: bool) ->
         if resume or _same_config(run, config_type):
             _refuse_divergence(run.dir, accept_divergence)
         _refuse_links(run.dir)
+        _refuse_pipes(run.dir)
         if is_new:
             run.recipe = claimed.recipe
             _clear(run.dir)
@@ -164,6 +172,12 @@ def _check_length(run: Run, changed: dict[str, list[Any]]) -> None:
             f"{run.dir} has taken {checkpoint.last_step(run.dir)} steps, {new} {name} end at {steps}: "
             f"resume it with more {name}, or start a new run"
         )
+
+
+def _refuse_pipes(run_dir: Path) -> None:
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        if not _is_file(run_dir / name):
+            raise CheckpointError(f"{run_dir / name} is no regular file, so nothing can be written into it: remove it")
 
 
 def _refuse_links(run_dir: Path) -> None:
