@@ -121,7 +121,7 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
         sys.exit(0 if arguments else 2)
     name, rest = arguments[0], arguments[1:]
     default, label, rest = _default_config(package, recipes, name, rest)
-    _refuse_unknown_flags(default, rest)
+    refuse_unknown_flags(default, rest)
     cls = dataclasses.make_dataclass(
         "Options",
         [
@@ -134,14 +134,25 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
     )
     flags = (tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes)
     cls.__doc__ = inspect.getdoc(recipes[name]) if name in recipes else f"The configuration in {name}."
-    options: Any = tyro.cli(cls, args=_with_values(default, rest), prog=f"python -m {package} {name}", config=flags)
+    options: Any = tyro.cli(cls, args=with_values(default, rest), prog=f"python -m {package} {name}", config=flags)
     return Command(label, options.config, options.run_dir, options.resume, options.accept_divergence)
 
 
-def _refuse_unknown_flags(default: Any, arguments: list[str]) -> None:
-    """Name the flags nearest to an unknown one, by its whole name and by its last part; tyro names near misses only."""
+def refuse_unknown_flags(
+    default: Any, arguments: list[str], beside: Sequence[str] = ("run-dir", "resume", "accept-divergence")
+) -> None:
+    """Name the flags nearest to an unknown one, by its whole name and by its last part; tyro names near misses only.
+
+    Args:
+        default: the configuration whose fields are flags.
+        arguments: the command line.
+        beside: flags that are no fields.
+
+    Raises:
+        ConfigError: a flag is neither.
+    """
     fields = [name.replace("_", "-") for name in config.flatten(dataclasses.asdict(default))]
-    valid = ["run-dir", "resume", "accept-divergence", "help", *fields]
+    valid = [*beside, "help", *fields]
     by_last_part = {name.rpartition(".")[2]: name for name in reversed(valid)}
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
@@ -155,7 +166,7 @@ def _refuse_unknown_flags(default: Any, arguments: list[str]) -> None:
         raise ConfigError(f"there is no option {flag}; nearest: {nearest} (--help lists all)")
 
 
-def _with_values(default: Any, arguments: list[str]) -> list[str]:
+def with_values(default: Any, arguments: list[str]) -> list[str]:
     """`--resume` alone means `--resume True`, and so for every field that is true or false."""
     fields = config.flatten(dataclasses.asdict(default))
     switches = {"resume", "accept-divergence"}

@@ -3,23 +3,30 @@
 `python -m segmentation RECIPE --dump-config FILE.py ...` writes the same run for MMSegmentation's own tools instead.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine import cli
+from engine import cli, use
 from engine.errors import ConfigError
+from segmentation.config import SegmentationConfig
 from segmentation.framework import import_mmsegmentation
 from segmentation.recipes import RECIPES
 
 _DUMP = "--dump-config"
-_HELP = f"""
+_WORDS = ("predict", "evaluate", "export")
+_HELP = (
+    use.HELP.format(package="segmentation", results="label maps and pictures")
+    + f"""
+       python -m segmentation export RUN DIR   the segmentor and its configuration for MMSegmentation
        python -m segmentation RECIPE {_DUMP} FILE.py ...
                                               write the run as a configuration for MMSegmentation's own tools
-       python -m segmentation.check DIR       look for faults in ADEChallengeData2016
+       python -m segmentation.check DIR       look for faults in a data set, and which labels it has
        python -m segmentation.visualize RUN_DIR [IMAGE ...]
                                               draw image, truth and prediction"""
+)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -28,6 +35,10 @@ def main(arguments: Sequence[str]) -> NoReturn:
         head, _, recipes = cli.describe("segmentation", RECIPES).partition("\n\n")
         print(f"{head}{_HELP}\n\n{recipes}")
         sys.exit(0 if arguments else 2)
+    if arguments[0] in _WORDS:
+        with cli.guard("--debug" in arguments):
+            _use(arguments[0], [argument for argument in arguments[1:] if argument != "--debug"])
+        sys.exit(0)
     if _DUMP in arguments:
         with cli.guard():
             _dump(list(arguments))
@@ -40,6 +51,19 @@ def _train(*values: Any, **options: Any) -> dict[str, float]:
     from segmentation.train import train  # needs its stand-in for compiled operators, which is gone after the import
 
     return train(*values, **options)
+
+
+def _use(word: str, arguments: list[str]) -> None:
+    import_mmsegmentation()
+    from segmentation import export
+    from segmentation import use as this
+
+    if word == "predict":
+        this.predict(use.predict_command("segmentation", arguments))
+    elif word == "evaluate":
+        print(json.dumps(this.evaluate(use.evaluate_command("segmentation", arguments, SegmentationConfig))))
+    else:
+        export.main(arguments)
 
 
 def _dump(arguments: list[str]) -> None:

@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS
 
 from segmentation.config import DataConfig
 from segmentation.labels import classes_in
-from segmentation.layout import Split, find_pairs
+from segmentation.layout import Split, find_pairs, find_validation
 
 
 @DATASETS.register_module()
@@ -36,10 +36,9 @@ class SuiteDataset(BaseSegDataset):  # type: ignore[misc]
     def load_data_list(self) -> list[dict[str, Any]]:
         """{"img_path", "seg_map_path"} of every pair, with what MMSegmentation's own steps look for beside them."""
         rest: dict[str, Any] = {"label_map": None, "reduce_zero_label": False, "seg_fields": []}
-        return [
-            {"img_path": image, "seg_map_path": label_map, **rest}
-            for image, label_map in find_pairs(self.options)[self.split].matched()
-        ]
+        validation = self.split == "validation"
+        pairs = find_validation(self.options) if validation else find_pairs(self.options)["training"]
+        return [{"img_path": image, "seg_map_path": label_map, **rest} for image, label_map in pairs.matched()]
 
 
 def dataset_config(options: DataConfig, split: Split, pipeline: list[dict[str, Any]]) -> dict[str, Any]:

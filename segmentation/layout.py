@@ -85,6 +85,26 @@ def find_pairs(options: DataConfig) -> dict[Split, PairIndex]:
     )
 
 
+def find_validation(options: DataConfig) -> PairIndex:
+    """The validation pairs alone, where nothing else is needed: those of a folder of their own, of the list or the
+    share, and where there is none of these all pairs.
+
+    Raises:
+        DataError: a folder is missing or empty, or the list is wrong.
+    """
+    root = Path(options.root)
+    for place in (root, root / "ADEChallengeData2016"):
+        images, maps = _folder(place, options.images, _IMAGES), _folder(place, options.maps, _MAPS)
+        if images is None or maps is None:
+            continue
+        own = [_folder(folder, "", _FOLDERS["validation"]) for folder in (images, maps)]
+        if own[0] is not None and own[1] is not None:
+            return _index(options, own[0], own[1])
+        if not options.val_list and not options.val_share:
+            return _index(options, images, maps)
+    return find_pairs(options)["validation"]
+
+
 def _any(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 

@@ -36,28 +36,29 @@ def draw_panels(segmentor: nn.Module, config: SegmentationConfig, pairs: Pairs, 
         pairs: the validation set.
         folder: where the PNG files go, named like the images.
     """
-    infos = [pairs.source.get_data_info(pairs.kept[i]) for i in range(min(config.evaluation.num_panels, len(pairs)))]
-    return [
-        draw_panel(segmentor, config, Path(info["img_path"]), folder, truth=Path(info["seg_map_path"]))
-        for info in infos
-    ]
+    paths = []
+    for i in range(min(config.evaluation.num_panels, len(pairs))):
+        info = pairs.source.get_data_info(pairs.kept[i])
+        image, truth = Path(info["img_path"]), Path(info["seg_map_path"])
+        predicted = predict_labels(segmentor, config, image)
+        paths.append(draw_panel(config, image, predicted, folder / f"{image.stem}.png", truth))
+    return paths
 
 
 def draw_panel(
-    segmentor: nn.Module, config: SegmentationConfig, image: Path, folder: Path, truth: Path | None = None
+    config: SegmentationConfig, image: Path, predicted_hw: Labels, path: Path, truth: Path | None = None
 ) -> Path:
-    """Draw one image, and the truth if there is a label map of it."""
+    """Draw one image with the classes predicted for it, and the truth if there is a label map of it, into `path`."""
     classes = classes_in(config.data)
     known = None if truth is None else classes.to_classes(read_label_map(truth, coloured=classes.coloured))
-    figure = panel(read_image(image, config.data), predict(segmentor, config, image), known, classes, image.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{image.stem}.png"
+    figure = panel(read_image(image, config.data), predicted_hw, known, classes, image.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return path
 
 
 @torch.no_grad()
-def predict(segmentor: nn.Module, config: SegmentationConfig, image_path: Path) -> Labels:
+def predict_labels(segmentor: nn.Module, config: SegmentationConfig, image_path: Path) -> Labels:
     """The class of every pixel, (H, W), at the size of the image and in float32 throughout."""
     with mmseg_scope():
         pipeline = Compose(evaluation_pipeline(config, labels=False))

@@ -180,6 +180,39 @@ def demo(model: str = "r50") -> SegmentationConfig:
     )
 
 
+def own(model: str = "r50") -> SegmentationConfig:
+    """Images and label maps of your own, from a pre-trained encoder: UPerNet, AdamW, 4,000 iterations of 8 images.
+
+    `--data.root DIR --data.classes road,car,tree` say what there is (`python -m segmentation.check DIR` says which
+    labels the maps hold), `--init RUN_DIR|FILE` where the encoder comes from; label 255 does not count. Without train/
+    and val/ a fifth of the images is for validation. Large images need `--image-size 768` or more where small things
+    count, small ones their own size; a few hundred images need no more iterations than 4,000.
+    Source: none; ViTs with BEiT's layer decay. Expected: depends on the data. Cost: an eightieth of upernet-160k.
+    """
+    token_model = family(model) == "vit"
+    return SegmentationConfig(
+        model=model,
+        iterations=4000,
+        batch_size=8,
+        checkpoint_every=500,
+        log_every=20,
+        evaluate_every=500,
+        drop_path=0.1 if token_model else 0.0,
+        data=DataConfig(ignore_label=(255,), val_share=0.2),
+        head=HeadConfig(channels=256),
+        optimizer=OptimizerConfig(
+            name="adamw",
+            base_learning_rate=2e-4,
+            weight_decay=0.05,
+            no_decay="one_dimensional",
+            layer_decay=0.65 if token_model else 1.0,
+            clip_grad=5.0,
+        ),
+        schedule=ScheduleConfig(power=1.0, warmup_iterations=50, warmup_start=0.01, min_learning_rate=0.0),
+        evaluation=EvaluationConfig(mode="slide" if token_model else "whole"),
+    )
+
+
 def recipe_for(model: str) -> str:
     """The recipe of a model for the full benchmark: UPerNet, whose settings follow the model's family."""
     return "upernet-160k"
@@ -190,6 +223,7 @@ RECIPES: dict[str, Callable[..., SegmentationConfig]] = with_deviations(
         "upernet-160k": upernet_160k,
         "upernet-80k": upernet_80k,
         "fcn-160k": fcn_160k,
+        "own": own,
         "demo": demo,
     },
     SOURCES,

@@ -36,6 +36,7 @@ SOURCES: Sources = {
     ),
     "upernet-80k": (Source(name="MMSegmentation upernet_r50_4xb4-80k", settings=_FLOAT32, other=(_STEM, _ORDER)),),
     "fcn-160k": (Source(name="A2MIM fcn_r50_d8_4x4_512x512_160k", settings=_FLOAT16, other=(_STEM, _ORDER)),),
+    "own": (),
     "demo": (),
 }
 """Recipe -> the files it follows."""

@@ -5,38 +5,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
 from engine.cli import guard
-from engine.config import from_dict, read_config_file
-from engine.distributed import pick_device
-from engine.errors import CheckpointError, ConfigError, DataError
-from engine.run import checkpoint
-from segmentation.config import SegmentationConfig
+from engine.errors import DataError
 from segmentation.framework import import_mmsegmentation
 from segmentation.layout import find_pairs
-
-
-def load_run(run_dir: Path) -> tuple[nn.Module, SegmentationConfig]:
-    """The segmentor of a run with its newest checkpoint, in evaluation mode on this machine's device, and the
-    configuration.
-
-    Raises:
-        ConfigError: the folder holds no segmentation run.
-        CheckpointError: it holds no checkpoint.
-    """
-    stored = read_config_file(run_dir / "config.json")
-    if stored.get("package") != "segmentation":
-        raise ConfigError(f"{run_dir} holds a {stored.get('package')} run, not a segmentation run")
-    config = from_dict(SegmentationConfig, stored["config"])
-    newest = checkpoint.newest(run_dir)
-    if newest is None:
-        raise CheckpointError(f"{run_dir} holds no checkpoint to draw from")
-    from segmentation.mmseg_adapter import build_segmentor  # imports MMSegmentation, which may be absent
-
-    segmentor = build_segmentor(config)
-    segmentor.load_state_dict(checkpoint.load(newest).model)
-    return segmentor.to(pick_device()).eval(), config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with guard():
         import_mmsegmentation()
-        from segmentation.panels import draw_panel
+        from segmentation.panels import draw_panel, predict_labels
+        from segmentation.use import load_run
 
         segmentor, config = load_run(options.run_dir)
         try:
@@ -63,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             or [Path(image) for image, _ in pairs["validation"].matched()][: config.evaluation.num_panels]
         )
         for image in images:
-            out = options.out or options.run_dir / "panels"
-            print(draw_panel(segmentor, config, image, out, truth=truths.get(image.absolute())))
+            path = (options.out or options.run_dir / "panels") / f"{image.stem}.png"
+            predicted = predict_labels(segmentor, config, image)
+            print(draw_panel(config, image, predicted, path, truths.get(image.absolute())))
 
 
 if __name__ == "__main__":

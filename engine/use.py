@@ -1,0 +1,169 @@
+"""What a run that has been trained is used for, with the same words in every task:
+
+python -m <package> predict RUN IMAGE...|FOLDER [--out DIR]
+python -m <package> evaluate RUN --data.root DIR
+
+A task says what it makes of an image; here are the words, the run's configuration and weights, the images and the bar.
+"""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from engine import cli
+from engine.config import check, from_dict, read_config_file
+from engine.errors import ConfigError, DataError
+
+HELP = """
+       python -m {package} predict RUN IMAGE...|FOLDER [--out DIR]
+                                              {results} for images of yours
+       python -m {package} evaluate RUN --data.root DIR
+                                              the metrics of a run on another data set"""
+
+log = logging.getLogger("mim")
+Config = TypeVar("Config")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image to predict, and the name under which its results are written: a relative path without suffix."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Predict:
+    """What `predict` was asked for."""
+
+    run: Path
+    images: list[Image]
+    out: Path
+    pictures: bool
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """What `evaluate` was asked for: the run's configuration, with the data group as the command line has it."""
+
+    run: Path
+    config: Any
+
+
+def predict_command(package: str, arguments: Sequence[str]) -> Predict:
+    """Parse what follows `predict`.
+
+    Raises:
+        DataError: an image or a folder is missing, or a folder holds no images.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {package} predict", description="What a run makes of images.")
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="images, and folders of them at any depth"
+    )
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder for the results (predictions)")
+    parser.add_argument("--no-pictures", action="store_true", help="do not draw the predictions as well")
+    options = parser.parse_args(list(arguments))
+    return Predict(options.run, find_images(options.images), options.out, not options.no_pictures)
+
+
+def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any]) -> Evaluate:
+    """Parse what follows `evaluate`: RUN, and any option of the data group in place of the run's own.
+
+    Raises:
+        ConfigError: RUN holds no run of this package, or an option is unknown or out of range.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        print(f"usage: python -m {package} evaluate RUN [--data.root DIR] [--data.<option> VALUE ...]")
+        sys.exit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    run, rest = Path(arguments[0]), list(arguments[1:])
+    config = stored_config(run, package, cls)
+    options = dataclasses.make_dataclass(
+        "Options", [("data", Annotated[type(config.data), tyro.conf.arg(name="data")], config.data)], frozen=True
+    )
+    options.__doc__ = f"The metrics of {run} on the validation part of a data set; by default its own."
+    cli.refuse_unknown_flags(options(), rest, beside=())
+    asked: Any = tyro.cli(
+        options,
+        args=cli.with_values(options(), rest),
+        prog=f"python -m {package} evaluate RUN",
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    config = dataclasses.replace(config, data=asked.data)
+    check(config)
+    return Evaluate(run, config)
+
+
+def stored_config(run: Path, package: str, cls: type[Config]) -> Config:
+    """The configuration of a run folder.
+
+    Raises:
+        ConfigError: it holds no run, or one of another package.
+    """
+    stored = read_config_file(run / "config.json")
+    if stored.get("package") != package:
+        raise ConfigError(f"{run} holds a {stored.get('package')} run, not one of {package}")
+    return from_dict(cls, stored["config"])
+
+
+def find_images(paths: Iterable[Path]) -> list[Image]:
+    """The images that are given, and those in the folders that are given.
+
+    Raises:
+        DataError: one is missing, or a folder holds no images.
+    """
+    from engine.data.images import index_images  # imports torch, which --help does without
+
+    found: list[tuple[Path, str]] = []
+    for path in paths:
+        if path.is_dir():
+            index = index_images(path, labelled=False, unreadable="skip")
+            found += [(path / name, name) for name in index.paths]
+        elif path.exists():
+            found.append((path, path.name))
+        else:
+            raise DataError(f"{path}: no such image or folder")
+    found = list(dict.fromkeys(found))
+    stems = Counter(str(Path(name).with_suffix("")) for _, name in found)
+    names = [
+        name if stems[str(Path(name).with_suffix(""))] > 1 else str(Path(name).with_suffix("")) for _, name in found
+    ]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"several images are called {twice[0]}: give them in separate commands with --out of their own")
+    return [Image(path, name) for (path, _), name in zip(found, names, strict=True)]
+
+
+def each(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """The items one by one, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=what, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+
+def predict_each(images: Sequence[Image], predict: Callable[[Image], None]) -> None:
+    """Predict images one by one; those that cannot be read are left out and named at the end.
+
+    Raises:
+        DataError: an image could not be read; the others have been predicted.
+    """
+    unreadable = []
+    for image in each(images, "predict"):
+        try:
+            predict(image)
+        except DataError as error:
+            log.warning("%s", error)
+            unreadable.append(error)
+    if unreadable:
+        raise DataError(
+            f"{len(unreadable):,} of {len(images):,} images could not be read, the first: {unreadable[0]}"
+        ) from unreadable[0]
