@@ -77,19 +77,23 @@ def trainable(network: nn.Module, config: ClassificationConfig) -> nn.Module:
     return LinearProbe(network) if config.freeze == "encoder" else network
 
 
+def network_state(config: ClassificationConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of the timm network in that of the module which was trained."""
+    prefix = "network." if config.freeze == "encoder" else ""  # LinearProbe's
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
 def export_encoder(
-    path: Path, config: ClassificationConfig, state: dict[str, Tensor], description: dict[str, Any]
+    path: Path, config: ClassificationConfig, own: dict[str, Tensor], description: dict[str, Any]
 ) -> None:
     """Write the trained encoder, without classifier, under timm's names.
 
     Args:
         path: of the safetensors file.
         config: of the run.
-        state: the trained module's state.
+        own: the trained network's state.
         description: stored in the file's header, beside name, image size, mean and standard deviation.
     """
-    prefix = "network." if config.freeze == "encoder" else ""  # LinearProbe's
-    own = {name.removeprefix(prefix): value for name, value in state.items()}
     # A fresh network, because the trained one may hold layers (SyncBatchNorm) that run on a GPU only.
     network = build_classifier(config.model, num_classes=2, image_size=config.image_size)
     encoder = Backbone(network, name=config.model, image_size=config.image_size)

@@ -7,7 +7,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from classification.augment import BatchAugment, normalise
-from classification.build import build_network, export_encoder, is_convolutional, start_from, trainable
+from classification.build import (
+    build_network,
+    export_encoder,
+    is_convolutional,
+    network_state,
+    start_from,
+    trainable,
+)
+from classification.classifier import export_classifier
 from classification.config import ClassificationConfig
 from classification.data import LabelledImages, open_data
 from classification.evaluation import evaluate, trainable_parameters
@@ -214,7 +222,7 @@ def _announce(run: Run, config: ClassificationConfig, settings: LoopSettings, mo
 
 
 def _export(run: Run, config: ClassificationConfig, classes: tuple[str, ...]) -> None:
-    """Write the last checkpoint's encoder (the moving average if there is one) and the names of the classes."""
+    """Write the last checkpoint's encoder and classifier (of the moving average if there is one)."""
     newest = checkpoint.newest(run.dir)
     assert newest is not None, "the loop saves at its last step"
     snapshot = checkpoint.load(newest)
@@ -227,5 +235,7 @@ def _export(run: Run, config: ClassificationConfig, classes: tuple[str, ...]) ->
         "config_hash": config_hash(run.config),
     }
     with storage.storage_errors(run.dir):
-        export_encoder(run.dir / "backbone.safetensors", config, snapshot.ema or snapshot.model, description)
+        state = network_state(config, snapshot.ema or snapshot.model)
+        export_encoder(run.dir / "backbone.safetensors", config, state, description)
+        export_classifier(run.dir, config, state, classes, description)
         storage.write_json(run.dir / "classes.json", list(classes))

@@ -1,0 +1,178 @@
+"""`python -m classification predict|evaluate RUN ...`: what a finished run makes of one's own images, and its accuracy
+on another data set."""
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from classification.augment import evaluation_transform, normalise
+from classification.classifier import Classifier, load_classifier
+from classification.config import ClassificationConfig
+from classification.data import LabelledImages
+from classification.evaluation import evaluate as evaluate_images
+from engine import use
+from engine.data.images import ImageIndex, ImageOptions, index_images, read_image
+from engine.data.scan import some
+from engine.distributed import pick_device
+from engine.errors import ConfigError, DataError
+from engine.run import storage
+
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it reports its font cache
+_NUM_SHOWN = 40  # rows on the terminal; the file has all
+_NUM_BEST = 5
+_SHEET = (4, 6)  # rows and columns of pictures
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The most probable classes of an image, best first."""
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def predict(asked: use.Predict) -> None:
+    """Print a table of the images with their most probable class, write predictions.csv with the five best, and draw
+    the images with them in sheets.
+
+    Raises:
+        ConfigError, WeightsError: RUN holds no classifier.
+        DataError: an image cannot be read; the others have been predicted.
+    """
+    classifier = load_classifier(asked.run)
+    options = _image_options(asked.run)
+    network = classifier.network.to(pick_device())
+    guesses: list[Guess] = []
+
+    @torch.inference_mode()
+    def predict_one(image: use.Image) -> None:
+        array = evaluation_transform(classifier.augment)(Image.fromarray(read_image(image.path, options)))
+        logits: Tensor = network(normalise(array[None].to(pick_device())))
+        best = logits[0].float().softmax(dim=0).topk(min(_NUM_BEST, len(classifier.classes)))
+        names = tuple(classifier.classes[number] for number in best.indices.tolist())
+        guesses.append(Guess(image.path, names, tuple(best.values.tolist())))
+
+    try:
+        use.predict_each(asked.images, predict_one)
+    finally:
+        if guesses:
+            _write(guesses, asked)
+
+
+def _write(guesses: list[Guess], asked: use.Predict) -> None:
+    print(table(guesses[:_NUM_SHOWN]))
+    more = f"and {len(guesses) - _NUM_SHOWN:,} more; " if len(guesses) > _NUM_SHOWN else ""
+    path = asked.out / "predictions.csv"
+    with storage.storage_errors(asked.out.parent):
+        asked.out.mkdir(parents=True, exist_ok=True)
+        write_csv(path, guesses)
+        sheets = draw_sheets(guesses, asked.out / "pictures") if asked.pictures else []
+    pictures = f", pictures in {sheets[0].parent}" if sheets else ""
+    print(f"{more}all {len(guesses):,} with their {len(guesses[0].classes)} best classes in {path}{pictures}")
+
+
+def table(guesses: list[Guess]) -> str:
+    """Image, class and probability in columns."""
+    widths = [max(len(str(guess.path)) for guess in guesses), max(len(guess.classes[0]) for guess in guesses)]
+    return "\n".join(
+        f"{guess.path!s:{widths[0]}}  {guess.classes[0]:{widths[1]}}  {100 * guess.probabilities[0]:5.1f} %"
+        for guess in guesses
+    )
+
+
+def write_csv(path: Path, guesses: list[Guess]) -> None:
+    """image,class_1,probability_1,class_2,..."""
+    columns = [f"{name}_{i + 1}" for i in range(len(guesses[0].classes)) for name in ("class", "probability")]
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *columns])
+        for guess in guesses:
+            pairs = zip(guess.classes, guess.probabilities, strict=True)
+            cells = [cell for name, value in pairs for cell in (_no_formula(name), f"{value:.6f}")]
+            writer.writerow([_no_formula(str(guess.path)), *cells])
+
+
+def _no_formula(text: str) -> str:
+    """A spreadsheet takes cells that begin so for formulas."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def draw_sheets(guesses: list[Guess], folder: Path) -> list[Path]:
+    """The images with their class and its probability, twenty-four to a picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = _SHEET[0] * _SHEET[1]
+    paths = []
+    for number, first in enumerate(range(0, len(guesses), size)):
+        part = guesses[first : first + size]
+        rows = -(-len(part) // _SHEET[1])
+        figure = Figure(figsize=(2.0 * _SHEET[1], 2.3 * rows), layout="constrained")
+        for i, guess in enumerate(part):
+            axes = figure.add_subplot(rows, _SHEET[1], i + 1)
+            thumbnail = Image.fromarray(read_image(guess.path))
+            thumbnail.thumbnail((256, 256))
+            axes.imshow(np.asarray(thumbnail))
+            axes.set_title(f"{guess.classes[0]}  {100 * guess.probabilities[0]:.0f} %", fontsize=9)
+            axes.set_xlabel(guess.path.name, fontsize=6)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        paths.append(folder / f"{number:04}.png")
+        FigureCanvasAgg(figure).print_png(paths[-1], metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return paths
+
+
+def evaluate(asked: use.Evaluate) -> dict[str, float]:
+    """Top-1 and top-5 accuracy over DIR/val/<class>/, or DIR/<class>/ where there is no val/.
+
+    Raises:
+        ConfigError, WeightsError: RUN holds no classifier.
+        DataError: the folder is missing or empty, or has classes that the run was not trained for.
+    """
+    config: ClassificationConfig = asked.config
+    classifier = load_classifier(asked.run)
+    root = Path(config.data.root)
+    index = index_images(
+        root / "val" if (root / "val").is_dir() else root, labelled=True, options=config.data, unreadable="stop"
+    )
+    network = classifier.network.to(pick_device())
+    return evaluate_images(
+        lambda images: network(normalise(images)),
+        LabelledImages(with_classes(index, classifier), evaluation_transform(classifier.augment), config.seed),
+        batch_size=config.data.evaluation_batch_size,
+        num_workers=config.data.num_workers,
+        device=pick_device(),
+        check_stop=lambda: None,
+    )
+
+
+def with_classes(index: ImageIndex, classifier: Classifier) -> ImageIndex:
+    """The images with the labels of the classes that were trained; some of these may have no image.
+
+    Raises:
+        DataError: there are other classes.
+    """
+    import dataclasses
+
+    assert index.labels is not None
+    if unknown := [name for name in index.classes if name not in classifier.classes]:
+        raise DataError(f"{index.root}: no classes of this run: {some(unknown)}; it knows {some(classifier.classes)}")
+    numbers = np.array([classifier.classes.index(name) for name in index.classes], dtype=np.int64)
+    return dataclasses.replace(index, labels=numbers[index.labels], classes=classifier.classes)
+
+
+def _image_options(run: Path) -> ImageOptions:
+    """How the run read its images: a classifier file by itself does not say."""
+    if not run.is_dir():
+        return ImageOptions()
+    try:
+        return use.stored_config(run, "classification", ClassificationConfig).data
+    except ConfigError:
+        return ImageOptions()
