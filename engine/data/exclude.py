@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from engine.data.files import read_small
 from engine.errors import DataError
 
 _ERRORS = "surrogateescape"  # file names are bytes; keep those that are not UTF-8
@@ -15,10 +16,7 @@ def read_list(path: str | Path) -> list[str]:
     Raises:
         DataError: the file cannot be read.
     """
-    try:
-        lines = Path(path).read_text(errors=_ERRORS).split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: the list of images cannot be read ({error.strerror})") from error
+    lines = read_small(path, "the list of images").decode(errors=_ERRORS).split("\n")
     return [_unquoted(line) for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 

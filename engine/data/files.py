@@ -87,6 +87,25 @@ def read_bytes(path: str | Path) -> bytes:
     raise AssertionError("the last try returns or raises")
 
 
+def read_small(path: str | Path, what: str) -> bytes:
+    """A list or table that a user names.
+
+    Args:
+        path: of the file.
+        what: it is, for messages.
+
+    Raises:
+        DataError: it is missing, no regular file, or cannot be read.
+    """
+    try:
+        with open_file(path) as descriptor:
+            return read_all(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise DataError(f"{path}: {what} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except UnreadableImageError as error:
+        raise DataError(f"{what} cannot be read: {error}") from error
+
+
 def read_all(descriptor: int) -> bytes:
     """What a descriptor of a regular file still has to give."""
     size = os.fstat(descriptor).st_size

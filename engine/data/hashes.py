@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from engine.data.files import read_small
 from engine.errors import DataError
 from engine.run.storage import storage_errors, write_atomic
 
@@ -18,10 +19,7 @@ def read_hashes(path: Path) -> dict[str, str]:
     Raises:
         DataError: the file cannot be read, or a line is not `<64 hex digits>  <path>`.
     """
-    try:
-        lines = path.read_bytes().decode(errors=_ERRORS).split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: the list of hashes cannot be read ({error.strerror})") from error
+    lines = read_small(path, "the list of hashes").decode(errors=_ERRORS).split("\n")
     hashes: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -9,7 +9,8 @@ from results.runs.runfiles import UnusableRun
 # Another value of these gives the same training: where files are, how fast they are read, how often something is saved.
 HARMLESS = {
     "init", "data.root", "data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs", "deterministic",
-    "data.unreadable",  # the images that were skipped are counted
+    "data.unreadable", "data.max_unreadable", "data.max_pixels",  # the images that were skipped are counted
+    "data.exclude", "data.label_list",  # the run holds on to the images that its lists came to
 }  # fmt: skip
 _TOLD = {"git_commit": "code", "suite_version": "suite's version", "world_size": "number of ranks"}
 

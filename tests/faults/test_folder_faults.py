@@ -4,16 +4,20 @@ import io
 import os
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from classification.train import train
 from engine.data.content import check_same, identify, look_into, remarks
 from engine.data.images import ImageOptions, index_images, read_sample
 from engine.data.sampler import SampleKey
-from engine.errors import DataError
+from engine.errors import DataError, StopRequested
+from tests.classification.folders import make_folder as make_classes
+from tests.classification.folders import tiny_config
 
 FORMATS = {"jpg": "JPEG", "jfif": "JPEG", "JPE": "JPEG", "tif": "TIFF", "TIFF": "TIFF", "png": "PNG"}
 ALL = (*FORMATS, "webp", "bmp", "gif", "ppm", "pgm", "jp2", "avif")
@@ -207,12 +211,34 @@ class TestExclude:
         index = index_images(folder, labelled=False, options=ImageOptions(exclude=str(tmp_path / "list")))
         assert index.paths[:] == ["0.bmp", "1.bmp", "3.bmp", "4.bmp", "5.bmp"]
 
-    def test_a_missing_list_is_named(self, tmp_path):
+    @pytest.mark.parametrize("name", ["nowhere.txt", "pipe", "/dev/zero", ".", "zero\0byte"])
+    def test_a_list_that_cannot_be_read_is_named(self, tmp_path, name):
         fill(tmp_path)
-        with pytest.raises(DataError, match=r"nowhere\.txt: the list of images cannot be read \(No such file"):
-            index_images(tmp_path, labelled=False, options=ImageOptions(exclude=str(tmp_path / "nowhere.txt")))
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(DataError, match="the list of images cannot be read"):
+            index_images(tmp_path, labelled=False, options=ImageOptions(exclude=str(tmp_path / name)))
 
     def test_a_list_that_names_all_is_named_as_the_cause(self, tmp_path):
         (fill(tmp_path, 1) / "list.txt").write_text("0.bmp\n")
         with pytest.raises(DataError, match=r"no images found \(1 are left out by .*list\.txt\)"):
             index_images(tmp_path, labelled=False, options=ImageOptions(exclude=str(tmp_path / "list.txt")))
+
+
+def test_a_run_goes_on_with_the_lists_moved_and_another_limit_but_not_with_a_replaced_image(tmp_path):
+    root = make_classes(tmp_path / "data", num_train=4, num_val=2)
+    (tmp_path / "bad.txt").write_text("train/red/000.jpg\n")
+    data = replace(tiny_config(root).data, exclude=str(tmp_path / "bad.txt"))
+    config = replace(tiny_config(root, epochs=2), data=data)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopRequested):
+        patch.setattr("classification.train.summary", lambda *_: (_ for _ in ()).throw(StopRequested("enough")))
+        train(config, tmp_path / "run")
+    moved = replace(data, exclude=str((tmp_path / "bad.txt").rename(tmp_path / "list.txt")), max_unreadable=3)
+    path, aside = root / "train/blue/001.jpg", root / "train/blue/001.jpg.before"
+    path.rename(aside)
+    other = (root / "train/green/002.jpg").read_bytes()
+    size = aside.stat().st_size
+    path.write_bytes(other[:size].ljust(size, b"\0"))
+    with pytest.raises(DataError, match="an image was replaced"):
+        train(replace(config, data=moved), tmp_path / "run", resume=True)
+    aside.rename(path)
+    assert train(replace(config, data=moved), tmp_path / "run", resume=True)

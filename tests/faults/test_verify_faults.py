@@ -110,9 +110,7 @@ class TestHashes:
         hashes.mkdir() if content is None else hashes.write_bytes(content)
         code, _, err = run(images, "--hashes", hashes, capsys=capsys)
         assert code == 3
-        assert (
-            f"{hashes}: the list of hashes cannot be read" in err or f"{hashes}:1: expected '<sha256>  <path>'" in err
-        )
+        assert ("the list of hashes cannot be read" if content is None else f"{hashes}:1: expected ") in err
 
 
 def _die(*_):
