@@ -127,6 +127,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+_LIMITS = {
+    errno.ENOSPC: "",
+    errno.EDQUOT: ": the quota of this user or project, whatever the disk has left",
+    errno.EFBIG: ": a limit of the file system or of this shell, `ulimit -f`, whatever the disk has left",
+}
+
+
 @contextmanager
 def storage_errors(folder: Path, need: int = 0) -> Iterator[None]:
     """Turn operating-system errors of the block into a CheckpointError that says what is missing.
@@ -145,8 +152,9 @@ def storage_errors(folder: Path, need: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in _LIMITS:
+            wanted = f"need {need / 1e9:.2f} GB, have" if need else "have"
             raise CheckpointError(
-                f"no space: need {need / 1e9:.2f} GB, have {free / 1e9:.2f} GB at {folder} ({error.strerror})"
+                f"no space: {wanted} {free / 1e9:.2f} GB at {folder} ({error.strerror}{_LIMITS[error.errno]})"
             ) from error
         raise CheckpointError(f"cannot write under {folder}: {error}") from error
