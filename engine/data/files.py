@@ -22,14 +22,16 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
-_GONE = "file was indexed but is no longer there"
-
 log = logging.getLogger(__name__)
 _num_read_again = 0
 
 
 class UnreadableImageError(DataError):
     """The file is there, but its bytes are not a whole image. The only error that `unreadable: skip` may skip."""
+
+
+class MissingFileError(DataError):
+    """There is no file of this name."""
 
 
 def kind_of_file(mode: int) -> str | None:
@@ -67,7 +69,8 @@ def read_bytes(path: str | Path) -> bytes:
 
     Raises:
         UnreadableImageError: it is no regular file.
-        DataError: the file is missing or cannot be read.
+        MissingFileError: there is none.
+        DataError: it cannot be read.
     """
     global _num_read_again
     for wait_s in (*RETRY_WAITS_S, None):
@@ -75,8 +78,8 @@ def read_bytes(path: str | Path) -> bytes:
             with open_file(path) as descriptor:
                 return read_all(descriptor)
         except FileNotFoundError as error:
-            lost = "link was indexed but leads to nothing now" if Path(path).is_symlink() else _GONE
-            raise DataError(f"{path}: the {lost}; put it back, or start anew") from error
+            what = "a link to nothing" if Path(path).is_symlink() else "no such file"
+            raise MissingFileError(f"{path}: {what}") from error
         except OSError as error:
             if error.errno not in _PASSING_ERRORS or wait_s is None:
                 tries = f" after {len(RETRY_WAITS_S) + 1} tries" if error.errno in _PASSING_ERRORS else ""

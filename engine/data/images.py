@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.data.decode import ImageArray, UnreadableImageError, read_image
 from engine.data.exclude import quoted, read_list
+from engine.data.files import MissingFileError
 from engine.data.index import (
     ImageIndex,
     check_same_classes,
@@ -61,6 +62,10 @@ def read_sample(
             if index.sizes[position] == 0:
                 raise UnreadableImageError(f"{index.path(position)}: {why_no_file(index.path(position))}")
             return read_image(index.path(position), index.options), position
+        except MissingFileError as error:
+            raise DataError(
+                f"{error}, though the data set had it when it was listed; put it back, or start anew"
+            ) from error
         except UnreadableImageError as error:
             if policy == "stop":
                 raise DataError(

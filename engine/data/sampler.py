@@ -30,6 +30,9 @@ STOP_SIGNALS = {signal.SIGTERM, signal.SIGUSR2, signal.SIGINT}
 _SET_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
 
 
+_ERROR_NAME = re.compile(r"^(?:\w+\.)+\w*Error: ", re.MULTILINE)  # where the text of an error begins in a traceback
+
+
 class SampleKey(NamedTuple):
     """One use of one sample: `repeat` counts its copies within the epoch (repeated augmentation)."""
 
@@ -175,7 +178,7 @@ def make_batches(
             raise death from error
         raise
     except DataError as error:  # a worker's error arrives with the worker's traceback as its text
-        raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from None
+        raise DataError(_ERROR_NAME.split(str(error))[-1].strip()) from None
     finally:
         atexit.unregister(stop)
         stop()

@@ -136,8 +136,8 @@ def _list(folder: str | Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: no such folder; expected one with images ({accepted_suffixes()})") from error
     except NotADirectoryError as error:
         raise DataError(f"{folder}: not a folder; expected one with images ({accepted_suffixes()})") from error
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise DataError(f"{folder}: cannot be listed ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _sort(entries: list[os.DirEntry[str]], prefix: str) -> tuple[Found, list[str]]:
@@ -193,7 +193,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Found:
 def _identity(folder: str) -> tuple[int, int]:
     try:
         status = os.stat(folder)  # noqa: PTH116
-    except OSError:
+    except (OSError, ValueError):
         return (-1, -1)  # listing it says what is wrong
     return status.st_dev, status.st_ino
 

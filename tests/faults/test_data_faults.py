@@ -95,6 +95,10 @@ class TestF09MissingData:
         with pytest.raises(DataError, match=r"x\.jpg: not a folder"):
             index_images(tmp_path / "x.jpg", labelled=False)
 
+    def test_a_path_with_a_zero_byte_is_no_crash(self, tmp_path):
+        with pytest.raises(DataError, match=r"cannot be listed \(embedded null byte\)"):
+            index_images(f"{tmp_path}/a\0b", labelled=False)
+
     def test_flat_folder_without_classes_is_valid_for_pretraining(self, tmp_path):
         index = index_images(make_folder(tmp_path, 3), labelled=False)
         assert PretrainDataset(index=index)[SampleKey(0, 1)]["image"].shape == (3, 224, 224)
@@ -168,7 +172,7 @@ class TestTrainingStopsWithItsStateSaved:
 
         with monkeypatch.context() as patch:
             patch.setattr("pretrain.train.compute_losses", delete_in_second_step)
-            with pytest.raises(DataError, match=f"{path.name}: the file was indexed but is no longer there"):
+            with pytest.raises(DataError, match=f"{path.name}: no such file, though it was listed at the start"):
                 train(config, tmp_path / "run")
         assert (tmp_path / "run/checkpoints/LATEST").read_text().strip() == "00000002"
         with pytest.raises(DataError, match="the data set has 47 files, the run started with 48"):
@@ -316,7 +320,7 @@ class TestF14Skip:
     def test_missing_file_stops_the_run_even_then(self, tmp_path):
         index = index_images(make_large_folder(tmp_path / "images", 1000), labelled=False)
         (tmp_path / "images/00003.jpg").unlink()
-        with pytest.raises(DataError, match=r"00003\.jpg: the file was indexed but is no longer there"):
+        with pytest.raises(DataError, match=r"00003\.jpg: no such file, though it was listed at the start"):
             read_sample(index, SampleKey(0, 3), policy="skip", seed=0, run_dir=tmp_path)
         assert count_unreadable(tmp_path) == 0
 
@@ -409,7 +413,7 @@ def test_f17_file_deleted_after_indexing_is_named(tmp_path):
     index = index_images(make_folder(tmp_path, 3), labelled=False)
     content = (tmp_path / "0001.jpg").read_bytes()
     (tmp_path / "0001.jpg").unlink()
-    with pytest.raises(DataError, match=r"0001\.jpg: the file was indexed but is no longer there") as caught:
+    with pytest.raises(DataError, match=r"0001\.jpg: no such file, though it was listed at the start") as caught:
         read_sample(index, SampleKey(0, 1), policy="stop", seed=0)
     assert caught.value.exit_code == 3
     (tmp_path / "0001.jpg").write_bytes(content)
