@@ -29,7 +29,8 @@ from engine.loop import train as run_loop
 from engine.run import checkpoint, storage
 from engine.run.open import Run, open_run
 from engine.training.optim import Schedule
-from engine.training.state import LoopSettings, seed_step, to_device
+from engine.training.state import LoopSettings, seed_step
+from engine.training.transfer import to_device
 
 log = logging.getLogger("mim")
 

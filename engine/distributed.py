@@ -119,7 +119,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     seconds = _timeout_s()
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # flags need not pass through a busy GPU
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
         _everyone[:] = gather_objects(lock.identity())

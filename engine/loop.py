@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from engine.run.open import Run
 from engine.training import diagnosis
 from engine.training.finite import finite_outputs
 from engine.training.progress import Monitor, Stopwatch
-from engine.training.state import LoopSettings, TrainingState, seed_step, to_device
+from engine.training.state import LoopSettings, TrainingState, seed_step
 from engine.training.stop import StopFlag
+from engine.training.verdict import Verdict
 
 log = logging.getLogger("mim")
 Batch = Any
@@ -64,6 +66,7 @@ def train(
     metrics: dict[str, float] = {}
     with StopFlag() as stop, Monitor(run, settings.total_steps, state.step) as monitor:
         watch, stream = Stopwatch(), batches(state.step)
+        ahead: _Ahead | None = None
         while True:
             if evaluate is not None and settings.evaluation_due(state.step):
                 metrics = _evaluate(evaluate, state, stop, monitor)
@@ -72,52 +75,77 @@ def train(
                 if metrics:
                     run.require_evaluations(settings.evaluations_due(state.step))
                 return metrics
-            waiting = time.perf_counter()
-            micro_batches = _fetch(stream, state, stop)
-            watch.data_wait += time.perf_counter() - waiting
-            rate, gradient_norm, stopping = _step(state, loss, micro_batches, stop)
+            ahead = ahead or _fetch(stream, state, stop, watch)
+            _leave_if_needed(ahead, state, stop)
+            taken = _step(state, loss, ahead.micro_batches)
+            ahead = _fetch(stream, state, stop, watch) if state.step + 1 < settings.total_steps else None
+            _complete(state, loss, taken)
             watch.images += settings.batch_size
             watch.steps += 1
             monitor.step(state.step)
             if settings.log_due(state.step):
-                _log(state, monitor, watch, rate, gradient_norm)
-            if settings.checkpoint_due(state.step) or stopping:
-                state.save(must=stopping or state.step == settings.total_steps)
-            if stopping and state.step < settings.total_steps:
+                _log(state, monitor, watch, taken)
+            if ahead is not None and ahead.stopping:
                 _stop(state, stop)
+            if settings.checkpoint_due(state.step):
+                state.save(must=state.step == settings.total_steps)
 
 
-def _fetch(stream: Iterator[list[Batch]], state: TrainingState, stop: StopFlag) -> list[Batch]:
-    """The next step's micro-batches. If any rank was asked to stop, or cannot read its data, all of them save what was
-    learnt until now and leave: the run can be continued once the cause is gone."""
+@dataclass(frozen=True)
+class _Ahead:
+    """The next step's micro-batches, or why there is no next step: some rank was asked to stop, or cannot read its."""
+
+    micro_batches: list[Batch]
+    stopping: bool
+    problems: list[DataError]
+
+
+def _fetch(stream: Iterator[list[Batch]], state: TrainingState, stop: StopFlag, watch: Stopwatch) -> _Ahead:
+    """Read the next micro-batches and start copying them, while the device is still at work on the step before."""
+    started = time.perf_counter()
     micro_batches: list[Batch] = []
     problem: DataError | None = None
     try:
-        micro_batches = next(stream)
+        if not stop.asked:
+            micro_batches = state.transfer.start(next(stream))
     except DataError as error:
         problem = error
-    stopping, unreadable = float(stop.asked), float(problem is not None)
-    if world_size() > 1:
-        stopping, unreadable = max_over_ranks(torch.tensor([stopping, unreadable], device=state.run.device)).tolist()
-    if unreadable:
-        problems = [other for other in gather_objects(problem) if other is not None]
+    watch.data_wait += time.perf_counter() - started
+    # On the host, without a word to the devices, which are busy.
+    stopping, unreadable = max_over_ranks(torch.tensor([float(stop.asked), float(problem is not None)])).tolist()
+    problems = [other for other in gather_objects(problem) if other is not None] if unreadable else []
+    return _Ahead(micro_batches, bool(stopping), problems)
+
+
+def _leave_if_needed(ahead: _Ahead, state: TrainingState, stop: StopFlag) -> None:
+    """If any rank was asked to stop, or cannot read its data, all of them save what was learnt until now and leave: the
+    run can be continued once the cause is gone."""
+    if ahead.problems:
         state.save(must=False)
-        raise problems[0]
-    if stopping:
+        raise ahead.problems[0]
+    if ahead.stopping:
         _stop(state, stop)
-    return micro_batches
 
 
-def _step(
-    state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], micro_batches: list[Batch], stop: StopFlag
-) -> tuple[float, Tensor, bool]:
-    """One optimizer step: (learning rate, gradient norm before clipping, whether any rank was asked to stop)."""
+@dataclass(frozen=True)
+class _Taken:
+    """A step that the device was asked to take, and may still be at work on."""
+
+    micro_batches: list[Batch]
+    rate: float
+    gradient_norm: Tensor
+    bad_loss: Tensor
+    verdict: Verdict
+
+
+def _step(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], micro_batches: list[Batch]) -> _Taken:
+    """One optimizer step. Where the optimizer can skip a bad step on the device, nothing here waits for the device."""
     seed_step(state.settings.seed, state.step)
     rate = state.settings.schedule.apply(state.optimizer, state.step)
     bad = torch.zeros((), device=state.run.device)
+    micro_batches = state.transfer.finish(micro_batches)
     for i, batch in enumerate(micro_batches):
         last = i == len(micro_batches) - 1
-        batch = to_device(batch, state.run.device)
         with nullcontext() if last else state.gradients_stay_local():
             with state.autocast():
                 losses = loss(state.forward, batch)
@@ -127,22 +155,33 @@ def _step(
         state.meters.add(losses, 1 / len(micro_batches))
     gradient_norm = state.clip()
 
-    # Every rank learns whether any rank is in trouble, or was asked to stop, before any weight moves.
-    verdict = torch.stack([bad + state.gradient_fault(gradient_norm), bad.new_tensor(float(stop.asked))])
-    diverged, stopping = max_over_ranks(verdict).tolist()
-    if diverged:
-        diagnosis.raise_diverged(state, loss, micro_batches, gradient_norm, loss_is_bad=bool(bad))
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
+    # Every rank learns whether any rank is in trouble before any weight moves: its device now, its host in _complete.
+    verdict = Verdict(bad + state.gradient_fault(gradient_norm))
+    taken = _Taken(micro_batches, rate, gradient_norm, bad, verdict)
+    if not state.skips_bad_steps:
+        _check(state, loss, taken)
+    state.move_weights(verdict)
+    return taken
+
+
+def _complete(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], taken: _Taken) -> None:
+    """Make sure that the step counts, and count it. The device has the optimizer's work left to do meanwhile."""
+    _check(state, loss, taken)
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     state.update_average()
-    return rate, gradient_norm, bool(stopping)
 
 
-def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, rate: float, gradient_norm: Tensor) -> None:
+def _check(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], taken: _Taken) -> None:
+    if taken.verdict.is_bad():
+        diagnosis.raise_diverged(
+            state, loss, taken.micro_batches, taken.gradient_norm, loss_is_bad=bool(taken.bad_loss)
+        )
+
+
+def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, taken: _Taken) -> None:
     """Write the means since the last line, over steps and ranks, and where the time went."""
-    values = {**state.meters.means(), "learning_rate": rate, "gradient_norm": float(gradient_norm)}
+    values = {**state.meters.means(), "learning_rate": taken.rate, "gradient_norm": float(taken.gradient_norm)}
     if state.scaler.is_enabled():
         values["gradient_scale"] = state.scaler.get_scale()  # falls with every step that float16 had to skip
     timing = watch.lap(state.settings.total_steps - state.step)
@@ -156,7 +195,7 @@ def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor:
     started = time.perf_counter()
 
     def check_stop() -> None:
-        if _any_rank(stop.asked, state.run.device):
+        if bool(max_over_ranks(torch.tensor(float(stop.asked)))):
             _stop(state, stop)
 
     state.begin_evaluation()
@@ -176,12 +215,6 @@ def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor:
         monitor.show("val", state.step, metrics)
     state.run.time(state.step, {"seconds": round(time.perf_counter() - started, 4), "evaluation": 1})
     return metrics
-
-
-def _any_rank(flag: bool, device: torch.device) -> bool:
-    if world_size() == 1:
-        return flag
-    return bool(max_over_ranks(torch.tensor(float(flag), device=device)))
 
 
 def _stop(state: TrainingState, stop: StopFlag) -> None:

@@ -12,7 +12,8 @@ from engine.distributed import gather_objects, rank
 from engine.errors import DivergedError
 from engine.run import storage
 from engine.training.optim import norms_by_group
-from engine.training.state import TrainingState, seed_step, to_device
+from engine.training.state import TrainingState, seed_step
+from engine.training.transfer import to_device
 
 
 def raise_diverged(

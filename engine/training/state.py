@@ -19,6 +19,8 @@ from engine.errors import CheckpointError, ConfigError
 from engine.run import checkpoint
 from engine.run.open import Run
 from engine.training.optim import Schedule
+from engine.training.transfer import Transfer, to_device
+from engine.training.verdict import Verdict, skips_bad_steps
 
 log = logging.getLogger("mim")
 PRECISIONS = {
@@ -86,17 +88,6 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(value)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a nested batch to the device; leaves other objects alone."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
-
-
 class Meters:
     """Sums of the losses since the last log line; on the device, so that adding does not wait for it."""
 
@@ -137,7 +128,7 @@ class TrainingState:
 
     def __init__(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, settings: LoopSettings) -> None:
         self.run, self.optimizer, self.settings = run, optimizer, settings
-        self.step, self.meters = 0, Meters()
+        self.step, self.meters, self.transfer = 0, Meters(), Transfer(run.device)
         self._failed_saves = self._skipped = 0
         self._evaluated_step, self._lines_before = -1, 0
         set_backends(settings.precision, run.device, deterministic=settings.deterministic)
@@ -146,6 +137,7 @@ class TrainingState:
         self.average = _averaged(self.model, settings)
         use_scaler = settings.precision == "float16"
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=use_scaler)
+        self.skips_bad_steps = skips_bad_steps(optimizer) and not use_scaler  # a scaler reads the verdict anyway
         self._restore()
         self.forward = _wrap(self.model, run.device, settings)
         self.forward.train()
@@ -243,6 +235,16 @@ class TrainingState:
             return fault
         self._skipped = self._skipped + 1 if bool(fault) else 0
         return fault if self._skipped >= SKIPPED_STEPS_ALLOWED else torch.zeros_like(fault)
+
+    def move_weights(self, verdict: Verdict) -> None:
+        """The optimizer's step. If it `skips_bad_steps` it moves nothing after a bad verdict; otherwise the verdict
+        must be known to be good."""
+        if self.skips_bad_steps:
+            self.optimizer.found_inf = verdict.found_inf  # type: ignore[attr-defined]
+            self.optimizer.step()
+            return
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def update_average(self) -> None:
         """Move the exponential moving average, if there is one."""

@@ -34,6 +34,8 @@ class TinyConfig:
     accumulation: int = 1
     seed: int = 0
     learning_rate: float = 0.05
+    fused: bool = False
+    "The optimizer skips a bad step itself, and the loop learns of it later."
     ema: bool = False
     checkpoint_every: int = 4
     log_every: int = 3
@@ -105,7 +107,7 @@ def train(config: TinyConfig, run_dir: Path, *, recipe="tiny", resume=False, acc
         metrics = run_loop(
             run,
             model,
-            optimizer=torch.optim.AdamW(groups),
+            optimizer=torch.optim.AdamW(groups, fused=config.fused),
             batches=task.batches,
             loss=task.loss,
             settings=task.settings(),

@@ -98,14 +98,19 @@ def test_the_two_terms_of_a2mim_equal_the_published_values(settings, arrays, dty
     spatial = losses.masked_mean(
         criterion(settings["loss"])(prediction - target), mask, unmask_weight=settings.get("unmask_weight", 0.0)
     )
-    assert_same(spatial, arrays, tolerance, "spatial64")
+    summed = tolerance
+    if device.type == "cuda" and 0 < settings.get("unmask_weight", 0.0) < 1:
+        # The released code sums the pixels' weights in float32 whatever the images are. Whole numbers are exact in any
+        # order; fractions round as the order goes, and a GPU has another one: some units of 1.2e-7 apart.
+        summed = max(tolerance, 1e-6)
+    assert_same(spatial, arrays, summed, "spatial64")
     frequency = torch.zeros((), dtype=dtype, device=device)
     if settings["fft_weight"]:
         replace, unmask_weight = settings["fft_unmask_replace"] or "target", settings["fft_unmask_weight"]
         compared = losses.replace_visible(prediction, target, mask, replace=replace, unmask_weight=unmask_weight)
         frequency = settings["fft_weight"] * published_frequency(compared, target, settings)
     assert_same(frequency, arrays, tolerance, "freq_weighted64")
-    assert_same(spatial + frequency, arrays, tolerance)
+    assert_same(spatial + frequency, arrays, summed)
     assert_same_gradient(spatial + frequency, prediction, arrays)
 
 
