@@ -29,7 +29,8 @@ def explain(error: BaseException, settings: Mapping[str, Any] | None = None) -> 
         return error
     if isinstance(error, torch.OutOfMemoryError):
         peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-        return _out_of_memory(f"{str(error).split('. ')[0]}; peak {peak:.1f} GB", settings or {})
+        fitting = getattr(error, "pieces", None)  # engine.loop tried it
+        return _out_of_memory(f"{str(error).split('. ')[0]}; peak {peak:.1f} GB", settings or {}, fitting)
     if isinstance(error, MemoryError):
         return _out_of_memory(str(error) or "the operating system gave this process no more", settings or {})
     if isinstance(error, RuntimeError) and (found := _HOST_MEMORY.search(str(error))):
@@ -47,12 +48,15 @@ def _storage_error(error: Exception) -> CheckpointError | None:
     return None
 
 
-def _out_of_memory(reason: str, settings: Mapping[str, Any]) -> MemoryExhaustedError:
+def _out_of_memory(reason: str, settings: Mapping[str, Any], fitting: int | None = None) -> MemoryExhaustedError:
     names = ("batch_size", "image_size", "accumulation")
     where = "".join(f", {name} {settings[name]}" for name in names if settings.get(name) is not None)
-    pieces = 2 * (settings.get("accumulation") or 1)
+    advice = f"--accumulation {fitting or 2 * (settings.get('accumulation') or 1)} or more"
+    batch_size = settings.get("batch_size")
+    if fitting and isinstance(batch_size, int):
+        advice += f" (a piece of {batch_size // fitting} fitted just now, forward and backward)"
     return MemoryExhaustedError(
         f"out of memory ({reason}{where}). The batch is not made smaller for you, "
-        f"for that would change the result: start again in another run folder with --accumulation {pieces} or more, "
+        f"for that would change the result: start again in another run folder with {advice}, "
         "which computes the same global batch in smaller pieces"
     )
