@@ -19,6 +19,7 @@ from engine.errors import CheckpointError, ConfigError
 from engine.run import checkpoint
 from engine.run.open import Run
 from engine.training.optim import Schedule
+from engine.training.ranks import prepare_for_ranks
 from engine.training.transfer import Transfer, to_device
 from engine.training.verdict import Verdict, skips_bad_steps
 
@@ -301,8 +302,8 @@ def float32_products(device: torch.device) -> str:
 
 
 def _place(model: nn.Module, device: torch.device, settings: LoopSettings) -> nn.Module:
-    if world_size() > 1 and device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    if world_size() > 1:
+        model = prepare_for_ranks(model, device)
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if settings.channels_last else model
 

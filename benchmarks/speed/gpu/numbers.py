@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks.speed.gpu.part import Part
 from benchmarks.speed.step import Steps, StepSettings, published_config
+from engine.training.ranks import prepare_for_ranks
 from engine.training.state import set_backends
 from pretrain.build import build_model
 
@@ -100,11 +101,12 @@ def _ranks(part: Part) -> None:
     whole = [p.grad for p in net.parameters() if p.grad is not None]
     worst = max(float((a - b.cpu()).abs().max() / b.abs().max()) for a, b in zip(ours, whole, strict=True))
     part.record.at_most("two ranks, synchronised batch norm: gradient, difference from one", worst, 1e-4)
-    dist.init_process_group("nccl", init_method=f"file://{part.folder}/alone", rank=0, world_size=1)
-    one = torch.ones(1, device=part.device)
-    dist.all_reduce(one)
+    dist.init_process_group("cpu:gloo,cuda:nccl", init_method=f"file://{part.folder}/alone", rank=0, world_size=1)
+    for device in (part.device, torch.device("cpu")):
+        one = torch.ones(1, device=device)
+        dist.all_reduce(one)
+        part.record.equal(f"NCCL and gloo: a sum over a group of one, {device.type}", float(one), 1.0)
     dist.destroy_process_group()
-    part.record.equal("NCCL: a sum over a group of one", float(one), 1.0)
 
 
 def _rank(rank: int, meeting: str, found: str) -> None:
@@ -112,7 +114,7 @@ def _rank(rank: int, meeting: str, found: str) -> None:
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
     set_backends("float32", device)
-    net = nn.SyncBatchNorm.convert_sync_batchnorm(_norm_network()).to(device)  # type: ignore[no-untyped-call]
+    net = prepare_for_ranks(_norm_network(), device).to(device)
     forward = nn.parallel.DistributedDataParallel(net, device_ids=[0])
     forward(_images().chunk(2)[rank].to(device)).square().mean().backward()
     if rank == 0:
