@@ -22,7 +22,7 @@ from engine.run.open import Run
 from engine.training import diagnosis
 from engine.training.finite import finite_outputs
 from engine.training.progress import Monitor, Stopwatch
-from engine.training.smaller import pieces_that_fit
+from engine.training.smaller import smaller_pieces_tried
 from engine.training.state import LoopSettings, TrainingState, seed_step
 from engine.training.stop import StopFlag
 from engine.training.verdict import Verdict
@@ -78,11 +78,8 @@ def train(
                 return metrics
             ahead = ahead or _fetch(stream, state, stop, watch)
             _leave_if_needed(ahead, state, stop)
-            try:
+            with smaller_pieces_tried(state, loss, ahead.micro_batches):
                 taken = _step(state, loss, ahead.micro_batches)
-            except torch.OutOfMemoryError as error:
-                error.pieces = pieces_that_fit(error, state, loss, ahead.micro_batches)  # type: ignore[attr-defined]
-                raise
             ahead = _fetch(stream, state, stop, watch) if state.step + 1 < settings.total_steps else None
             _complete(state, loss, taken)
             watch.images += settings.batch_size

@@ -2,7 +2,8 @@
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,24 +13,27 @@ from engine.distributed import world_size
 from engine.training.state import TrainingState
 
 
-def pieces_that_fit(
+@contextmanager
+def smaller_pieces_tried(
+    state: TrainingState, loss: Callable[[nn.Module, Any], dict[str, Tensor]], micro_batches: list[Any]
+) -> Iterator[None]:
+    """In the block is a step; if it does not fit, its torch.OutOfMemoryError gets `pieces`: how many fit, or None."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        error.pieces = _pieces_that_fit(error, state, loss, micro_batches)  # type: ignore[attr-defined]
+        raise
+
+
+def _pieces_that_fit(
     error: BaseException,
     state: TrainingState,
     loss: Callable[[nn.Module, Any], dict[str, Tensor]],
     micro_batches: list[Any],
 ) -> int | None:
     """The smallest number of pieces of the step whose first piece went forward and backward here, beside the
-    optimizer's state. The state is of no use afterwards: statistics have moved, gradients are gone.
-
-    Args:
-        error: what the step ended with; the tensors of its frames are let go.
-        state: of the run that ends.
-        loss: the task's.
-        micro_batches: this rank's part of the step.
-
-    Returns:
-        None if it was not tried (other ranks would have to take part, or every size be compiled) or none fits.
-    """
+    optimizer's state; None if it was not tried (other ranks would have to take part, or every size be compiled) or none
+    fits. The run ends with this: statistics have moved, gradients are gone, the tensors of the error's frames too."""
     if world_size() > 1 or state.settings.compile:
         return None
     count, size = len(micro_batches), state.settings.batch_size // len(micro_batches)
