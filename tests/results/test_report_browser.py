@@ -114,17 +114,66 @@ def test_a_table_is_filtered_by_words_and_by_choice(open_page):
     assert runs.locator("output").inner_text() == f"0 of {total} lines"
 
 
-def test_figures_are_visible_with_their_text(open_page):
-    page = open_page()
+def test_figures_are_visible_with_their_text_and_in_the_colours_of_the_page(open_page):
+    page = open_page(color_scheme="dark")
     figures = page.locator("#figures figure")
     assert figures.count() == 10
     for number in range(figures.count()):
-        drawn = figures.nth(number).locator("svg")
+        drawn = figures.nth(number).locator("svg").first
         drawn.scroll_into_view_if_needed()
         box = drawn.bounding_box()
         assert box["width"] > 300
         assert box["height"] > 150
-    assert "difference in top-1 accuracy, points" in figures.first.locator("svg").text_content()
+    assert "difference in top-1 (best of last 10 epochs), points" in figures.first.locator("svg").text_content()
+    styles = page.evaluate("[...document.querySelectorAll('#figures svg [style]')].map((n) => n.getAttribute('style'))")
+    assert not [style for style in styles if "#000000" in style or "#ffffff" in style], "black on black"
+    ink = page.evaluate("getComputedStyle(document.querySelector('#figures svg text')).fill")
+    assert ink == "rgb(232, 232, 232)"
+
+
+def test_curves_of_several_runs_lie_over_each_other_and_can_be_pointed_at(open_page):
+    page = open_page()
+    chart = page.locator("#overlay .u-over")
+    chart.scroll_into_view_if_needed()
+    page.get_by_label("runs of", exact=True).select_option("classification: test_resnet, demo")
+    assert page.get_by_label("curve", exact=True).input_value() == "val top1"
+    legend = page.locator("#overlay .u-series")
+    assert legend.count() == 1 + 9, "three methods, three seeds"
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.66, box["y"] + box["height"] / 2)
+    values = page.locator("#overlay .u-value").all_inner_texts()
+    assert values[0] == "3"
+    assert all(float(value) > 0 for value in values[1:])
+    legend.nth(1).locator("th").click()
+    assert "u-off" in legend.nth(1).get_attribute("class")
+    page.get_by_label("curve", exact=True).select_option("train loss")
+    assert page.locator("#overlay canvas").count() == 1
+
+
+def test_a_wide_table_says_that_it_scrolls_and_its_first_column_stays(open_page):
+    page = open_page(390, 844)
+    table = page.locator("#runs [data-table]")
+    sync_api.expect(table.locator(".hint")).to_be_visible()
+    first = table.locator("tbody th").first
+    before = first.bounding_box()["x"]
+    table.locator(".scroll").evaluate("(box) => { box.scrollLeft = 300 }")
+    assert first.bounding_box()["x"] == before
+    sync_api.expect(open_page().locator("#left-out .hint")).to_be_hidden()
+
+
+def test_print_keeps_a_figure_whole_with_its_heading(open_page):
+    page = open_page()
+    page.emulate_media(media="print")
+    styles = page.evaluate(
+        """() => ["#figures figure", "#figures h3", "tr"].map((name) => {
+          const style = getComputedStyle(document.querySelector(name));
+          return [style.breakInside, style.breakAfter];
+        })"""
+    )
+    assert styles[0][0] == "avoid"
+    assert styles[1][1] == "avoid"
+    assert page.locator("#overlay").is_hidden()
+    assert page.evaluate("getComputedStyle(document.querySelector('.table .scroll')).overflow") == "visible"
 
 
 def test_a_link_to_a_run_opens_it_with_curves_and_pictures(open_page):
