@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from results import metrics
 from results.figures.data import first_of, main_metric, with_labels
 from results.figures.style import Drawing, Look, clipped, legend_below, looks, panels, seeds_caption
-from results.tables.text import records
+from results.tables.text import records, settings
 
 _MOST_PANELS = 12
 _UNITS = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))
@@ -30,7 +30,7 @@ def accuracy_against_cost(rows: pd.DataFrame, *, apart: bool = False) -> Iterato
         points["cost"] = points["hours"] * per_hour
         seen = looks(points)
         groups, left_out = first_of(list(points.groupby(["recipe", "variant", "data"], sort=True)), _MOST_PANELS)
-        figures, axes = panels([", ".join(filter(None, map(str, keys[:2]))) for keys, _ in groups], apart=apart)
+        figures, axes = panels([", ".join(filter(None, map(settings, keys[:2]))) for keys, _ in groups], apart=apart)
         for ax, (_, group) in zip(axes, groups, strict=True):
             _panel(ax, group, seen)
             ax.set_xlabel(f"device-{unit}, pre-training included")

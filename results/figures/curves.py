@@ -14,6 +14,7 @@ from results.figures.data import Line, first_of, lines_of, main_metric, natural,
 from results.figures.expected import draw_expected, published_for
 from results.figures.style import Drawing, Look, legend_below, looks, panels, seeds_caption
 from results.runs.curves import Curves
+from results.tables.text import settings
 
 Groups = list[tuple[str, pd.DataFrame, list[Line]]]
 """For each panel its title, its runs and their curves, of which there is at least one."""
@@ -127,7 +128,7 @@ def _groups(
 
 
 def _title(group: pd.DataFrame, telling: Sequence[str]) -> str:
-    values = {key: str(group[key].iloc[0]) for key in telling}
+    values = {key: settings(group[key].iloc[0]) for key in telling}
     return ", ".join(f"data {value}" if key == "data" else value for key, value in values.items() if value)
 
 

@@ -12,7 +12,7 @@ from results import metrics
 from results.figures.data import first_of, main_metric, natural, with_labels
 from results.figures.style import INK, PAPER, Drawing, Look, clipped_pair, looks
 from results.tables.rows import benchmark_table
-from results.tables.text import change, records
+from results.tables.text import change, records, settings
 
 _MOST_LINES, _MOST_FIGURES, _LINE_INCHES = 36, 3, 0.38
 _WIDE, _NARROW = (6.8, 76), (4.6, 46)  # inches, and characters that have room above a bar
@@ -46,7 +46,7 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
     table = benchmark_table(rows[rows["metric"] == metric])
     labelled = with_labels(table[table["difference"].notna()])
     telling = ["model", *(key for key in ("recipe", "variant", "data") if labelled[key].nunique() > 1)]
-    where = [", ".join(str(line[key]) for key in telling if line[key]) for line in records(labelled)]
+    where = [", ".join(settings(line[key]) for key in telling if line[key]) for line in records(labelled)]
     return labelled.assign(where=where).sort_values("where", key=lambda names: names.map(natural), kind="stable")
 
 

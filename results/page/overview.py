@@ -15,7 +15,7 @@ from results.published import load_sources
 from results.runs.collect import Rejected
 from results.tables.rows import EXPERIMENT, START
 from results.tables.sheets import Sheet
-from results.tables.text import data_names, start
+from results.tables.text import data_names, settings, start
 
 _NUMBERS = {
     "task": "task", "model": "model", "recipe": "recipe", "variant": "settings", "data": "data",
@@ -39,12 +39,13 @@ def facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, s
         texts = [str(value)[:length] for value in rows[column].dropna().unique() if str(value)]
         return ", ".join(texts[:12]) + (f" and {len(texts) - 12} more" if len(texts) > 12 else "")
 
-    rows = rows.assign(_task=metrics.task_places(rows["task"])).sort_values(["_task", "method_place"], kind="stable")
+    tasks = sorted(rows["task"].unique(), key=metrics.task_place)
+    rows = rows.sort_values("method_place", kind="stable")
     found = {
         "finished runs": str(rows["run"].nunique()),
         "left out": str(len(rejected)),
         "models": values("model"),
-        "tasks": values("task"),
+        "tasks": ", ".join(tasks),
         "methods": values("method_title"),
         "data": values("dataset"),
         "devices": values("device"),
@@ -118,7 +119,7 @@ def runs_table(runs: Sequence[Measured], sections: Sequence[Section]) -> PageTab
 def described(run: Measured, section: Section) -> dict[str, Any]:
     """What the script has to know of a run to draw its curves among others."""
     row = run.row
-    where = ", ".join(filter(None, (str(row[key]) for key in ("model", "recipe", "variant"))))
+    where = ", ".join(filter(None, (settings(row[key]) for key in ("model", "recipe", "variant"))))
     return {
         "name": section.name,
         "experiment": f"{row['task']}: {where}",

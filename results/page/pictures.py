@@ -11,7 +11,7 @@ from PIL import Image
 
 from results.figures.data import with_labels
 from results.runs.runfiles import is_file
-from results.tables.text import records
+from results.tables.text import records, settings
 
 MOST_PICTURES = 60  # in the page; all others are links to the run folders
 PER_RUN = 2
@@ -78,7 +78,7 @@ def by_method(rows: pd.DataFrame) -> list[Comparison]:
         for name in shared[:_IMAGES]:
             drawn = pictures([there[name] for there in files.values()])
             columns = [(label, drawn[there[name]]) for label, there in files.items() if there[name] in drawn]
-            title = ", ".join(filter(None, (f"{task}: {model}", str(recipe), str(variant), name)))
+            title = ", ".join(filter(None, (f"{task}: {model}", str(recipe), settings(variant), name)))
             if columns:
                 found.append(Comparison(title, columns))
     return found[: _MOST_COMPARISONS * _IMAGES]

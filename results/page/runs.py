@@ -16,7 +16,7 @@ from engine.config import flatten
 from results import metrics
 from results.page.pictures import Picture, panel_files
 from results.runs.runfolder import FinishedRun
-from results.tables.text import records, start
+from results.tables.text import records, settings, start
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _facts(first: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = {
         "task": first["task"],
         "model": first["model"],
-        "recipe": f"{first['recipe']} {first['variant']}",
+        "recipe": f"{first['recipe']} {settings(first['variant'])}",
         "method": start(first),
         "seed": first["seed"],
         "data": first["dataset"],

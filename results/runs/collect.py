@@ -27,7 +27,6 @@ COLUMNS = (
 
 _FILES_OF_A_RUN = {"config.json", "metrics.jsonl", "finished.json"}  # one is enough to be listed
 _ALWAYS_TOLD = {f"data.{FRACTION}": 1.0}  # told even where all runs have the same other value than this
-_ABSENT = "not a setting"  # of the version of the suite that made the run
 
 
 @dataclass(frozen=True)
@@ -202,11 +201,18 @@ def _variants(
     families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in runs:
         families.setdefault(family(run), []).append(settings(run))
-    varying = {key: _varying(members) for key, members in families.items()}
-    return [
-        " ".join(f"{name}={json.dumps(settings(run).get(name, _ABSENT))}" for name in varying[family(run)])
-        for run in runs
-    ]
+    names = {key: _varying(members) for key, members in families.items()}
+    return [_told(settings(run), *names[family(run)]) for run in runs]
+
+
+def _told(settings: dict[str, Any], varying: list[str], newer: list[str]) -> str:
+    """The values that tell a run from others of its family; of settings that its version lacked that it lacked them."""
+    parts = [f"{name}={json.dumps(settings[name])}" for name in varying if name in settings]
+    lacking = [name for name in (*varying, *newer) if name not in settings]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        parts.append(f"(older: without {lacking[0]}{more})")
+    return " ".join(parts)
 
 
 def _orders(runs: Sequence[FinishedRun]) -> dict[str, int | None]:
@@ -227,14 +233,17 @@ def _titles(runs: Sequence[FinishedRun]) -> dict[str, str]:
     return {name: f"{text} ({name})" if text in several else text for name, text in found.items()}
 
 
-def _varying(members: list[dict[str, Any]]) -> list[str]:
+def _varying(members: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The settings of which there are several values, and those of one value that some members do not have."""
     names = dict.fromkeys(name for member in members for name in member)
-    return [
+    values = {name: {json.dumps(member[name]) for member in members if name in member} for name in names}
+    varying = [
         name
         for name in names
-        if len({json.dumps(member.get(name, _ABSENT)) for member in members}) > 1
-        or any(name in _ALWAYS_TOLD and member.get(name) != _ALWAYS_TOLD[name] for member in members)
+        if len(values[name]) > 1 or (name in _ALWAYS_TOLD and values[name] != {json.dumps(_ALWAYS_TOLD[name])})
     ]
+    newer = [name for name in names if name not in varying and any(name not in member for member in members)]
+    return varying, newer
 
 
 def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[str, Any]]:

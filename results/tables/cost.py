@@ -6,7 +6,7 @@ from results.methods import title
 from results.metrics import task_places
 from results.published import load_contradictions, load_sources
 from results.tables.sheets import Sheet, without_empty
-from results.tables.text import data_names, number, records, start
+from results.tables.text import data_names, number, records, settings, start
 
 _RUN = ["task", "dataset", "data", "model", "recipe", "variant", "framework", "method", "method_title",
         "method_place", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "epochs", "devices",
@@ -45,7 +45,7 @@ def cost_sheet(rows: pd.DataFrame) -> Sheet:
                 "task": row["task"],
                 "architecture": row["model"],
                 "initialisation": start(row),
-                "recipe": f"{row['recipe']} {row['variant']}".rstrip(),
+                "recipe": f"{row['recipe']} {settings(row['variant'])}".rstrip(),
                 "epochs or iterations": number(row["epochs"]),
                 "data": name,
                 "framework": row["framework"],

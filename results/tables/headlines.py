@@ -10,7 +10,7 @@ import pandas as pd
 from results import metrics
 from results.methods import CONTROL
 from results.statistics import significant
-from results.tables.text import records, start
+from results.tables.text import records, settings, start
 
 _MOST = 4  # experiments of a task that have a sentence each
 _NUMBERS = {1: "one seed", 2: "two seeds"}
@@ -49,7 +49,7 @@ def headlines(table: pd.DataFrame) -> list[Headline]:
             found.append(_counted(subject, [_verdict(line) for line in records(lines[lines["difference"].notna()])]))
             continue
         for _, group in experiments:
-            where = filter(None, (str(group[key].iloc[0]) for key in telling))
+            where = filter(None, (settings(group[key].iloc[0]) for key in telling))
             found.append(_headline(", ".join([subject, *where]), group))
     return found
 

@@ -17,7 +17,17 @@ from results import methods, metrics
 from results.runs.collect import Rejected
 from results.statistics import difference_of, mean_of
 from results.tables.headlines import headlines
-from results.tables.text import LEGEND, change, csv_text, markdown_list, markdown_table, measured, remarks, start
+from results.tables.text import (
+    LEGEND,
+    change,
+    csv_text,
+    markdown_list,
+    markdown_table,
+    measured,
+    remarks,
+    settings,
+    start,
+)
 
 EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
 START = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant"]
@@ -99,7 +109,7 @@ def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     found = []
     for values, part in table.groupby(EXPERIMENT, dropna=False, sort=False):
         task, model, recipe, variant, data = values
-        title = f"{task}: {model}, {recipe}" + f", {variant}" * bool(variant) + f", data {data}" * by_data
+        title = f"{task}: {model}, {recipe}" + f", {settings(variant)}" * bool(variant) + f", data {data}" * by_data
         names = [name for name in metrics.talked_about(str(task)) if (part["metric"] == name).any()]
         names = names or list(dict.fromkeys(part["metric"]))
         shown = part[part["metric"].isin(names)].sort_values(

@@ -24,6 +24,7 @@ from results.tables.text import (
     published,
     records,
     remarks,
+    settings,
     signed,
     start,
 )
@@ -141,7 +142,7 @@ def _shown(group: pd.DataFrame) -> dict[str, str]:
         "architecture": first["architecture"],
         "params (M)": number(first["parameters_m"], 1),
         "initialisation": start(first),
-        "recipe": " ".join(filter(None, (first["recipe"], first["variant"]))),
+        "recipe": " ".join(filter(None, (first["recipe"], settings(first["variant"])))),
         length: number(first["epochs"]),
         "framework": first["framework"],
         "data": first["_data"],

@@ -22,6 +22,7 @@ from results.tables.text import (
     published,
     records,
     remarks,
+    settings,
     signed,
 )
 
@@ -101,7 +102,7 @@ def _line(ours: Cells, theirs: Cells, labels: dict[str, str]) -> dict[str, str]:
         "architecture": first["architecture"],
         "params (M)": number(sizes[0], 1) if sizes else "",
         "data": first["_data"],
-        "recipe": " ".join(filter(None, (first["recipe"], first["variant"]))) if ours else "",
+        "recipe": " ".join(filter(None, (first["recipe"], settings(first["variant"])))) if ours else "",
     }
     for name, label in labels.items():
         mine, other = ours.get(name), theirs.get(name)

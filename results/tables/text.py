@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from results.methods import title
+from results.runs.facts import FRACTION
 from results.statistics import significant
 
 NOT_SIGNIFICANT = "~"
@@ -93,6 +94,19 @@ def method(line: Mapping[str, Any]) -> str:
     """How people write the method of a line."""
     told = line.get("method_title")
     return title(str(line["method"]), told if isinstance(told, str) else "")
+
+
+def settings(variant: Any) -> str:
+    """A variant as people read it: the share of the labels in words, all else as it is."""
+    return " ".join(_share(part) or part for part in str(variant).split(" "))
+
+
+def _share(part: str) -> str:
+    name, _, value = part.partition("=")
+    try:
+        return f"{100 * float(value):g} % of labels" if name == f"data.{FRACTION}" else ""
+    except ValueError:
+        return ""
 
 
 def start(line: Mapping[str, Any]) -> str:

@@ -218,6 +218,13 @@ def test_runs_with_other_settings_are_told_apart_by_them(tmp_path):
     assert sorted(rows["variant"]) == ["epochs=3 learning_rate=0.1", "epochs=6 learning_rate=0.2"]
 
 
+def test_settings_that_an_older_version_did_not_have_are_one_word(tmp_path):
+    tuned(tmp_path / "new")
+    edit_config(tuned(tmp_path / "newer", seed=1), exif="apply", max_pixels=9, exclude="")
+    rows, _ = collect([tmp_path])
+    assert list(rows["variant"]) == ["(older: without exif and 2 more)", ""], "and are never averaged"
+
+
 def test_pre_training_with_other_settings_is_told_apart_too(tmp_path):
     for ratio in (0.6, 0.75):
         start = pretrained(tmp_path / f"pre{ratio}", mask_ratio=ratio)
