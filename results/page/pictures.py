@@ -59,6 +59,11 @@ class Comparison:
     title: str
     columns: list[tuple[str, Picture]]
 
+    @property
+    def wide(self) -> bool:
+        """Whether each picture needs half a page."""
+        return any(picture.width > 2 * picture.height for _, picture in self.columns)
+
 
 def by_method(rows: pd.DataFrame) -> list[Comparison]:
     """What the methods made of the same images, task by task, each by its run with the lowest seed.
