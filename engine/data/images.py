@@ -63,9 +63,7 @@ def read_sample(
                 raise UnreadableImageError(f"{index.path(position)}: {why_no_file(index.path(position))}")
             return read_image(index.path(position), index.options), position
         except MissingFileError as error:
-            raise DataError(
-                f"{error}, though the data set had it when it was listed; put it back, or start anew"
-            ) from error
+            raise DataError(f"{error}, though it was listed at the start; put it back, or start anew") from error
         except UnreadableImageError as error:
             if policy == "stop":
                 raise DataError(
