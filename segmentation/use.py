@@ -1,6 +1,7 @@
 """`python -m segmentation predict|evaluate RUN ...`: label maps and pictures of one's own images, and the metrics of a
 run on another data set."""
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -57,11 +58,15 @@ def load_segmentor(run_dir: Path, config: SegmentationConfig) -> nn.Module:
 def predict(asked: use.Predict) -> None:
     """Write a label map (PNG, in the labels of the data set) and a picture of every image, and classes.json.
 
+    Photos with an EXIF orientation are turned upright, unless the run reads them as stored.
+
     Raises:
         ConfigError, CheckpointError: RUN is no trained segmentation run.
         DataError: an image cannot be read; the others have been predicted.
     """
     segmentor, config = load_run(asked.run)
+    if config.data.exif == "stop":  # because of label maps drawn either way, which there are none of here
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, exif="apply"))
     classes = classes_in(config.data)
     labels = {classes.text_of([label]).split()[1]: classes.names[number] for label, number in classes.of_label.items()}
     with storage.storage_errors(asked.out.parent):

@@ -159,3 +159,19 @@ def test_the_check_command_takes_the_options_of_a_run(tmp_path, capsys):
     assert "--data.ignore-label 255" in capsys.readouterr().err
     check_main([str(root), "--data.classes", "road,car", "--data.ignore-label", "255"])
     assert "training: 3 pairs, 0 faulty files" in capsys.readouterr().out
+
+
+def test_a_turned_photo_is_refused_until_it_is_said_how_its_map_was_drawn(tmp_path):
+    root = make(tmp_path, [0, 1])
+    photo = root / "images/train/0.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down: the sizes agree either way
+    Image.open(photo).save(photo, exif=exif)
+    text = verdict(root, classes="road,car")
+    assert f"{photo}: has the EXIF orientation 3" in text
+    assert "--data.exif apply" in text
+    assert verdict(root, classes="road,car", exif="apply") == verdict(root, classes="road,car", exif="ignore") == ""
+    exif[0x0112] = 6
+    Image.open(photo).save(photo, exif=exif)
+    upright = verdict(root, classes="road,car", exif="apply")
+    assert "8x4 pixels, but its image has 4x8" in upright

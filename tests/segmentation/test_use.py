@@ -53,6 +53,11 @@ def test_predict_writes_label_maps_in_the_labels_of_the_data_set(run, root, tmp_
         stored = np.array(Image.open(tmp_path / "labels" / f"{path.stem}.png"))
         assert (stored == predict_labels(segmentor, config, path) + 1).all()
         assert (tmp_path / "pictures" / f"{path.stem}.png").is_file()
+    turned, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(turned, exif=exif)
+    assert run_command("predict", run, turned, "--out", tmp_path, "--no-pictures") == 0
+    assert Image.open(tmp_path / "labels" / "turned.png").size == Image.open(path).size[::-1]
     names = json.loads((tmp_path / "classes.json").read_text())
     assert (len(names), names["1"], names["150"]) == (150, "wall", "flag")
 
