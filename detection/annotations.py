@@ -101,6 +101,7 @@ class AnnotationReader:
     ) -> None:
         self.path, self.document, self.masks, self.evaluated, self.files = path, document, masks, evaluated, files
         self.counts = {"crowds": 0, "boxes_without_area": 0, "masks_without_polygon": 0}
+        self.counts |= {"objects_of_other_classes": 0} if classes else {}
         self.has_run_lengths = False
         problems, self.as_meant = check_fields(document, evaluated=evaluated)
         raise_problems(path, problems)
@@ -202,7 +203,7 @@ class AnnotationReader:
             entry["area"] = _measured(entry, outline, record)
             self.as_meant["missing area"] = self.as_meant.get("missing area", 0) + 1
         if entry["category_id"] not in self.labels:
-            self.counts["objects_of_other_classes"] = self.counts.get("objects_of_other_classes", 0) + 1
+            self.counts["objects_of_other_classes"] += 1
         elif crowd:
             self.counts["crowds"] += 1
         elif min(entry["bbox"][2:]) <= 0:

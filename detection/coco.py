@@ -24,9 +24,8 @@ from detection.annotations import AnnotationReader, raise_problems, read_documen
 from detection.classes import class_names
 from detection.config import DataConfig, SplitName
 from detection.filenames import FileNames
-from detection.values import shown
+from detection.splitting import keep_part
 from engine import distributed
-from engine.data.exclude import match, read_list
 from engine.data.header import ImageHeader, read_headers
 from engine.data.images import ImageIndex, index_images
 from engine.errors import DataError
@@ -121,7 +120,7 @@ def read_split(data: DataConfig, name: SplitName, *, training: bool, masks: bool
     path, folder = data.annotations(name), data.images(name)
     document = read_document(path)
     files = index_images(folder, labelled=False, options=data, unreadable=None if training else "stop")
-    num_excluded = _exclude(document, folder, data.exclude)
+    left_out = keep_part(document, data, name)
     reader = AnnotationReader(
         path,
         document,
@@ -139,8 +138,7 @@ def read_split(data: DataConfig, name: SplitName, *, training: bool, masks: bool
         records = records[: data.num_val]
     num_objects = sum(len(record["annotations"]) for record in records)
     _require_objects(path, reader, num_objects, len(records), data.num_val if not training else 0)
-    counts = {"images": len(records), "objects": num_objects, **reader.counts}
-    counts |= {"images_excluded": num_excluded} if data.exclude else {}
+    counts = {"images": len(records), "objects": num_objects, **reader.counts, **left_out}
     log.info("%s: %s", path.name, "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items()))
     if reader.as_meant:
         read = ", ".join(f"{name} {number}" for name, number in sorted(reader.as_meant.items()))
@@ -158,24 +156,6 @@ def read_split(data: DataConfig, name: SplitName, *, training: bool, masks: bool
         has_run_lengths=reader.has_run_lengths,
         truth=b"" if training else _truth(reader, records),
     )
-
-
-def _exclude(document: dict[str, Any], folder: Path, list_path: str) -> int:
-    """Take the images that data.exclude names out of the document, and their annotations; returns how many."""
-    if not list_path:
-        return 0
-    entries = [image for image in document["images"] if isinstance(image, dict)]
-    names = match(folder, read_list(list_path), (str(image.get("file_name")) for image in entries))
-    ids = {shown(image.get("id")) for image in entries if image.get("file_name") in names}
-    document["images"] = [
-        image for image in document["images"] if not (isinstance(image, dict) and shown(image.get("id")) in ids)
-    ]
-    document["annotations"] = [
-        entry
-        for entry in document["annotations"]
-        if not (isinstance(entry, dict) and shown(entry.get("image_id")) in ids)
-    ]
-    return len(ids)
 
 
 def _require_objects(path: Path, reader: AnnotationReader, num_objects: int, num_images: int, num_val: int) -> None:

@@ -42,6 +42,11 @@ class DataConfig(ImageOptions):
     """The COCO file of the validation images, under root or absolute."""
     val_images: str = "val2017"
     """The folder of the validation images, under root or absolute."""
+    val_share: float = 0.0
+    """Share of the images of train_annotations that is kept for validation, for data that come in one file: always the
+    same ones. 0 for a file of their own."""
+    val_list: str = ""
+    """A text file with the names of the images of train_annotations that are kept for validation, one on each line."""
     classes: tuple[str, ...] = ()
     """Names of the categories to detect, in the order of their labels, or a text file with one on each line; () for all
     that the annotation file lists, by their ids. Objects of other categories are left out and counted."""
@@ -69,13 +74,18 @@ class DataConfig(ImageOptions):
     num_val: int = 0
     """How many validation images are evaluated, the first by file name; 0 for all."""
 
+    @property
+    def one_file(self) -> bool:
+        """Whether training and validation images come from one annotation file."""
+        return bool(self.val_share or self.val_list)
+
     def annotations(self, split: SplitName) -> Path:
         """The COCO file of a split."""
-        return Path(self.root) / (self.train_annotations if split == "train" else self.val_annotations)
+        return Path(self.root) / (self.train_annotations if split == "train" or self.one_file else self.val_annotations)
 
     def images(self, split: SplitName) -> Path:
         """The folder of a split's images."""
-        return Path(self.root) / (self.train_images if split == "train" else self.val_images)
+        return Path(self.root) / (self.train_images if split == "train" or self.one_file else self.val_images)
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
@@ -83,6 +93,8 @@ class DataConfig(ImageOptions):
         found += _at_least(self, {"num_workers": 0, "group_size": 1, "evaluation_batch_size": 1, "num_val": 0})
         if not self.short_sides or min(self.short_sides) < 1 or max(self.short_sides) > self.max_side:
             found.append(f"short_sides: {self.short_sides} are not lengths of 1 to max_side {self.max_side}")
+        if not 0 <= self.val_share < 1 or (self.val_share and self.val_list):
+            found.append(f"val_share: {self.val_share} is outside [0, 1), or given beside val_list {self.val_list!r}")
         if not 0 <= self.flip <= 1:
             found.append(f"flip: {self.flip} is outside [0, 1]")
         if self.square and (self.square % PADDED_TO or self.square < self.max_side):

@@ -137,6 +137,39 @@ def mask_rcnn_fpn_1x_spark(model: str = "r50") -> DetectionConfig:
     )
 
 
+def own(model: str = "r50") -> DetectionConfig:
+    """Mask R-CNN FPN on images and classes of one's own, 3,000 iterations of 8 images, AdamW, cosine, short sides about
+    640: for some hundred to some ten thousand images, from a pre-trained encoder.
+
+    Source: none. Where the files are and what they are called: --data.train-annotations, --data.train-images,
+    --data.val-share (docs/own-detection.md). Runs in torchvision, which needs no further installation. Annotations with
+    boxes alone: --detector retinanet-fpn. The heads have LayerNorm, so that small batches and several GPUs do as well.
+    Expected: depends on the data. Cost: unknown.
+    """
+    isotropic = family(model) == "vit"
+    return DetectionConfig(
+        model=model,
+        framework="torchvision",
+        iterations=3000,
+        batch_size=8,
+        image_size=640,
+        checkpoint_every=500,
+        evaluate_every=500,
+        precise_bn=0 if isotropic else 50,
+        data=DataConfig(
+            num_workers=4,
+            short_sides=(512, 576, 640, 704, 768),
+            max_side=1024,
+            square=1024 if isotropic else 0,
+        ),
+        heads=HeadsConfig(pyramid_norm="ln", norm="ln", box_convs=4, box_fcs=1),
+        optimizer=OptimizerConfig(
+            name="adamw", base_learning_rate=2e-4, base_batch=8, weight_decay=0.05, layer_decay=0.8, clip_grad=5.0
+        ),
+        schedule=ScheduleConfig(kind="cosine", milestones=(), warmup_iterations=200, warmup_start=0.01),
+    )
+
+
 def demo(model: str = "r50") -> DetectionConfig:
     """A narrow Mask R-CNN FPN on images of 96 to 128 pixels, AdamW, 150 steps: shows that it learns, measures nothing.
 
@@ -205,6 +238,7 @@ RECIPES: dict[str, Callable[..., DetectionConfig]] = with_deviations(
         "retinanet-fpn-2x": retinanet_fpn_2x,
         "mask-rcnn-vit-1x": mask_rcnn_vit_1x,
         "mask-rcnn-fpn-1x-spark": mask_rcnn_fpn_1x_spark,
+        "own": own,
         "demo": demo,
     },
     SOURCES,

@@ -52,6 +52,7 @@ SOURCES: Sources = {
             other=(_PADDING, _ORDER),
         ),
     ),
+    "own": (),
     "demo": (),
 }
 """Recipe -> the files it follows."""
