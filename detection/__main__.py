@@ -1,7 +1,8 @@
-"""`python -m detection RECIPE --run-dir DIR --data.root DIR --init FILE|RUN_DIR|none`."""
+"""`python -m detection RECIPE --run-dir DIR --data.root DIR --init FILE|RUN_DIR|none`; see commands.py."""
 
-from detection.recipes import RECIPES
-from engine.cli import main
+import sys
+
+from detection.commands import main
 
 if __name__ == "__main__":
-    main("detection", RECIPES)
+    main(sys.argv[1:])

@@ -7,30 +7,20 @@ import colorsys
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
 import tyro
 from PIL import Image, ImageDraw, ImageFont
-from torch import nn
 
-from backbones import build_backbone
 from detection.coco import CocoSplit, read_split
-from detection.config import DetectionConfig
-from detection.evaluation import with_category_ids
-from detection.frameworks.contract import Framework, Result, load_framework
+from detection.finished import load_detector, read_run
+from detection.frameworks.contract import Result
 from detection.samples import decode_mask
-from engine import distributed
 from engine.cli import guard
-from engine.config import from_dict, read_config_file
 from engine.data.images import ImageArray, read_image
 from engine.errors import ConfigError
-from engine.run import checkpoint
-from engine.training.state import PRECISIONS
 
 SCORE_SHOWN = 0.5
 """Detections below this score are not drawn, except for an image's surest three."""
@@ -130,17 +120,17 @@ def save_panels(folder: Path, split: CocoSplit, results: Sequence[Result], num_p
         image = images[number * len(images) // num_panels]
         array = read_image(root / image["file_name"], split.index.options)
         truth = [entry for entry in document["annotations"] if entry["image_id"] == image["id"]]
-        found = _shown(result for result in results if result["image_id"] == image["id"])
+        found = shown(result for result in results if result["image_id"] == image["id"])
         paths.append(folder / f"{image['id']:012d}.png")
         side_by_side(draw(array, truth, names), draw(array, found, names)).save(paths[-1])
     return paths
 
 
-def _shown(results: Any) -> list[Result]:
-    """What is drawn of an image's detections, the surest last."""
+def shown(results: Iterable[Result]) -> list[Result]:
+    """What is drawn of an image's detections, the surest last: those from SCORE_SHOWN on, and the surest three."""
     by_score = sorted(results, key=lambda result: float(result["score"]), reverse=True)
-    shown = [result for place, result in enumerate(by_score) if place < _ALWAYS_SHOWN or result["score"] >= SCORE_SHOWN]
-    return shown[::-1]
+    drawn = [result for place, result in enumerate(by_score) if place < _ALWAYS_SHOWN or result["score"] >= SCORE_SHOWN]
+    return drawn[::-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,61 +143,21 @@ class Arguments:
     """Image files to run the detector on; without any, validation images are drawn from the run's predictions."""
 
 
-def load_detector(run_dir: Path) -> tuple[DetectionConfig, Framework, nn.Module, list[dict[str, Any]]]:
-    """(configuration, framework, detector in evaluation mode, [{id, name} of each label]) of a finished run.
-
-    Raises:
-        ConfigError: the folder holds no finished detection run.
-        CheckpointError: its checkpoints are damaged.
-    """
-    config = _config_of(run_dir)
-    categories = json.loads((run_dir / "categories.json").read_text())
-    newest = checkpoint.newest(run_dir)
-    if newest is None:
-        raise ConfigError(f"{run_dir} holds no checkpoint: give the folder of a finished detection run")
-    framework = load_framework(config.framework)
-    backbone = build_backbone(config.model, image_size=config.build_size)
-    detector = framework.build(config, backbone, len(categories))
-    state = checkpoint.load(newest).model
-    precise = run_dir / "precise_bn.safetensors"
-    if precise.is_file():
-        state = {**state, **safetensors.torch.load_file(precise)}
-    detector.load_state_dict(state)
-    if backbone.is_cnn:  # as it was evaluated: rounding depends on it
-        detector.to(memory_format=torch.channels_last)
-    return config, framework, detector.eval(), categories
-
-
-def _config_of(run_dir: Path) -> DetectionConfig:
-    stored = read_config_file(run_dir / "config.json")
-    if stored.get("package") != "detection" or not (run_dir / "categories.json").is_file():
-        raise ConfigError(f"{run_dir} holds no finished detection run")
-    return from_dict(DetectionConfig, stored["config"])
-
-
 def draw_files(run_dir: Path, files: Sequence[Path]) -> list[Path]:
     """Run a finished run's detector on image files and draw what it finds; returns the PNG files."""
-    config, framework, detector, categories = load_detector(run_dir)
-    device = distributed.pick_device()
-    detector.to(device)
-    predictor = framework.predictor(config, None)
-    names = {entry["id"]: entry["name"] for entry in categories}
+    detector = load_detector(run_dir)
     (run_dir / "panels").mkdir(exist_ok=True)
     paths = []
     for file in files:
-        use_autocast = PRECISIONS[config.precision] is not torch.float32
-        with torch.no_grad(), torch.autocast(device.type, PRECISIONS[config.precision], enabled=use_autocast):
-            array = read_image(file, config.data)
-            results = predictor(detector, [framework.sample_of_array(array, config)])
-        found = with_category_ids(results, tuple(names))
+        array = read_image(file, detector.config.data)
         paths.append(run_dir / "panels" / f"{file.stem}.png")
-        draw(array, _shown(found), names).save(paths[-1])
+        draw(array, shown(detector.detect(array)), detector.names).save(paths[-1])
     return paths
 
 
 def draw_validation(run_dir: Path) -> list[Path]:
     """Draw a few validation images from the predictions a finished run has written; returns the PNG files."""
-    config, path = _config_of(run_dir), run_dir / "predictions.json"
+    config, path = read_run(run_dir)[0], run_dir / "predictions.json"
     if not path.is_file():
         raise ConfigError(f"{run_dir} holds no predictions.json: the run is not finished")
     val = read_split(config.data, "val", training=False, masks=config.has_masks)

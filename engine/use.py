@@ -11,8 +11,8 @@ import dataclasses
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -49,6 +49,7 @@ class Predict:
     images: list[Image]
     out: Path
     pictures: bool
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,13 @@ class Evaluate:
     config: Any
 
 
-def predict_command(package: str, arguments: Sequence[str]) -> Predict:
+def predict_command(package: str, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> Predict:
     """Parse what follows `predict`.
+
+    Args:
+        package: the task's.
+        arguments: after the word.
+        more: further options of the task with their help, each with a value.
 
     Raises:
         DataError: an image or a folder is missing, or a folder holds no images.
@@ -72,8 +78,11 @@ def predict_command(package: str, arguments: Sequence[str]) -> Predict:
     )
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder for the results (predictions)")
     parser.add_argument("--no-pictures", action="store_true", help="do not draw the predictions as well")
+    for name, text in (more or {}).items():
+        parser.add_argument(f"--{name}", help=text)
     options = parser.parse_args(list(arguments))
-    return Predict(options.run, find_images(options.images), options.out, not options.no_pictures)
+    given = {name: str(value) for name in more or {} if (value := getattr(options, name.replace("-", "_"))) is not None}
+    return Predict(options.run, find_images(options.images), options.out, not options.no_pictures, given)
 
 
 def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any]) -> Evaluate:
