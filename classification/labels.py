@@ -101,7 +101,7 @@ def record_part(part: ImageIndex, whole: ImageIndex, config: ClassificationConfi
     """Store which images a run uses, and say what fewer images mean for its length.
 
     Raises:
-        DataError: the list cannot be written.
+        CheckpointError: the list cannot be written.
     """
     path = run_dir / LIST_NAME
     if not (path.exists() and (run_dir / "data.json").exists()):  # else it resumes, and is held to what it used

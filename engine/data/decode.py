@@ -53,6 +53,11 @@ def read_image(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Ima
     data = read_bytes(path)
     try:
         return decode_image(data, options)
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: its pixels do not fit into the memory that is left; a smaller --data.max-pixels "
+            f"(now {options.max_pixels}) makes it unreadable instead"
+        ) from error
     except UnreadableImageError as error:
         raise UnreadableImageError(f"{path}: {error}") from error.__cause__
     except DataError as error:

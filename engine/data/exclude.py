@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engine.data.files import read_small
-from engine.errors import DataError
+from engine.run.storage import storage_errors, write_atomic
 
 _ERRORS = "surrogateescape"  # file names are bytes; keep those that are not UTF-8
 
@@ -24,12 +24,10 @@ def write_list(path: Path, names: Iterable[str]) -> None:
     """Write a list that `read_list` reads; a name with a line break in it, or one that looks like a comment, is quoted.
 
     Raises:
-        DataError: the file cannot be written.
+        CheckpointError: the file cannot be written.
     """
-    try:
-        path.write_text("".join(f"{quoted(name)}\n" for name in names), errors=_ERRORS)
-    except OSError as error:
-        raise DataError(f"{path}: the list of images cannot be written ({error.strerror})") from error
+    with storage_errors(path.parent):
+        write_atomic(path, "".join(f"{quoted(name)}\n" for name in names).encode(errors=_ERRORS))
 
 
 def match(root: Path, listed: Iterable[str], known: Iterable[str]) -> set[str]:

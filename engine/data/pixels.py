@@ -15,7 +15,8 @@ ImageArray = npt.NDArray[np.uint8]
 ORIENTATION_TAG = 0x0112
 
 _WHITE_IS_ZERO = 0  # of the TIFF tag PhotometricInterpretation
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_SIGNED = 2  # of the TIFF tag SampleFormat
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _SCALELESS = {"F": "floating-point", "I": "signed or 32-bit integer"}
 
 
@@ -34,6 +35,8 @@ def to_rgb(image: Image.Image) -> ImageArray:
     _scale_transparency(image)
     if image.mode.startswith("I"):
         return _from_deep_grey(image)
+    if _SIGNED in (getattr(image, "tag_v2", {}).get(_TIFF_SAMPLE_FORMAT) or ()):
+        raise UnsupportedPixelsError(_scaleless("I"))
     if image.mode in _SCALELESS:
         raise UnsupportedPixelsError(_scaleless(image.mode))
     return np.array(_over_white(image))

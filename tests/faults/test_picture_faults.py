@@ -71,6 +71,16 @@ class TestDepth:
         with pytest.raises(UnreadableImageError, match=r"(floating-point|32-bit integer) grey values, of which"):
             decode_image(encoded(Image.fromarray(RAMP.astype(kind)), "TIFF"))
 
+    def test_signed_values_are_refused(self):
+        with pytest.raises(UnreadableImageError, match="signed or 32-bit integer grey values"):
+            decode_image(encoded(Image.fromarray(RAMP.astype(np.uint8)), "TIFF", tiffinfo={339: 2}))
+
+    def test_a_picture_that_does_not_fit_into_memory_is_one_line(self, tmp_path, monkeypatch):
+        (tmp_path / "x.png").write_bytes(DEEP_GREY["png"]())
+        monkeypatch.setattr("engine.data.decode.to_rgb", lambda _: np.empty(2**60, dtype=np.uint8))
+        with pytest.raises(DataError, match=r"x\.png: its pixels do not fit into the memory .* --data\.max-pixels"):
+            read_image(tmp_path / "x.png")
+
 
 class TestTransparentColour:
     @pytest.mark.parametrize(("depth", "grey"), [(2, 1), (4, 3), (8, 77), (16, 0x1234)])
