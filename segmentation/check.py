@@ -16,6 +16,7 @@ import tyro
 
 from engine import cli
 from engine.data.images import UnreadableImageError, read_image
+from engine.data.scan import some
 from engine.distributed import gather_objects, rank, world_size
 from engine.errors import DataError
 from segmentation.config import DataConfig
@@ -141,18 +142,33 @@ def judge(found: dict[Split, Found], classes: Classes, options: DataConfig) -> N
                 f"{classes.text_of(part.pixels)}; {classes}"
             )
         log.info("%s: %s", split, summary(part, classes))
-    if not options.classes and _are_ones_own(labels, all(part.ade_names for part in found.values())):
+    _warn_of_untrained(found, classes)
+    counting = labels - set(classes.ignored)
+    if not options.classes and _are_ones_own(counting, all(part.ade_names for part in found.values())):
         raise DataError(
             f"{options.root}: the label maps hold the {classes.text_of(labels)}, which look like classes of your "
             f"own and not like ADE20K's 150: {advice(labels, classes, options)}. If they are: --data.classes ade20k"
         )
 
 
+def _warn_of_untrained(found: dict[Split, Found], classes: Classes) -> None:
+    """Say which classes are in the validation set and not in the training set: their IoU can only be 0."""
+    if "training" not in found:
+        return
+    lacking = {
+        classes.names[number]
+        for label, number in classes.of_label.items()
+        if found["validation"].pixels[label] and not found["training"].pixels[label]
+    }
+    trained = {classes.names[number] for label, number in classes.of_label.items() if found["training"].pixels[label]}
+    if untrained := sorted(lacking - trained):
+        log.warning("in the validation set, but never in the training set: %s", some(untrained))
+
+
 def _are_ones_own(labels: set[int], ade_names: bool) -> bool:
-    """Whether labels below 150 are not ADE20K's: they fill 1, 2, 3, ... up to the largest, as ADE20K's do only with all
-    of its 20,000 images, or the files are named otherwise."""
-    positive = labels - {0}
-    return max(positive) < 150 and (2 * len(positive) > max(positive) or not ade_names)
+    """Whether labels that are not ignored, all below 150, are not ADE20K's: they fill 1, 2, 3, ... up to the largest,
+    as ADE20K's do only with all of its 20,000 images, or the files are named otherwise."""
+    return max(labels) < 150 and (2 * len(labels) > max(labels) or not ade_names)
 
 
 def advice(labels: set[int], classes: Classes, options: DataConfig) -> str:
@@ -173,6 +189,8 @@ def advice(labels: set[int], classes: Classes, options: DataConfig) -> str:
         border, ignore = "", ""
     own = sorted(labels - {255}) if border else sorted(labels)
     number = len(own)
+    if classes.unknown(labels) == [255] and max(own) == 150:
+        return "if they are ADE20K's: --data.ignore-label 255"
     if own == list(range(number)):
         return (
             f"name them, --data.classes NAMES (or a file) with {number} names{ignore}, the first for label 0; or, if 0 "

@@ -70,6 +70,21 @@ def test_labels_of_ones_own_are_not_taken_for_ade20ks(tmp_path, labels, advice):
     assert "the label maps hold the labels" in text.lower()
 
 
+def test_an_ignored_label_does_not_make_them_ade20ks(tmp_path):
+    text = verdict(make(tmp_path / "a", [0, 1, 2, 255]), ignore_label=(255,))  # as the recipe `own` has it
+    assert "look like classes of your own and not like ADE20K's 150" in text
+    text = verdict(make(tmp_path / "b", [0, 3, 150, 255]))
+    assert "if they are ADE20K's: --data.ignore-label 255" in text
+    assert verdict(tmp_path / "b", ignore_label=(255,)) == ""
+
+
+def test_classes_that_are_only_validated_are_named(tmp_path, caplog):
+    root = make(tmp_path, [0, 1])
+    write(root / "images/val/0.jpg", root / "masks/val/0.png", [0, 1, 2])
+    assert verdict(root, classes="road,car,tree") == ""
+    assert "in the validation set, but never in the training set: tree" in caplog.text
+
+
 def test_labels_as_the_classes_say_are_accepted(tmp_path):
     root = make(tmp_path / "a", [0, 1, 2, 255])
     assert verdict(root, classes="road,car,tree", ignore_label=(255,)) == ""

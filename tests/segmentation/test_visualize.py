@@ -9,9 +9,10 @@ from PIL import Image
 
 from engine.errors import CheckpointError, ConfigError
 from segmentation.labels import ade20k
-from segmentation.panels import colour, panel, predict
+from segmentation.panels import colour, panel, predict_labels
 from segmentation.train import train
-from segmentation.visualize import load_run, main
+from segmentation.use import load_run
+from segmentation.visualize import main
 from tests.segmentation.folders import LABELS, tiny_config
 
 pytestmark = pytest.mark.mmseg
@@ -49,7 +50,7 @@ def test_an_image_of_ones_own_is_drawn_without_truth(run_dir, root, tmp_path, ca
 
 def test_a_prediction_has_the_size_of_the_image_and_classes_of_the_data_set(run_dir, root):
     segmentor, config = load_run(run_dir)
-    labels = predict(segmentor, config, root / "images" / "validation" / "ADE_validation_00000000.jpg")
+    labels = predict_labels(segmentor, config, root / "images" / "validation" / "ADE_validation_00000000.jpg")
     assert labels.shape == (72, 56)
     assert labels.max() < 150
 
@@ -79,6 +80,6 @@ def test_a_folder_without_a_segmentation_run_is_refused(tmp_path, run_dir):
     (tmp_path / "config.json").write_text((run_dir / "config.json").read_text())
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         load_run(tmp_path)
-    (tmp_path / "config.json").write_text('{"package": "pretrain", "config": {}}')
+    (tmp_path / "config.json").write_text('{"package": "pretrain", "recipe": "demo", "config": {}}')
     with pytest.raises(ConfigError, match="holds a pretrain run"):
         load_run(tmp_path)
