@@ -1,10 +1,10 @@
 """What a resumed run must find again of its annotations: what it has used of them, not the files' every byte."""
 
-import json
 import logging
+from typing import Any
 
 from detection.coco import CocoSplit
-from engine.errors import DataError
+from engine.errors import CheckpointError, DataError
 from engine.run import storage
 from engine.run.folder import Run
 
@@ -19,10 +19,23 @@ def pin_annotations(run: Run, train: CocoSplit, val: CocoSplit) -> None:
 
     Raises:
         DataError: something used has changed; says what can be done.
+        CheckpointError: data.json, which remembers them, cannot be read.
     """
-    path = run.dir / "annotations.json"
+    path = run.dir / "data.json"  # where pin_data has just read or written which images there are
     now = {"train": train.digest, "val": val.digest}
-    known = json.loads(path.read_text()) if path.is_file() else now
+    stored: dict[str, Any] = {}
+    try:
+        stored = storage.read_object(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not say which annotations the run was started with ({error}): put it back as it was, or "
+            "start a new run"
+        ) from error
+    known = stored.get("annotations", now)
+    if not isinstance(known, dict) or known.keys() != now.keys():
+        raise CheckpointError(f"{path} does not say which annotations the run was started with: {known!r}")
     if known["train"] != now["train"]:
         raise DataError(
             f"{train.annotation_path}: images, boxes, classes or masks that the run trains on are not those it "
@@ -39,6 +52,6 @@ def pin_annotations(run: Run, train: CocoSplit, val: CocoSplit) -> None:
         )
     if known["val"] != now["val"]:
         log.warning("%s: another content than at the start, which nothing has used so far", val.annotation_path)
-    if run.main:
+    if run.main and stored.get("annotations") != now:
         with storage.storage_errors(run.dir):
-            storage.write_json(path, now)
+            storage.write_json(path, {**stored, "annotations": now})

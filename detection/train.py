@@ -74,8 +74,8 @@ def train(
 def _run(run: Run, config: DetectionConfig) -> dict[str, float]:
     is_new = checkpoint.newest(run.dir) is None
     train_set, val_set = open_data(config, check_sizes=is_new)
-    run.pin_data("train", train_set.index)
-    run.pin_data("val", val_set.index)
+    run.pin_data("train images", train_set.index)
+    run.pin_data("val images", val_set.index)
     pin_annotations(run, train_set, val_set)
     plan = GroupedPlan(train_set.is_wide, config.batch_size, config.seed, config.data.group_size)
     options = loader_options(config, plan, pin_memory=run.device.type == "cuda")

@@ -20,7 +20,7 @@ from detection.frameworks.contract import Result
 from detection.samples import decode_mask
 from engine.cli import guard
 from engine.data.images import ImageArray, read_image
-from engine.errors import ConfigError
+from engine.errors import CheckpointError, ConfigError
 
 SCORE_SHOWN = 0.5
 """Detections below this score are not drawn, except for an image's surest three."""
@@ -161,7 +161,10 @@ def draw_validation(run_dir: Path) -> list[Path]:
     if not path.is_file():
         raise ConfigError(f"{run_dir} holds no predictions.json: the run is not finished")
     val = read_split(config.data, "val", training=False, masks=config.has_masks)
-    results = json.loads(path.read_text())
+    try:
+        results = [dict(result) for result in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not the detections that a run writes ({error})") from error
     return save_panels(run_dir / "panels", val, results, max(config.num_panels, 1))
 
 

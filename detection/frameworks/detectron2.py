@@ -4,7 +4,6 @@ Only these two files import Detectron2. Its trainer and checkpointer are not use
 """
 
 import contextlib
-import importlib.metadata
 import io
 import json
 import math
@@ -35,6 +34,7 @@ from detection.numbering import numbered
 from detection.samples import require_size
 from engine.data.images import ImageArray, read_sample
 from engine.data.sampler import SampleKey, generator
+from engine.run.environment import version
 
 _OWN_NAMES = {"bbox": "box", "segm": "mask"}
 
@@ -189,16 +189,9 @@ def _evaluator(config: DetectionConfig, split: CocoSplit, document: dict[str, An
     return evaluator
 
 
-def _version() -> str:
-    """Detectron2's version, and the commit it was installed from where pip knows it."""
-    origin = json.loads(importlib.metadata.distribution("detectron2").read_text("direct_url.json") or "{}")
-    commit = origin.get("vcs_info", {}).get("commit_id", "")
-    return f"{detectron2.__version__}+{commit[:8]}" if commit else str(detectron2.__version__)
-
-
 FRAMEWORK = Framework(
     name="detectron2",
-    version=_version(),
+    version=version("detectron2") or str(detectron2.__version__),
     build=build,
     samples=MappedImages,
     sample_of_array=sample_of_array,

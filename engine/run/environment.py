@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,10 @@ def environment(device: torch.device, packages: Sequence[str] = ()) -> dict[str,
 
 
 @functools.cache
-def git_commit() -> str | None:
-    """The commit this code is at; None if it is in no repository, or git is not there or refuses."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+def git_commit(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit a folder is at, by default this code's; None if it is in no repository, or git is not there or
+    refuses."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -61,19 +63,28 @@ def git_commit() -> str | None:
 
 @functools.cache
 def version(package: str) -> str | None:
-    """The installed version, with the commit where pip took it from a repository; None if the package is not installed,
-    or was without its metadata."""
+    """The installed version, with the commit where pip took it from a repository or a clone of one; None if the package
+    is not installed, or was without its metadata."""
     commit = None
     try:
         found = importlib.metadata.distribution(package)
         known = found.version
         with contextlib.suppress(ValueError, AttributeError):  # a record of another form than pip's
-            commit = json.loads(found.read_text("direct_url.json") or "{}").get("vcs_info", {}).get("commit_id")
+            commit = _commit(json.loads(found.read_text("direct_url.json") or "{}"))
     except (importlib.metadata.PackageNotFoundError, KeyError, OSError):
         if package in PACKAGES:  # it is imported, so it is there
             log.warning("no metadata of the package %s: its version is recorded as unknown", package)
         return None
     return f"{known} (commit {commit})" if commit else known
+
+
+def _commit(origin: dict[str, Any]) -> str | None:
+    """The commit of what pip installed from `origin`, as its direct_url.json says; of a clone, the one it is at now."""
+    if known := origin.get("vcs_info", {}).get("commit_id"):
+        return str(known)
+    folder = Path(urllib.parse.unquote(urllib.parse.urlparse(origin.get("url", "")).path))
+    is_clone = "dir_info" in origin and (folder / ".git").exists()
+    return git_commit(folder) if is_clone else None
 
 
 def peak_memory_bytes(device: torch.device) -> int:

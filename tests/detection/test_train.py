@@ -23,7 +23,7 @@ from detection.visualize import load_detector
 from detection.visualize import main as visualize
 from engine.cli import main
 from engine.config import config_hash, to_dict
-from engine.errors import ConfigError, DataError, StopRequested
+from engine.errors import CheckpointError, ConfigError, DataError, StopRequested
 from engine.run.open import prepare
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read, read_split, tiny_config, write
 from tests.helpers import assert_same_bytes, start_python
@@ -238,6 +238,11 @@ def test_a_corrected_file_is_resumed_with_unless_the_run_has_used_what_changed(r
     with pytest.raises(DataError, match=r"instances_val2017.json: the run has been evaluated \(step 3\)"):
         train(config, tmp_path / "run", resume=True)
     change("val", area=7)
+    pinned = (tmp_path / "run" / "data.json").read_bytes()
+    (tmp_path / "run" / "data.json").write_text(json.dumps({**json.loads(pinned), "annotations": 3}))
+    with pytest.raises(CheckpointError, match=r"data.json does not say which annotations"):
+        train(config, tmp_path / "run", resume=True)
+    (tmp_path / "run" / "data.json").write_bytes(pinned)
     assert "box_AP" in train(config, tmp_path / "run", resume=True)
 
 
