@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.speed.isolated import isolated
 from benchmarks.speed.timing import Comparison, Contender, compare, timing
-from engine.training.state import PRECISIONS, set_backends
+from engine.errors import DivergedError
+from engine.training.state import PRECISIONS, Meters, seed_step, set_backends
+from engine.training.verdict import Verdict
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.masking import cell_mask
@@ -86,7 +88,7 @@ def published_config(model: str, method: str, settings: StepSettings) -> Pretrai
 
 
 class Steps:
-    """Training steps of a model on one batch that stays on the device: forward, loss, backward, clipping, AdamW.
+    """Training steps of a model on one batch that stays on the device: forward to AdamW, as in a run.
 
     Args:
         config: the optimizer's rules are taken from it.
@@ -99,6 +101,7 @@ class Steps:
         self, config: PretrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer, settings: StepSettings
     ) -> None:
         self.config, self.model, self.optimizer, self.settings = config, model, optimizer, settings
+        self.meters, self.taken = Meters(), 0
         rng = np.random.default_rng(0)
         size, mask = settings.image_size, config.mask
         shape = (settings.batch_size, size, size, 3)  # as the loader's batches lie in memory
@@ -108,17 +111,25 @@ class Steps:
         self.mask_bgg = torch.from_numpy(np.stack(masks)).to(settings.device)
 
     def step(self) -> None:
-        """One step, as engine/loop.py takes it."""
+        """One step with all that engine/loop.py does in one: seeding, meters, verdict, clipping."""
         set_backends(self.settings.precision, self.settings.device)
+        seed_step(0, self.taken)
         with self.autocast():
             losses = self.model(self.images_bchw, self.mask_bgg)
-        torch.stack([value.float() for value in losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        total = torch.stack([value.float() for value in losses.values()]).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        self.meters.add(losses, 1.0)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters], foreach=True)
         if self.config.optimizer.clip_grad is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.clip_grad, norm, foreach=True)
+        verdict = Verdict(~torch.isfinite(total.detach()) + ~torch.isfinite(norm))
+        self.optimizer.found_inf = verdict.found_inf  # type: ignore[attr-defined]
         self.optimizer.step()
+        if verdict.is_bad():
+            raise DivergedError("a step that is timed is not finite")
         self.optimizer.zero_grad(set_to_none=True)
+        self.taken += 1
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision, if the settings want it."""
