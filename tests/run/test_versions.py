@@ -1,5 +1,6 @@
 """environment.json's versions: with the commit of what pip took from a repository, or from a clone of one."""
 
+import importlib
 import json
 import subprocess
 
@@ -13,10 +14,11 @@ def installed(tmp_path, monkeypatch):
     """A package's metadata as pip leaves it, with where it came from."""
 
     def install(name, origin):
-        folder = tmp_path / f"{name}-0.6.dist-info"
+        folder = tmp_path / f"{name.replace('-', '_')}-0.6.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.6\n")
         (folder / "direct_url.json").write_text(json.dumps(origin))
+        importlib.invalidate_caches()
         return name
 
     monkeypatch.syspath_prepend(tmp_path)
