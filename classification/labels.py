@@ -108,6 +108,7 @@ def record_part(part: ImageIndex, whole: ImageIndex, config: ClassificationConfi
         write_list(path, part.paths)
     steps, all_steps = (len(index) // config.batch_size for index in (part, whole))
     log.info(
-        "train: %s of %s images, listed in %s: %d steps an epoch instead of %d, %s in %d epochs",
+        "train: %s of %s images, listed in %s: %d steps an epoch instead of %d, %s in %d epochs%s",
         *(f"{len(part):,}", f"{len(whole):,}", path, steps, all_steps, f"{steps * config.epochs:,}", config.epochs),
+        f" (--epochs {config.epochs * all_steps // steps} for as many as with all)" if 0 < steps < all_steps else "",
     )

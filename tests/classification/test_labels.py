@@ -98,6 +98,7 @@ def test_a_run_stores_its_list_states_its_steps_and_can_be_repeated_from_it(root
     assert (
         f"train: 12 of 24 images, listed in {tmp_path}/few/labels.txt: 2 steps an epoch instead of 4, 4" in caplog.text
     )
+    assert "4 in 2 epochs (--epochs 4 for as many as with all)" in caplog.text
     again = replace(config, data=replace(config.data, label_list=str(tmp_path / "few/labels.txt")))
     part = labelled_part(index_images(root / "train", labelled=True), again)
     assert part.paths[:] == sorted(listed)

@@ -1,4 +1,4 @@
-"""Pictures whose pixels could change in silence: depth, colour mode, transparency, EXIF orientation (F15)."""
+"""Pictures of every mode, depth, orientation and size: read as they are meant, or refused (F15, F16)."""
 
 import io
 import struct
@@ -10,9 +10,14 @@ from PIL import Image, ImageOps
 
 from engine.data.decode import UnreadableImageError, decode_image, read_image
 from engine.data.header import ImageHeader, jpeg_header, read_header, read_headers
+from engine.data.images import index_images
 from engine.data.options import ImageOptions
 from engine.data.pixels import oriented, stored, to_rgb
+from engine.data.sampler import SampleKey
 from engine.errors import DataError
+from pretrain.data import PretrainDataset
+from tests.faults.test_data_faults import jpeg_bytes
+from tests.helpers import run_code
 
 RAMP = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -159,3 +164,102 @@ class TestExifOrientation:
             None if i == 7 else 1 + i % 8 for i in range(20)
         ]
         assert str(found[7]).startswith(f"{tmp_path}/7.jpg: not a readable image")
+
+
+def huge_png(width, height):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def huge_jpeg(width, height):
+    data = bytearray(jpeg_bytes())
+    place = data.find(b"\xff\xc0")
+    data[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def _unusual(mode):
+    values = np.random.default_rng(1).integers(0, 256, (21, 34, 4), dtype=np.uint8)
+    return Image.fromarray(values[..., :3]).convert(mode)
+
+
+UNUSUAL = {
+    "png.JPEG": lambda path: _unusual("RGB").save(path, "PNG"),
+    "webp.jpg": lambda path: _unusual("RGB").save(path, "WEBP"),
+    "cmyk.jpg": lambda path: _unusual("CMYK").save(path),
+    "grey.jpg": lambda path: _unusual("L").save(path),
+    "grey.png": lambda path: _unusual("L").save(path),
+    "palette.png": lambda path: _unusual("P").save(path),
+    "bits.png": lambda path: _unusual("1").save(path),
+    "adobe-rgb.jpg": lambda path: _unusual("RGB").save(path, keep_rgb=True),
+    "rotated.jpg": lambda path: _unusual("RGB").save(path, exif=_rotated()),
+    "trailing.jpg": lambda path: path.write_bytes(jpeg_bytes() + b"\0" * 500),
+    "extra-bytes.jpg": lambda path: path.write_bytes(jpeg_bytes()[:-2] + b"\0" * 50 + b"\xff\xd9"),
+    "thumbnail.jpg": lambda path: path.write_bytes(jpeg_bytes(comment=b"a long comment" * 100)),
+}
+
+
+def _rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    return exif
+
+
+class TestF15UnusualFiles:
+    @pytest.mark.parametrize("name", UNUSUAL)
+    def test_unusual_file_decodes_to_pillows_rgb(self, tmp_path, name):
+        UNUSUAL[name](tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            expected = np.asarray(image.convert("RGB"))
+        array = read_image(tmp_path / name)
+        assert array.dtype == np.uint8
+        np.testing.assert_array_equal(array, expected)
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
+    @pytest.mark.parametrize("suffix", ["png", "webp"])
+    def test_alpha_is_over_white(self, tmp_path, mode, suffix):
+        image = _unusual("RGB").convert(mode)
+        image.putalpha(Image.fromarray(np.arange(714, dtype=np.uint8).reshape(21, 34)))
+        image.save(tmp_path / f"x.{suffix}", lossless=True)
+        rgba = np.asarray(image.convert("RGBA")).astype(float)
+        alpha = rgba[..., 3:] / 255
+        expected = rgba[..., :3] * alpha + 255 * (1 - alpha)
+        assert np.abs(read_image(tmp_path / f"x.{suffix}") - expected).max() <= 1
+
+
+# Not getrusage: a child's peak there starts from its parent's.
+PRINT_PEAK_KB = "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
+
+
+class TestF16Sizes:
+    def test_one_pixel_is_upsampled(self, tmp_path):
+        Image.new("RGB", (1, 1), (200, 100, 50)).save(tmp_path / "x.png")
+        image = PretrainDataset(index=index_images(tmp_path, labelled=False))[SampleKey(0, 0)]["image"]
+        assert image.flatten(1).unique(dim=1).tolist() == [[200], [100], [50]]
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png"])
+    def test_huge_header_is_refused_with_its_size_below_1_gb_of_memory(self, tmp_path, kind):
+        data = {"jpeg": huge_jpeg, "png": huge_png}[kind](30000, 30000)
+        (tmp_path / "x.jpg").write_bytes(data)
+        code = (
+            "import sys; from engine.data.decode import UnreadableImageError, read_image\n"
+            "try: read_image(sys.argv[1])\n"
+            "except UnreadableImageError as error: print(error)\n"
+            f"{PRINT_PEAK_KB}"
+        )
+        message, peak_kb = run_code(code, tmp_path / "x.jpg").stdout.splitlines()
+        assert message.startswith(f"{tmp_path}/x.jpg: 30000x30000 pixels, more than")
+        assert int(peak_kb) < 1_000_000
+
+    def test_largest_accepted_png_stays_below_1_gb(self, tmp_path):
+        code = (
+            "import io; from PIL import Image; from engine.data.decode import MAX_PIXELS, decode_image\n"
+            "side = int(MAX_PIXELS ** 0.5); file = io.BytesIO()\n"
+            "Image.new('L', (side, side)).save(file, 'PNG', compress_level=1)\n"
+            "assert decode_image(file.getvalue()).shape == (side, side, 3)\n"
+            f"{PRINT_PEAK_KB}"
+        )
+        assert int(run_code(code).stdout) < 1_000_000

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from engine import verify
-from engine.data.images import ImageOptions, index_images
+from engine.data.images import ImageOptions, index_images, read_image
 from engine.errors import DataError
+from tests.faults.test_data_faults import BAD_FILES, jpeg_bytes, make_folder
 from tests.faults.test_folder_faults import REASONS, add_odd_entries, fill, picture
 
 
@@ -143,3 +144,59 @@ def test_sigterm_ends_it_with_its_readers(tmp_path):
 
 def _alive(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+class TestF20ChangedBytes:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        return make_folder(tmp_path / "images", 4)
+
+    @pytest.fixture
+    def hashes(self, tmp_path):
+        return tmp_path / "hashes.txt"
+
+    def test_hashes_find_a_flipped_byte_that_still_decodes(self, folder, hashes):
+        assert verify.verify(folder, hashes_path=hashes).bad == []
+        assert len(hashes.read_text().splitlines()) == 4
+        assert verify.verify(folder, hashes_path=hashes).bad == []
+
+        data = bytearray((folder / "0002.jpg").read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / "0002.jpg").write_bytes(data)
+        read_image(folder / "0002.jpg")  # decodes all the same
+        (folder / "0003.jpg").unlink()
+        (folder / "0004.jpg").write_bytes(jpeg_bytes())
+        reasons = dict(verify.verify(folder, hashes_path=hashes).bad)
+        assert reasons.keys() == {"0002.jpg", "0003.jpg", "0004.jpg"}
+        assert "its bytes have changed" in reasons["0002.jpg"]
+        assert reasons["0003.jpg"] == "in the list of hashes, but not in the folder"
+        assert reasons["0004.jpg"] == "not in the list of hashes"
+
+    def test_list_is_that_of_sha256sum(self, folder, hashes):
+        verify.verify(folder, hashes_path=hashes)
+        done = subprocess.run(["sha256sum", "--check", "--quiet", hashes], cwd=folder, check=False)
+        assert done.returncode == 0
+
+    def test_command_writes_compares_and_exits_3(self, folder, hashes, capsys):
+        command = [str(folder), "--hashes", str(hashes), "--num-workers", "1"]
+        verify.main(command)
+        assert f"every image is good (4); hashes written to {hashes}" in capsys.readouterr().out
+        (folder / "0001.jpg").write_bytes(jpeg_bytes(99))
+        with pytest.raises(SystemExit) as caught:
+            verify.main(command)
+        assert caught.value.code == 3
+        output = capsys.readouterr()
+        assert output.out.startswith("0001.jpg: sha256 is ")
+        assert output.err.startswith(f"error: {folder}: 1 bad images, listed above")
+
+    def test_hashes_of_a_folder_with_bad_images_are_not_written(self, folder, hashes, capsys):
+        (folder / "bad.jpg").write_bytes(BAD_FILES["half.jpg"])
+        with pytest.raises(SystemExit):
+            verify.main([str(folder), "--hashes", str(hashes), "--num-workers", "1"])
+        assert f"{hashes} is not written" in capsys.readouterr().err
+        assert not hashes.exists()
+
+    def test_damaged_list_of_hashes_is_refused_with_its_line(self, folder, hashes):
+        hashes.write_text("no hash here\n")
+        with pytest.raises(DataError, match=f"{hashes}:1: expected '<sha256>  <path>', found 'no hash here'"):
+            verify.verify(folder, hashes_path=hashes)
