@@ -25,7 +25,7 @@ SOURCES: Sources = {
     ),
     "rsb-a3": (
         Source(name="A2MIM r50_rsb_a3_ft_sz160_4xb512", settings=_RSB, other=_LAMB),
-        Source(name="A2MIM convnext_t_rsb_a3", settings=_FLOAT16, other=(_FROM_STEP_ONE,), model="convnext_t"),
+        Source(name="A2MIM convnext_t_rsb_a3", settings=_RSB, other=(_FROM_STEP_ONE,), model="convnext_t"),
     ),
     "vit-ft": (
         Source(name="A2MIM vit_base_p16_swin_ft_simmim_sz224", settings=_FLOAT16, other=(_MIX_REPEAT, _WARM_COSINE)),
@@ -43,7 +43,7 @@ SOURCES: Sources = {
         ),
         Source(
             name="OpenMixup vit_large_p16_swin_ft_simmim_sz224_..._ep150, A2MIM's row",
-            settings={**_FLOAT16, "epochs": 150},
+            settings={**_FLOAT16, "epochs": 150, "augment.repeats": 3},
             other=(_WARM_COSINE,),
             model="vit_l",
         ),

@@ -50,11 +50,9 @@ class DataConfig(ImageOptions):
         found = [] if self.root else ["root: not given: the folder of images and label maps (--data.root DIR)"]
         if not 0 <= self.val_share < 1:
             found.append(f"val_share: {self.val_share} is outside [0, 1)")
-        found += [
-            f"ignore_label: {label} is outside [0, 65535]" for label in self.ignore_label if not 0 <= label < 1 << 16
-        ]
-        found += self.image_problems()
-        return found + _at_least(self, {"num_workers": 0, "evaluation_batch_size": 1, "label_offset": 0})
+        labels = [("label_offset", self.label_offset), *(("ignore_label", label) for label in self.ignore_label)]
+        found += [f"{name}: {label} is outside [0, 65535]" for name, label in labels if not 0 <= label < 1 << 16]
+        return found + self.image_problems() + _at_least(self, {"num_workers": 0, "evaluation_batch_size": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
