@@ -1,14 +1,15 @@
 """`python -m results collect | tables | figures | report | all | compare`: what run folders measured, for people."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from engine.cli import guard
-from engine.errors import ConfigError
+from engine.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:  # printing help needs none of it
     from results.runs.collect import Collection
@@ -30,8 +31,9 @@ def collect(runs: Runs, *, output: Output = None) -> None:
     from results.tables.text import csv_text
 
     path = output or runs[0] / "results.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, csv_text(found.rows))
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, csv_text(found.rows))
     print(f"{len(found.rows)} measurements of {len(found.runs)} runs written to {path}")
     for run, remark in found.rows.drop_duplicates("run").loc[found.rows["remark"] != "", ["run", "remark"]].values:
         print(f"marked: {run}: {remark}")
@@ -107,12 +109,24 @@ def _read(runs: tuple[Path, ...]) -> "Collection":
     return read_runs(runs)
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """An error of the file system is one about where the output goes."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror}): use --output to write elsewhere"
+        ) from error
+
+
 def _write_tables(found: "Collection", folder: Path) -> None:
     from results.tables.files import write_tables
     from results.tables.rows import benchmark_table, print_table
 
     print_table(benchmark_table(found.rows), found.rejected)
-    paths = write_tables(found.rows, found.rejected, folder)
+    with _writing(folder):
+        paths = write_tables(found.rows, found.rejected, folder)
     print(f"{len(paths)} files written to {folder}; tables.md there has all tables to read")
 
 
@@ -125,13 +139,16 @@ def _say(found: "Collection") -> None:
 def _write_figures(found: "Collection", folder: Path) -> None:
     from results.figures.draw import write_figures
 
-    print(f"{len(write_figures(found.rows, found.curves, folder))} files written to {folder}")
+    with _writing(folder):
+        paths = write_figures(found.rows, found.curves, folder)
+    print(f"{len(paths)} files written to {folder}")
 
 
 def _write_page(found: "Collection", folders: Sequence[Path], path: Path) -> None:
     from results.page.report import write_report
 
-    write_report(found, folders, path)
+    with _writing(path):
+        write_report(found, folders, path)
     print(f"page written to {path}")
 
 

@@ -12,6 +12,7 @@ from results.figures.style import Drawing, Look, clipped, legend_below, looks, p
 from results.tables.text import records, settings
 
 _MOST_PANELS = 12
+_LONGEST = 24  # characters of a model's name beside its point
 _UNITS = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))
 _SEVERAL_TIMES = 8.0  # a range of costs that only a logarithmic axis shows
 
@@ -48,7 +49,11 @@ def _panel(ax: Axes, group: pd.DataFrame, seen: Mapping[str, Look]) -> None:
         for model, line in group.groupby("model", sort=True):
             last = records(line.sort_values("cost"))[-1]
             ax.annotate(
-                clipped(str(model)), (last["cost"], last["mean"]), (6, 4), textcoords="offset points", fontsize=8
+                clipped(str(model), _LONGEST),
+                (last["cost"], last["mean"]),
+                (6, 4),
+                textcoords="offset points",
+                fontsize=8,
             )
     for label, line in group.groupby("label", sort=False):
         ax.errorbar(

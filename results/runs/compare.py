@@ -1,9 +1,9 @@
 """Two runs side by side: which settings differ, what they measured, and how they got there."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from rich.console import Console
@@ -12,10 +12,12 @@ from rich.table import Table
 
 from engine.config import differences
 from engine.errors import DataError
-from results.runs.runfiles import is_number
+from results.runs.runfiles import UnusableRun, is_number, read_bytes, read_optional
 
+Content = TypeVar("Content")
 STEPS = " ▁▂▃▄▅▆▇█"
 WIDTH = 24  # characters of a drawn curve
+_LARGEST = 1e300  # value of one, of which the mean of several can be told
 _ENVIRONMENT = ("git_commit", "device", "world_size", "num_threads", "python", "versions")
 
 
@@ -68,11 +70,11 @@ def draw(values: list[float], low: float, high: float, width: int = WIDTH) -> st
 
 
 def _curves(run: Path) -> dict[str, "pd.Series[float]"]:
-    """{"val top1": values by step}; steps without a finite value are left out."""
+    """{"val top1": values by step}; steps without a finite value, or with an astronomical one, are left out."""
     points: dict[str, dict[int, float]] = {}
     for row in _lines(run):
         for name, value in row.items():
-            if name not in ("step", "epoch", "split", "num_images") and is_number(value):
+            if name not in ("step", "epoch", "split", "num_images") and is_number(value) and abs(value) < _LARGEST:
                 points.setdefault(f"{row.get('split')} {name}", {})[row["step"]] = float(value)
     return {name: pd.Series(values, dtype=float) for name, values in points.items()}
 
@@ -80,10 +82,11 @@ def _curves(run: Path) -> dict[str, "pd.Series[float]"]:
 def _lines(run: Path) -> Iterator[dict[str, Any]]:
     """The objects in metrics.jsonl; the run may still be writing it, so the last line may be half there."""
     path = run / "metrics.jsonl"
-    for number, line in enumerate(path.read_text().split("\n")[:-1] if path.is_file() else [], start=1):
+    content = _read_with(read_bytes, path) if path.exists() else b""
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             row = dict(json.loads(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{path} line {number}: no JSON object ({error})") from error
         if not is_number(row.get("step")):
             raise DataError(f"{path} line {number}: step is {row.get('step')!r}, not a number")
@@ -93,21 +96,25 @@ def _lines(run: Path) -> Iterator[dict[str, Any]]:
 def _read(run: Path) -> dict[str, Any]:
     if not (run / "config.json").is_file():
         raise DataError(f"{run}: no run folder (no config.json in it)")
-    return _json(run, "config.json")
+    stored = _json(run, "config.json")
+    if not isinstance(stored.get("config"), dict):
+        raise DataError(f"{run / 'config.json'}: config is {stored.get('config')!r:.80}, not an object")
+    return stored
 
 
 def _json(run: Path, name: str) -> dict[str, Any]:
-    path = run / name
-    if not path.is_file():
-        return {}
+    return _read_with(read_optional, run / name)
+
+
+def _read_with(read: Callable[[Path], Content], path: Path) -> Content:
     try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        return read(path)
+    except UnusableRun as error:
+        raise DataError(f"{path}: {str(error).removeprefix(path.name).strip()}") from error
 
 
 def _head(stored: dict[str, Any]) -> dict[str, Any]:
-    return {"package": stored.get("package"), "recipe": stored.get("recipe"), **dict(stored.get("config") or {})}
+    return {"package": stored.get("package"), "recipe": stored.get("recipe"), **stored["config"]}
 
 
 def _state(run: Path) -> str:

@@ -100,6 +100,22 @@ def test_a_curve_is_drawn_between_the_bounds(values, drawn):
     assert len(line) == min(len(values), 24)
 
 
+@pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "finished.json", "environment.json"])
+@pytest.mark.parametrize("content", [b"\xff\x00", b"[" * 100_000 + b"\n", b'{"config": "x", "metrics": [1]}\n', b"3\n"])
+def test_garbage_in_a_file_is_an_error_that_names_it_or_says_nothing(tmp_path, file, content):
+    run = tuned(tmp_path / "a")
+    (run / file).write_bytes(content)
+    try:
+        said(run, run)
+    except DataError as error:
+        assert str(run / file) in str(error)
+
+
+def test_values_beyond_reckoning_leave_a_gap(tmp_path):
+    one, other = two_runs(tmp_path, '{"step": 15, "split": "val", "top1": 1e308}\n')
+    assert top1_line(one, other)[2] == "▃█"
+
+
 def test_what_is_no_run_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no run folder"):
         said(tuned(tmp_path / "a"), tmp_path)

@@ -17,7 +17,6 @@ from results.figures.style import looks, style, svg
 from results.runs.collect import collect, read_runs
 from results.runs.curves import curves_from
 from results.runs.runfiles import read_metrics
-from tests.helpers import run_module
 from tests.results.copies import FIXTURE, copy_pretraining, copy_run
 from tests.results.runs import IMAGENET, edit, pretrained, tuned
 from tests.results.written import figures_of, page_of
@@ -28,10 +27,9 @@ def texts(path):
     return ["".join(node.itertext()).strip() for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("figures")
-    return {path.name: path for path in figures_of(FIXTURE, folder)}
+@pytest.fixture
+def written(everything):
+    return {path.name: path for path in (everything / "figures").iterdir()}
 
 
 def test_everything_the_runs_have_data_for_is_drawn_as_svg_and_png(written):
@@ -40,25 +38,13 @@ def test_everything_the_runs_have_data_for_is_drawn_as_svg_and_png(written):
         "curves-classification-linear-probe", "curves-detection-demo", "curves-segmentation-demo",
         "curves-pretraining", "reconstructions-test_resnet",
     ]  # fmt: skip
-    assert list(written) == [f"{name}{ending}" for name in names for ending in (".svg", ".png")]
+    assert set(written) == {f"{name}{ending}" for name in names for ending in (".svg", ".png")}
     for name in names:
         with Image.open(written[f"{name}.png"]) as image:
             assert min(image.size) > 300
             darkest, lightest = image.convert("L").getextrema()
             assert (darkest < 80, lightest) == (True, 255)
         assert len(texts(written[f"{name}.svg"])) > 5
-
-
-def test_the_same_runs_elsewhere_give_the_same_bytes(written, tmp_path):
-    runs, output = tmp_path / "elsewhere", tmp_path / "again"
-    shutil.copytree(FIXTURE, runs)
-    done = run_module(
-        "results", "figures", str(runs), "--output", str(output), timeout=300, PYTHONHASHSEED="1", TZ="Asia/Tokyo"
-    )
-    assert done.returncode == 0, done.stderr
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == {
-        name: path.read_bytes() for name, path in written.items()
-    }
 
 
 def lightness(color):

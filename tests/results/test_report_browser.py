@@ -8,9 +8,6 @@ import shutil
 
 import pytest
 
-from tests.results.copies import FIXTURE
-from tests.results.written import page_of
-
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -19,8 +16,8 @@ FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-backgro
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    return page_of(FIXTURE, tmp_path_factory.mktemp("page") / "report.html").as_uri()
+def address(everything):
+    return (everything / "report.html").as_uri()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from results.runs.collect import collect
 from results.tables.files import all_sheets
 from results.tables.headlines import headlines
 from results.tables.rows import benchmark_table, print_headlines, print_table, readable, write_table
-from tests.helpers import run_module
 from tests.results.copies import copy_pretraining, copy_run
 from tests.results.runs import edit, pretrained, tuned
 
@@ -211,10 +210,10 @@ def test_no_runs_give_an_empty_table_that_can_be_written(tmp_path):
 
 
 def test_the_command_writes_rows_and_tables(runs, tmp_path, capsys):
-    done = run_module("results", "collect", str(runs), "--output", str(tmp_path / "rows.csv"))
-    assert done.returncode == 0, done.stderr
-    assert "9 measurements of 9 runs written" in done.stdout
-    assert f"left out: {runs / 'a2mim2'}: not finished" in done.stdout
+    assert main(["collect", str(runs), "--output", str(tmp_path / "rows.csv")]) == 0
+    printed = capsys.readouterr().out
+    assert "9 measurements of 9 runs written" in printed
+    assert f"left out: {runs / 'a2mim2'}: not finished" in printed
     assert len(pd.read_csv(tmp_path / "rows.csv")) == 9
 
     assert main(["tables", str(runs), "-o", str(tmp_path / "tables")]) == 0
@@ -272,3 +271,12 @@ def test_the_table_has_intervals_and_marks_what_is_not_significant(tmp_path):
     a2mim = lines.iloc[1]
     assert a2mim["to scratch"] == "+1.50 [+0.26, +2.74]"
     assert a2mim["top-5 (last epoch)"] == "91.00 ± 1.00 (+1.00~)"
+
+
+@pytest.mark.parametrize("command", ["collect", "tables", "figures", "report"])
+def test_a_place_that_cannot_be_written_is_named(runs, command, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        main([command, str(runs), "--output", str(tmp_path / "file" / "x")])
+    assert stopped.value.code == 5
+    assert f"{tmp_path / 'file' / 'x'}: cannot be written (" in " ".join(capsys.readouterr().err.split())
