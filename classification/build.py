@@ -1,8 +1,6 @@
 """The network of a run: built, started from pre-trained weights, and its encoder written out at the end."""
 
 import copy
-import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,8 @@ from torch import Tensor, nn
 from backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_classifier, load_weights, save_backbone
 from classification.config import ClassificationConfig
 from classification.probe import LinearProbe
+from engine import task
 from engine.errors import ConfigError
-from engine.run import storage
-
-log = logging.getLogger("mim")
 
 
 def build_network(config: ClassificationConfig, num_classes: int) -> nn.Module:
@@ -58,13 +54,8 @@ def start_from(network: nn.Module, init: str, run_dir: Path | None = None) -> No
     Raises:
         WeightsError: the weights do not fit; the network is unchanged.
     """
-    record: dict[str, Any] = {"source": "none"}
-    if init != "none":
-        report = load_weights(network, init, allow_missing=[classifier_prefix(network)])
-        log.info("start from %s", report)
-        record = dataclasses.asdict(report)
-    if run_dir is not None:
-        storage.write_json(run_dir / "initialisation.json", record)
+    head = [classifier_prefix(network)]
+    task.start_from(init, lambda source: load_weights(network, source, allow_missing=head), run_dir)
 
 
 def is_convolutional(network: nn.Module) -> bool:

@@ -1,9 +1,9 @@
 """Assembly of a classification run: images, network, optimizer and evaluation, handed to engine/loop.py."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from classification.augment import BatchAugment, normalise
@@ -21,55 +21,30 @@ from classification.data import LabelledImages, open_data
 from classification.evaluation import evaluate, trainable_parameters
 from classification.losses import build_loss
 from classification.optimizer import build_optimizer
+from engine import task
 from engine.config import config_hash
 from engine.data.images import count_unreadable
-from engine.data.sampler import LoaderOptions, SamplePlan, make_batches, micro_batches
-from engine.distributed import rank, world_size
+from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
+from engine.distributed import world_size
 from engine.errors import ConfigError
-from engine.loop import train as run_loop
 from engine.run import checkpoint, storage
-from engine.run.open import Run, open_run
+from engine.run.open import Run
+from engine.task import Assembly, Task, is_new
 from engine.training.optim import Schedule
 from engine.training.state import LoopSettings
 
 LAST_EPOCHS = 10  # the published accuracy is the best of these
 
 
-def train(
-    config: ClassificationConfig,
-    run_dir: Path,
-    *,
-    recipe: str = "custom",
-    resume: bool = False,
-    accept_divergence: bool = False,
-) -> dict[str, float]:
-    """Train a classifier and leave its encoder in `<run_dir>/backbone.safetensors`.
+def assemble(run: Run, config: ClassificationConfig) -> Assembly:
+    """The parts of a classification run, which leaves its encoder in backbone.safetensors.
 
-    Args:
-        config: what to run; recipes.py makes them.
-        run_dir: new or empty, or a run to continue with `resume`.
-        recipe: name under which the run is recorded.
-        resume: continue what the folder holds.
-        accept_divergence: continue a run that diverged.
-
-    Returns:
-        Accuracy in percent: {top1,top5}_last, {top1,top5}_best, and top1_best_last10, the best of the last ten epochs,
-        which is what the A2MIM tables report. Empty on ranks other than the main one.
-
-    Raises:
-        engine.errors.SuiteError: with the exit code of what went wrong.
+    Its metrics are accuracies in percent: {top1,top5}_last, {top1,top5}_best, and top1_best_last10, the best of the
+    last ten epochs, which is what the A2MIM tables report.
     """
-    with open_run(
-        run_dir, config, package="classification", recipe=recipe, resume=resume, accept_divergence=accept_divergence
-    ) as run:
-        finished = run.finished()
-        return finished if finished is not None else _run(run, config)
-
-
-def _run(run: Run, config: ClassificationConfig) -> dict[str, float]:
     train_set, val_set = open_data(config, run.dir)
     plan = SamplePlan(len(train_set), config.batch_size, config.seed, config.augment.repeats)
-    options = loader_options(config, plan, pin_memory=run.device.type == "cuda")
+    options = loader_options(config, plan, run.device)
     run.pin_data("train", train_set.index)
     if train_set.whole is not None:  # by it the seeds, each with a part of its own, are known to belong together
         run.pin_data("train before train_fraction", train_set.whole)
@@ -77,50 +52,39 @@ def _run(run: Run, config: ClassificationConfig) -> dict[str, float]:
 
     classes = train_set.index.classes
     network = build_network(config, len(classes))
-    if not run.resumed or checkpoint.newest(run.dir) is None:  # else the checkpoint holds what init became
+    if is_new(run):
         start_from(network, config.init, run.dir if run.main else None)
     settings = loop_settings(config, plan, channels_last=is_convolutional(network), files=train_set.index.path)
     model = trainable(network, config).to(run.device)
-    _announce(run, config, settings, model)
 
-    last = settings.total_steps
-    run_loop(
-        run,
-        model,
+    def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
+        _export(run, config, classes)
+        facts = {"num_train": len(train_set), "num_val": len(val_set), "num_classes": len(classes)}
+        return summary(run.read_metrics("val"), config.epochs), {**facts, "unreadable": count_unreadable(run.dir)}
+
+    return Assembly(
+        model=model,
         optimizer=build_optimizer(model, config),
-        batches=lambda first: make_batches(train_set, plan.batch, range(first, last), options),
+        batches=lambda first: make_batches(train_set, plan.batch, range(first, settings.total_steps), options),
         loss=loss_function(config, len(classes)),
         settings=settings,
         evaluate=evaluation(config, run, val_set),
+        finish=finish,
+        notes={"trainable_parameters": trainable_parameters(model)},
     )
-    if not run.main:
-        return {}
-    _export(run, config, classes)
-    metrics = summary(run.read_metrics("val"), config.epochs)
-    run.finish(
-        metrics,
-        num_train=len(train_set),
-        num_val=len(val_set),
-        num_classes=len(classes),
-        unreadable=count_unreadable(run.dir),
-    )
-    return metrics
 
 
-def loader_options(config: ClassificationConfig, plan: SamplePlan, *, pin_memory: bool) -> LoaderOptions:
+TASK = Task(name="classification", assemble=assemble)
+train = TASK.train
+
+
+def loader_options(config: ClassificationConfig, plan: SamplePlan, device: torch.device) -> LoaderOptions:
     """How this rank reads its part of each batch.
 
     Raises:
         ConfigError: the batch does not divide into ranks and accumulation steps, or into pairs for mixing.
     """
-    options = LoaderOptions(
-        num_workers=config.data.num_workers,
-        accumulation=config.accumulation,
-        rank=rank(),
-        world_size=world_size(),
-        pin_memory=pin_memory,
-    )
-    size = len(micro_batches(plan.batch(0), options)[0])
+    options, size = task.loader_options(config, plan, device)
     if config.mixes and size % 2:
         raise ConfigError(
             f"batch_size {config.batch_size} over {world_size()} ranks x {config.accumulation} accumulation steps "
@@ -134,31 +98,22 @@ def loop_settings(
 ) -> LoopSettings:
     """The configuration in steps instead of epochs."""
     per_epoch, schedule = plan.steps_per_epoch, config.schedule
-    total = config.epochs * per_epoch
-    return LoopSettings(
-        total_steps=total,
-        steps_per_epoch=per_epoch,
-        batch_size=config.batch_size,
-        schedule=Schedule(
+    return task.loop_settings(
+        config,
+        plan,
+        Schedule(
             kind=schedule.kind,
-            total_steps=total,
+            total_steps=config.epochs * per_epoch,
             warmup_steps=schedule.warmup_epochs * per_epoch,
             warmup_start=schedule.warmup_start,
             min_rate=schedule.min_learning_rate,
             milestones=tuple(epoch * per_epoch for epoch in schedule.milestones),
         ),
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        precision=config.precision,
-        compile=config.compile,
+        files,
         channels_last=channels_last,
-        clip_grad=config.optimizer.clip_grad,
         ema_decay=config.ema.decay or None,
         ema_warmup_steps=config.ema.warmup_epochs * per_epoch,
-        log_every=config.log_every,
         evaluate_every=config.evaluate_every * per_epoch,
-        deterministic=config.deterministic,
-        name_batch=lambda step: [files(key.index) for key in plan.batch(step)],
     )
 
 
@@ -206,19 +161,6 @@ def summary(evaluations: list[dict[str, Any]], epochs: int) -> dict[str, float]:
         "top5_best": max(row["top5"] for row in evaluations),
         "top1_best_last10": max(row["top1"] for row in late),
     }
-
-
-def _announce(run: Run, config: ClassificationConfig, settings: LoopSettings, model: nn.Module) -> None:
-    run.note(
-        global_batch=config.batch_size,
-        ranks=world_size(),
-        accumulation=config.accumulation,
-        images_per_forward=config.batch_size // (world_size() * config.accumulation),
-        peak_learning_rate=config.learning_rate,
-        steps=settings.total_steps,
-        steps_per_epoch=settings.steps_per_epoch,
-        trainable_parameters=trainable_parameters(model),
-    )
 
 
 def _export(run: Run, config: ClassificationConfig, classes: tuple[str, ...]) -> None:

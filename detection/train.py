@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,105 +21,88 @@ from detection.pins import pin_annotations
 from detection.precise_bn import PreciseStatistics
 from detection.samples import as_list
 from detection.visualize import save_panels
+from engine import task
 from engine.data.images import count_unreadable
-from engine.data.sampler import LoaderOptions, make_batches, micro_batches
-from engine.distributed import gather_objects, rank, world_size
-from engine.loop import train as run_loop
+from engine.data.sampler import make_batches
+from engine.distributed import gather_objects
 from engine.run import checkpoint, storage
-from engine.run.open import Run, open_run
+from engine.run.open import Run
+from engine.task import Assembly, Task
 from engine.training.optim import Schedule
 from engine.training.state import LoopSettings, seed_step
 from engine.training.transfer import to_device
 
-log = logging.getLogger("mim")
 
+def assemble(run: Run, config: DetectionConfig) -> Assembly:
+    """The parts of a detection run, which leaves its detections in the validation images in predictions.json.
 
-def train(
-    config: DetectionConfig,
-    run_dir: Path,
-    *,
-    recipe: str = "custom",
-    resume: bool = False,
-    accept_divergence: bool = False,
-) -> dict[str, float]:
-    """Train a detector and leave its detections in the validation images in `<run_dir>/predictions.json`.
-
-    Args:
-        config: what to run; recipes.py makes them.
-        run_dir: new or empty, or a run to continue with `resume`.
-        recipe: name under which the run is recorded.
-        resume: continue what the folder holds.
-        accept_divergence: continue a run that diverged.
-
-    Returns:
-        COCO's numbers in percent, box_AP, mask_AP and so on, by pycocotools. Empty on ranks other than the main one.
-
-    Raises:
-        engine.errors.SuiteError: with the exit code of what went wrong.
+    Its metrics are COCO's numbers in percent, box_AP, mask_AP and so on, by pycocotools.
     """
-    with open_run(
-        run_dir,
-        config,
-        package="detection",
-        recipe=recipe,
-        resume=resume,
-        accept_divergence=accept_divergence,
-        packages=("pycocotools", "faster-coco-eval", *(["detectron2"] if config.framework == "detectron2" else [])),
-    ) as run:
-        finished = run.finished()
-        return finished if finished is not None else _run(run, config)
-
-
-def _run(run: Run, config: DetectionConfig) -> dict[str, float]:
-    is_new = checkpoint.newest(run.dir) is None
-    train_set, val_set = open_data(config, check_sizes=is_new)
+    new = checkpoint.newest(run.dir) is None
+    train_set, val_set = open_data(config, check_sizes=new)
     run.pin_data("train images", train_set.index)
     run.pin_data("val images", val_set.index)
     pin_annotations(run, train_set, val_set)
     plan = GroupedPlan(train_set.is_wide, config.batch_size, config.seed, config.data.group_size)
-    options = loader_options(config, plan, pin_memory=run.device.type == "cuda")
+    options, _ = task.loader_options(config, plan, run.device, as_list)
 
     framework = load_framework(config.framework)
     backbone = build_encoder(config)
-    if is_new:  # else the checkpoint holds what init became
+    if new:
         start_from(backbone, config.init, run.dir if run.main else None)
     scales = layer_scales(backbone, config.optimizer.layer_decay) if config.optimizer.layer_decay < 1 else None
     detector = framework.build(config, backbone, len(train_set.category_ids)).to(run.device)
-    if config.compile:
-        for module in detector.modules():
-            if isinstance(module, Encoder | C4Encoder):
-                module.compile()
+    _compile_encoder(detector, config)
     samples = framework.samples(train_set, config, True, run.dir)
+    settings = loop_settings(config, plan, channels_last=backbone.is_cnn, files=train_set.index.path)
 
     def batches(steps: range) -> Iterator[list[Any]]:
         return make_batches(samples, plan.batch, steps, options)
 
-    settings = loop_settings(config, plan, channels_last=backbone.is_cnn, files=train_set.index.path)
-    _announce(run, config, framework, settings)
     evaluation = Evaluation(run, config, framework, val_set, settings, batches)
-    metrics = run_loop(
-        run,
-        detector,
+
+    def finish(metrics: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
+        return metrics, {
+            "framework": framework.name,
+            "framework_version": framework.version,
+            "evaluator": evaluation.own_numbers,
+            "train": train_set.counts,
+            "val": val_set.counts,
+            "num_train": len(train_set),
+            "num_val": len(val_set),
+            "unreadable": count_unreadable(run.dir),
+        }
+
+    return Assembly(
+        model=detector,
         optimizer=build_optimizer(detector, config, scales),
         batches=lambda first: batches(range(first, settings.total_steps)),
         loss=framework.losses,
         settings=settings,
         evaluate=evaluation,
+        finish=finish,
+        notes={
+            "framework": f"{framework.name} {framework.version}",
+            "published_batch": config.optimizer.base_batch,
+            "milestones": list(settings.schedule.milestones),
+        },
     )
-    if not run.main:
-        return {}
-    run.finish(
-        metrics,
-        framework=framework.name,
-        framework_version=framework.version,
-        evaluator=evaluation.own_numbers,
-        train=train_set.counts,
-        val=val_set.counts,
-        num_train=len(train_set),
-        num_val=len(val_set),
-        unreadable=count_unreadable(run.dir),
-    )
-    return metrics
+
+
+def _compile_encoder(detector: nn.Module, config: DetectionConfig) -> None:
+    """The encoder alone: what comes after it depends on the number of objects."""
+    if config.compile:
+        for module in detector.modules():
+            if isinstance(module, Encoder | C4Encoder):
+                module.compile()
+
+
+def _packages(config: DetectionConfig) -> tuple[str, ...]:
+    return ("pycocotools", "faster-coco-eval", *(["detectron2"] if config.framework == "detectron2" else []))
+
+
+TASK = Task(name="detection", assemble=assemble, packages=_packages)
+train = TASK.train
 
 
 def open_data(config: DetectionConfig, *, check_sizes: bool = True) -> tuple[CocoSplit, CocoSplit]:
@@ -142,24 +124,6 @@ def open_data(config: DetectionConfig, *, check_sizes: bool = True) -> tuple[Coc
     return train_set, val_set
 
 
-def loader_options(config: DetectionConfig, plan: GroupedPlan, *, pin_memory: bool) -> LoaderOptions:
-    """How this rank reads its part of each batch.
-
-    Raises:
-        ConfigError: the batch does not divide into ranks and accumulation steps.
-    """
-    options = LoaderOptions(
-        num_workers=config.data.num_workers,
-        accumulation=config.accumulation,
-        rank=rank(),
-        world_size=world_size(),
-        pin_memory=pin_memory,
-        collate=as_list,
-    )
-    micro_batches(plan.batch(0), options)
-    return options
-
-
 def start_from(backbone: Backbone, init: str, run_dir: Path | None = None) -> None:
     """Load every tensor of the encoder; what was loaded, renamed and left out is printed and stored.
 
@@ -171,13 +135,7 @@ def start_from(backbone: Backbone, init: str, run_dir: Path | None = None) -> No
     Raises:
         WeightsError: the weights do not fit or lack a tensor; the encoder is unchanged.
     """
-    record: dict[str, Any] = {"source": "none"}
-    if init != "none":
-        report = load_weights(backbone, init)
-        log.info("start from %s", report)
-        record = dataclasses.asdict(report)
-    if run_dir is not None:
-        storage.write_json(run_dir / "initialisation.json", record)
+    task.start_from(init, lambda source: load_weights(backbone, source), run_dir)
 
 
 def loop_settings(
@@ -185,28 +143,21 @@ def loop_settings(
 ) -> LoopSettings:
     """The configuration in steps of its own batch size (linear rule)."""
     schedule = config.schedule
-    total = config.steps(config.iterations)
-    return LoopSettings(
-        total_steps=total,
-        steps_per_epoch=plan.steps_per_epoch,
-        batch_size=config.batch_size,
-        schedule=Schedule(
+    return task.loop_settings(
+        config,
+        plan,
+        Schedule(
             kind=schedule.kind,
-            total_steps=total,
+            total_steps=config.steps(config.iterations),
             warmup_steps=config.steps(schedule.warmup_iterations),
             warmup_start=schedule.warmup_start,
             milestones=tuple(config.steps(milestone) for milestone in schedule.milestones),
             step_factor=schedule.step_factor,
         ),
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        precision=config.precision,
+        files,
         channels_last=channels_last,
-        clip_grad=config.optimizer.clip_grad,
-        log_every=config.log_every,
+        compile=False,
         evaluate_every=config.evaluate_every,
-        deterministic=config.deterministic,
-        name_batch=lambda step: [files(key.index) for key in plan.batch(step)],
     )
 
 
@@ -285,18 +236,3 @@ class Evaluation:
                 storage.write_atomic(folder / "precise_bn.safetensors", safetensors.torch.save(statistics))
             if self.config.num_panels:
                 save_panels(folder / "panels", val, results, self.config.num_panels)
-
-
-def _announce(run: Run, config: DetectionConfig, framework: Framework, settings: LoopSettings) -> None:
-    run.note(
-        framework=f"{framework.name} {framework.version}",
-        global_batch=config.batch_size,
-        ranks=world_size(),
-        accumulation=config.accumulation,
-        images_per_forward=config.batch_size // (world_size() * config.accumulation),
-        published_batch=config.optimizer.base_batch,
-        peak_learning_rate=config.learning_rate,
-        steps=settings.total_steps,
-        milestones=list(settings.schedule.milestones),
-        steps_per_epoch=settings.steps_per_epoch,
-    )

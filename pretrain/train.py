@@ -1,20 +1,20 @@
 """Assembly of a pre-training run: images, model, optimizer and panels, handed to engine/loop.py."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones import save_backbone
+from engine import task
 from engine.config import config_hash
 from engine.data.images import ImageIndex, count_unreadable, index_images
-from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
-from engine.distributed import is_main, rank, world_size
-from engine.loop import train as run_loop
+from engine.data.sampler import SamplePlan, make_batches
+from engine.distributed import is_main
 from engine.run.checkpoint import SUITE_VERSION
-from engine.run.open import Run, open_run
+from engine.run.open import Run
+from engine.task import Assembly, Task
 from engine.training import optim
 from engine.training.optim import Schedule, parameter_groups
 from engine.training.state import LoopSettings
@@ -26,64 +26,38 @@ from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.visualize import panel_batch, save_panel
 
 
-def train(
-    config: PretrainConfig,
-    run_dir: Path,
-    *,
-    recipe: str = "custom",
-    resume: bool = False,
-    accept_divergence: bool = False,
-) -> dict[str, float]:
-    """Pre-train an encoder and leave it in `<run_dir>/backbone.safetensors`.
+def assemble(run: Run, config: PretrainConfig) -> Assembly:
+    """The parts of a pre-training run, which leaves the encoder in backbone.safetensors.
 
-    Args:
-        config: what to run; recipes.py makes them.
-        run_dir: new or empty, or a run to continue with `resume`.
-        recipe: name under which the run is recorded.
-        resume: continue what the folder holds.
-        accept_divergence: continue a run that diverged.
-
-    Returns:
-        The mean losses of the last logging window; empty on ranks other than the main one.
-
-    Raises:
-        engine.errors.SuiteError: with the exit code of what went wrong.
+    Its metrics are the mean losses of the last logging window.
     """
-    with open_run(
-        run_dir, config, package="pretrain", recipe=recipe, resume=resume, accept_divergence=accept_divergence
-    ) as run:
-        finished = run.finished()
-        if finished is not None:
-            return finished
-        index = index_images(image_root(config.data.root), labelled=False, options=config.data)
-        run.pin_data("train", index)
-        plan = SamplePlan(len(index), config.batch_size, config.seed)
-        torch.manual_seed(config.seed)
-        model = build_model(config)
-        settings = loop_settings(config, plan, channels_last=model.encoder.is_cnn, index=index)
-        _announce(run, config, settings)
-        run_loop(
-            run,
-            model,
-            optimizer=build_optimizer(config, model),
-            batches=_batches(config, run, index, plan),
-            loss=compute_losses,
-            settings=settings,
-            evaluate=_panels(config, run, index, plan.steps_per_epoch),
-        )
-        if not run.main:
-            return {}
-        save_backbone(run_dir / "backbone.safetensors", model.encoder, _description(config, run))
+    index = index_images(image_root(config.data.root), labelled=False, options=config.data)
+    run.pin_data("train", index)
+    plan = SamplePlan(len(index), config.batch_size, config.seed)
+    torch.manual_seed(config.seed)
+    model = build_model(config)
+
+    def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
+        save_backbone(run.dir / "backbone.safetensors", model.encoder, _description(config, run))
         last = run.read_metrics("train")[-1]
         metrics = {name: last[name] for name in last if name not in ("step", "epoch", "split")}
         title, order = find_method(config.method).title, method_order(config.method)
-        run.finish(
-            metrics,
-            num_images=len(index),
-            unreadable=count_unreadable(run_dir),
-            method={"name": config.method, "title": title, "order": order},
-        )
-        return metrics
+        method = {"name": config.method, "title": title, "order": order}
+        return metrics, {"num_images": len(index), "unreadable": count_unreadable(run.dir), "method": method}
+
+    return Assembly(
+        model=model,
+        optimizer=build_optimizer(config, model),
+        batches=_batches(config, run, index, plan),
+        loss=compute_losses,
+        settings=loop_settings(config, plan, channels_last=model.encoder.is_cnn, index=index),
+        evaluate=_panels(config, run, index, plan.steps_per_epoch),
+        finish=finish,
+    )
+
+
+TASK = Task(name="pretrain", assemble=assemble)
+train = TASK.train
 
 
 def compute_losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,14 +91,12 @@ def loop_settings(
 ) -> LoopSettings:
     """The configuration in steps instead of epochs."""
     per_epoch, schedule = plan.steps_per_epoch, config.schedule
-    total = config.epochs * per_epoch
-    return LoopSettings(
-        total_steps=total,
-        steps_per_epoch=per_epoch,
-        batch_size=config.batch_size,
-        schedule=Schedule(
+    return task.loop_settings(
+        config,
+        plan,
+        Schedule(
             kind=schedule.kind,
-            total_steps=total,
+            total_steps=config.epochs * per_epoch,
             warmup_steps=round(schedule.warmup_epochs * per_epoch),
             warmup_start=schedule.warmup_start,
             min_rate=schedule.min_rate,
@@ -132,30 +104,10 @@ def loop_settings(
             step_factor=schedule.step_factor,
             final_weight_decay=schedule.final_weight_decay,
         ),
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        precision=config.precision,
-        compile=config.compile,
+        None if index is None else index.path,
         channels_last=channels_last,
-        clip_grad=config.optimizer.clip_grad,
-        log_every=config.log_every,
         evaluate_every=config.visualize_every_epochs * per_epoch,
         evaluate_first=True,
-        deterministic=config.deterministic,
-        name_batch=None if index is None else lambda step: [index.path(key.index) for key in plan.batch(step)],
-    )
-
-
-def _announce(run: Run, config: PretrainConfig, settings: LoopSettings) -> None:
-    accumulation = config.accumulation or 1
-    run.note(
-        global_batch=config.batch_size,
-        ranks=world_size(),
-        accumulation=accumulation,
-        images_per_forward=config.batch_size // (world_size() * accumulation),
-        peak_learning_rate=config.learning_rate,
-        steps=settings.total_steps,
-        steps_per_epoch=settings.steps_per_epoch,
     )
 
 
@@ -175,14 +127,7 @@ def _batches(
         unreadable=data.unreadable,
         run_dir=run.dir,
     )
-    options = LoaderOptions(
-        num_workers=data.num_workers,
-        accumulation=config.accumulation or 1,
-        rank=rank(),
-        world_size=world_size(),
-        pin_memory=run.device.type == "cuda",
-        collate=collate,
-    )
+    options, _ = task.loader_options(config, plan, run.device, collate)
     last = config.epochs * plan.steps_per_epoch
     return lambda first: make_batches(dataset, plan.batch, range(first, last), options)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from backbones import load_weights
-from engine.data.sampler import LoaderOptions, SamplePlan, make_batches, micro_batches
-from engine.distributed import rank, world_size
+from engine import task
+from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
+from engine.distributed import world_size
 from engine.errors import ConfigError
-from engine.loop import train as run_loop
-from engine.run import checkpoint, storage
-from engine.run.open import Run, open_run
+from engine.run import storage
+from engine.run.open import Run
+from engine.task import Assembly, Task, is_new
 from engine.training.optim import Schedule
 from engine.training.state import LoopSettings
 from segmentation.config import SegmentationConfig
@@ -30,83 +30,54 @@ from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import build_optimizer
 from segmentation.panels import draw_panels
 
-log = logging.getLogger("mim")
 
+def assemble(run: Run, config: SegmentationConfig) -> Assembly:
+    """The parts of a segmentation run; evaluations/ holds the IoU of every class and panels/ a few pictures.
 
-def train(
-    config: SegmentationConfig,
-    run_dir: Path,
-    *,
-    recipe: str = "custom",
-    resume: bool = False,
-    accept_divergence: bool = False,
-) -> dict[str, float]:
-    """Train a segmentor; beside the metrics, evaluations/ holds the IoU of every class and panels/ a few pictures.
-
-    Args:
-        config: what to run; recipes.py makes them.
-        run_dir: new or empty, or a run to continue with `resume`.
-        recipe: name under which the run is recorded.
-        resume: continue what the folder holds.
-        accept_divergence: continue a run that diverged.
-
-    Returns:
-        mIoU, aAcc and mAcc in percent of the last evaluation, mIoU_best over all, and with multi-scale evaluation
-        mIoU_ms, aAcc_ms and mAcc_ms. Empty on ranks other than the main one.
-
-    Raises:
-        engine.errors.SuiteError: with the exit code of what went wrong.
+    Its metrics are mIoU, aAcc and mAcc in percent of the last evaluation, mIoU_best over all, and with multi-scale
+    evaluation mIoU_ms, aAcc_ms and mAcc_ms.
     """
-    options = dataclasses.replace(config.data, classes=spell_out(config.data.classes))
-    config = dataclasses.replace(config, data=options)  # a run folder does not depend on a file elsewhere
-    classes_in(options)
-    with open_run(
-        run_dir,
-        config,
-        package="segmentation",
-        recipe=recipe,
-        resume=resume,
-        accept_divergence=accept_divergence,
-        packages=DISTRIBUTIONS,
-    ) as run:
-        finished = run.finished()
-        return finished if finished is not None else _run(run, config)
-
-
-def _run(run: Run, config: SegmentationConfig) -> dict[str, float]:
     segmentor: Any = build_segmentor(config)
-    if not run.resumed or checkpoint.newest(run.dir) is None:  # else the checkpoint holds what init became
+    if is_new(run):
         start_from(segmentor, config.init, run.dir if run.main else None)
     sets = open_data(config, run)
     plan = SamplePlan(len(sets.train), config.batch_size, config.seed)
     options = loader_options(config, plan, run.device)
-    settings = loop_settings(config, plan, channels_last=segmentor.backbone.encoder.is_cnn, files=sets.train.path)
     segmentor.to(run.device)
-    _announce(run, config, settings)
-    run_loop(
-        run,
-        segmentor,
+
+    def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
+        draw_panels(segmentor.eval(), config, sets.val, run.dir / "panels")
+        return summary(run.read_metrics("val")), {
+            "framework": FRAMEWORK,
+            "framework_version": framework_version(),
+            "num_train": len(sets.train),
+            "num_val": len(sets.val),
+            "num_classes": len(sets.val.source.classes.names),
+            "unreadable": sets.num_unreadable,
+            "constant_mIoU": _read_evaluation(run.dir, config.iterations)["constant_mIoU"],
+        }
+
+    return Assembly(
+        model=segmentor,
         optimizer=build_optimizer(segmentor, config),
         batches=lambda first: make_batches(sets.train, plan.batch, range(first, config.iterations), options),
         loss=loss_function(segmentor),
-        settings=settings,
+        settings=loop_settings(config, plan, channels_last=segmentor.backbone.encoder.is_cnn, files=sets.train.path),
         evaluate=_evaluation(config, run, sets),
+        finish=finish,
+        notes={"framework": f"{FRAMEWORK} {framework_version()}"},
     )
-    if not run.main:
-        return {}
-    draw_panels(segmentor.eval(), config, sets.val, run.dir / "panels")
-    metrics = summary(run.read_metrics("val"))
-    run.finish(
-        metrics,
-        framework=FRAMEWORK,
-        framework_version=framework_version(),
-        num_train=len(sets.train),
-        num_val=len(sets.val),
-        num_classes=len(sets.val.source.classes.names),
-        unreadable=sets.num_unreadable,
-        constant_mIoU=_read_evaluation(run.dir, config.iterations)["constant_mIoU"],
-    )
-    return metrics
+
+
+def _prepare(config: SegmentationConfig) -> SegmentationConfig:
+    """A run folder does not depend on a file of class names elsewhere."""
+    options = dataclasses.replace(config.data, classes=spell_out(config.data.classes))
+    classes_in(options)
+    return dataclasses.replace(config, data=options)
+
+
+TASK = Task(name="segmentation", assemble=assemble, packages=lambda config: DISTRIBUTIONS, prepare=_prepare)
+train = TASK.train
 
 
 def start_from(segmentor: nn.Module, init: str, run_dir: Path | None = None) -> None:
@@ -120,13 +91,8 @@ def start_from(segmentor: nn.Module, init: str, run_dir: Path | None = None) -> 
     Raises:
         WeightsError: the weights do not fit, or leave a tensor of the encoder without value; nothing is changed.
     """
-    record: dict[str, Any] = {"source": "none"}
-    if init != "none":
-        report = load_weights(segmentor.backbone.encoder, init)  # type: ignore[union-attr, arg-type]
-        log.info("start from %s", report)
-        record = dataclasses.asdict(report)
-    if run_dir is not None:
-        storage.write_json(run_dir / "initialisation.json", record)
+    encoder: Any = segmentor.backbone.encoder  # type: ignore[union-attr]
+    task.start_from(init, lambda source: load_weights(encoder, source), run_dir)
 
 
 def loader_options(config: SegmentationConfig, plan: SamplePlan, device: torch.device) -> LoaderOptions:
@@ -135,15 +101,7 @@ def loader_options(config: SegmentationConfig, plan: SamplePlan, device: torch.d
     Raises:
         ConfigError: the batch does not divide into ranks and accumulation steps, or into too small parts.
     """
-    options = LoaderOptions(
-        num_workers=config.data.num_workers,
-        accumulation=config.accumulation,
-        rank=rank(),
-        world_size=world_size(),
-        pin_memory=device.type == "cuda",
-        collate=collate_training,
-    )
-    size = len(micro_batches(plan.batch(0), options)[0])
+    options, size = task.loader_options(config, plan, device, collate_training)
     synchronised = device.type == "cuda" and world_size() > 1
     if size < 2 and not synchronised:
         raise ConfigError(
@@ -158,11 +116,10 @@ def loop_settings(
 ) -> LoopSettings:
     """The configuration as the loop takes it."""
     schedule = config.schedule
-    return LoopSettings(
-        total_steps=config.iterations,
-        steps_per_epoch=plan.steps_per_epoch,
-        batch_size=config.batch_size,
-        schedule=Schedule(
+    return task.loop_settings(
+        config,
+        plan,
+        Schedule(
             kind="poly",
             total_steps=config.iterations,
             warmup_steps=schedule.warmup_iterations,
@@ -170,16 +127,9 @@ def loop_settings(
             min_rate=schedule.min_learning_rate,
             power=schedule.power,
         ),
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        precision=config.precision,
-        compile=config.compile,
+        files,
         channels_last=channels_last,
-        clip_grad=config.optimizer.clip_grad,
-        log_every=config.log_every,
         evaluate_every=config.evaluate_every,
-        deterministic=config.deterministic,
-        name_batch=lambda step: [files(key.index) for key in plan.batch(step)],
     )
 
 
@@ -248,16 +198,3 @@ def _evaluation_path(run_dir: Path, step: int) -> Path:
 def _read_evaluation(run_dir: Path, step: int) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(_evaluation_path(run_dir, step).read_text())
     return record
-
-
-def _announce(run: Run, config: SegmentationConfig, settings: LoopSettings) -> None:
-    run.note(
-        framework=f"{FRAMEWORK} {framework_version()}",
-        global_batch=config.batch_size,
-        ranks=world_size(),
-        accumulation=config.accumulation,
-        images_per_forward=config.batch_size // (world_size() * config.accumulation),
-        peak_learning_rate=config.learning_rate,
-        steps=settings.total_steps,
-        steps_per_epoch=settings.steps_per_epoch,
-    )

@@ -1,0 +1,203 @@
+"""What a task is, and the one way in which every task is run: claim the folder, assemble, train, leave the results.
+
+A task package says how a configuration becomes the parts that engine/loop.py trains (its train.py: `assemble`), and
+what it leaves at the end. Everything that runs share stands here.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.data.sampler import LoaderOptions, micro_batches
+from engine.distributed import rank, world_size
+from engine.loop import Batch, Evaluate, Losses
+from engine.loop import train as run_loop
+from engine.run import checkpoint, storage
+from engine.run.open import Run, open_run
+from engine.training.optim import Schedule
+from engine.training.state import LoopSettings
+
+log = logging.getLogger("mim")
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """The parts of one run."""
+
+    model: nn.Module
+    """What is trained and saved."""
+    optimizer: torch.optim.Optimizer
+    """Over its parameters."""
+    batches: Callable[[int], Iterator[list[Batch]]]
+    """First step -> the steps' lists of micro-batches."""
+    loss: Callable[[nn.Module, Batch], Losses]
+    """(model, micro-batch) -> named scalars, whose sum is minimised."""
+    settings: LoopSettings
+    """Lengths, schedule, precision and the like."""
+    evaluate: Evaluate | None = None
+    """(model, step, check_stop) -> metrics."""
+    finish: Callable[[Metrics], tuple[Metrics, dict[str, Any]]]
+    """Called on the main rank with the last evaluation's metrics once all steps are taken: writes what the run leaves,
+    and gives the metrics and further facts of finished.json."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What follows from configuration and machine beside `announcement`, printed and stored in environment.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task: `python -m <name>`."""
+
+    name: str
+    """Of its package."""
+    assemble: Callable[[Run, Any], Assembly]
+    """From a claimed run folder and a checked configuration to the parts."""
+    packages: Callable[[Any], Sequence[str]] = lambda config: ()
+    """Distributions that a configuration stands on, whose versions environment.json holds beside those of every run."""
+    prepare: Callable[[Any], Any] = lambda config: config
+    """Before the folder is claimed: the configuration without what depends on files elsewhere."""
+
+    def train(
+        self,
+        config: Any,
+        run_dir: Path,
+        *,
+        recipe: str = "custom",
+        resume: bool = False,
+        accept_divergence: bool = False,
+    ) -> Metrics:
+        """Run a configuration to its end, from wherever the folder stands.
+
+        Args:
+            config: what to run; the package's recipes.py makes them.
+            run_dir: new or empty, or a run to continue with `resume`.
+            recipe: name under which the run is recorded.
+            resume: continue what the folder holds.
+            accept_divergence: continue a run that diverged.
+
+        Returns:
+            The metrics of finished.json; empty on ranks other than the main one.
+
+        Raises:
+            SuiteError: with the exit code of what went wrong.
+        """
+        config = self.prepare(config)
+        with open_run(
+            run_dir,
+            config,
+            package=self.name,
+            recipe=recipe,
+            resume=resume,
+            accept_divergence=accept_divergence,
+            packages=tuple(self.packages(config)),
+        ) as run:
+            finished = run.finished()
+            return finished if finished is not None else self._run(run, config)
+
+    def _run(self, run: Run, config: Any) -> Metrics:
+        parts = self.assemble(run, config)
+        run.note(**announcement(config, parts.settings), **parts.notes)
+        metrics = run_loop(
+            run,
+            parts.model,
+            optimizer=parts.optimizer,
+            batches=parts.batches,
+            loss=parts.loss,
+            settings=parts.settings,
+            evaluate=parts.evaluate,
+        )
+        if not run.main:
+            return {}
+        metrics, facts = parts.finish(metrics)
+        run.finish(metrics, **facts)
+        return metrics
+
+
+def announcement(config: Any, settings: LoopSettings) -> dict[str, Any]:
+    """What a person wants to know before a run starts: batch, learning rate and steps in effect."""
+    accumulation = config.accumulation or 1
+    return {
+        "global_batch": config.batch_size,
+        "ranks": world_size(),
+        "accumulation": accumulation,
+        "images_per_forward": config.batch_size // (world_size() * accumulation),
+        "peak_learning_rate": config.learning_rate,
+        "steps": settings.total_steps,
+        "steps_per_epoch": settings.steps_per_epoch,
+    }
+
+
+def loop_settings(
+    config: Any, plan: Any, schedule: Schedule, files: Callable[[int], str] | None, **more: Any
+) -> LoopSettings:
+    """The settings that every task's configuration has under the same names; `more` are a task's own, or replace some.
+
+    Args:
+        config: a task's configuration.
+        plan: which samples are in a batch (engine.data.sampler.SamplePlan or one like it).
+        schedule: of the whole run.
+        files: position in the data set -> file, to name the images of a step that went wrong.
+        more: further fields of LoopSettings.
+    """
+    shared: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "checkpoint_every": config.checkpoint_every,
+        "precision": config.precision,
+        "compile": config.compile,
+        "clip_grad": config.optimizer.clip_grad,
+        "log_every": config.log_every,
+        "deterministic": config.deterministic,
+    }
+    if files is not None:
+        shared["name_batch"] = lambda step: [files(key.index) for key in plan.batch(step)]
+    return LoopSettings(
+        total_steps=schedule.total_steps, steps_per_epoch=plan.steps_per_epoch, schedule=schedule, **{**shared, **more}
+    )
+
+
+def loader_options(
+    config: Any, plan: Any, device: torch.device, collate: Callable[[list[Any]], Any] | None = None
+) -> tuple[LoaderOptions, int]:
+    """How this rank reads its part of each batch, and how many images one forward pass gets.
+
+    Raises:
+        ConfigError: the batch does not divide into ranks and accumulation steps.
+    """
+    options = LoaderOptions(
+        num_workers=config.data.num_workers,
+        accumulation=config.accumulation or 1,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=device.type == "cuda",
+        collate=collate,
+    )
+    return options, len(micro_batches(plan.batch(0), options)[0])
+
+
+def is_new(run: Run) -> bool:
+    """Whether no step has been taken: else the checkpoint holds what the initial weights became."""
+    return not run.resumed or checkpoint.newest(run.dir) is None
+
+
+def start_from(init: str, load: Callable[[str], Any], run_dir: Path | None) -> None:
+    """Load initial weights; what was loaded, renamed and left out is printed and stored in initialisation.json.
+
+    Args:
+        init: "none", or what `load` takes: a weight file, or a run folder with a backbone.safetensors.
+        load: returns a report, a dataclass; raises where the weights do not fit.
+        run_dir: where to store the report; None for nowhere.
+    """
+    record: dict[str, Any] = {"source": "none"}
+    if init != "none":
+        report = load(init)
+        log.info("start from %s", report)
+        record = dataclasses.asdict(report)
+    if run_dir is not None:
+        storage.write_json(run_dir / "initialisation.json", record)
