@@ -110,6 +110,7 @@ def test_other_code_or_ranks_on_the_way_are_told_with_every_number_of_the_run_an
         (TUNED, {"num_val": 50000}, "num_val is 50000, data.json has 40 images"),
         (TUNED, {"num_classes": 1000}, "num_classes is 1000, classes.json has 10"),
         (DETECTOR, {"num_train": 117266, "num_val": 5000}, "num_train is 117266, data.json has 65"),
+        (DETECTOR, {"num_val": 5000}, "num_val is 5000, data.json has 41 images"),
         ("demo-test_resnet-a2mim-pretrain-s0", {"num_images": 1281167}, "num_images is 1281167, data.json has 64"),
     ],
 )
@@ -132,6 +133,20 @@ def test_a_finished_run_with_hashes_is_left_out_once_anything_they_cover_is_anot
     values = json.loads(path.read_text())
     path.write_text(json.dumps({name: values[name] for name in values if name != "sha256"}))
     assert reason(run).startswith("finished.json was changed"), "nor without the hash"
+
+
+def test_annotations_are_a_part_of_the_data(tmp_path):
+    keys = []
+    for seed, digest in enumerate(("first", "corrected", "first")):
+        run = copy_run(DETECTOR, tmp_path / f"run{seed}", seed=seed)
+        images = {name: {"num_images": count, "digest": "x"} for name, count in (("train", 64), ("val", 40))}
+        pinned = {f"{name} images": entry for name, entry in images.items()}
+        (run / "data.json").write_text(json.dumps({**pinned, "annotations": {"train": digest, "val": "same"}}))
+        (key,) = set(collect([run])[0]["data"])
+        keys.append(key)
+    assert keys[0] == keys[2] != keys[1]
+    edit(run / "finished.json", num_train=117266)
+    assert collect([run])[1][0].reason == "finished.json: num_train is 117266, data.json has 64 images"
 
 
 def test_a_data_set_of_which_no_other_file_tells_gets_no_published_name(tmp_path):
