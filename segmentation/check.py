@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tyro
 
 from engine import cli
+from engine.config import check
 from engine.data.images import UnreadableImageError, read_image
 from engine.data.scan import some
 from engine.distributed import gather_objects, rank, world_size
@@ -226,6 +227,7 @@ def main(arguments: Sequence[str]) -> None:
             sys.exit(0 if arguments else 2)
         flags = [argument.replace("--data.", "--") for argument in arguments[1:]]
         options = tyro.cli(DataConfig, args=["--root", arguments[0], *flags], prog="python -m segmentation.check DIR")
+        check(options)
         classes = classes_in(options)
         found = {split: check_pairs(pairs, classes, options) for split, pairs in find_pairs(options).items()}
         for split, part in found.items():

@@ -79,13 +79,17 @@ class Classes:
         Raises:
             ValueError: a label is neither a class nor ignored.
         """
-        known, classes = self._table
-        place = np.searchsorted(known, stored_hw).clip(max=len(known) - 1)
-        found = known[place] == stored_hw
+        if self.coloured:
+            known, classes = self._colours
+            place = np.searchsorted(known, stored_hw).clip(max=len(known) - 1)
+            found, numbers = known[place] == stored_hw, classes[place]
+        else:
+            numbers = self._table[stored_hw]
+            found = numbers >= 0
         if not found.all():
             unknown = sorted({int(label) for label in stored_hw[~found]})
             raise ValueError(f"holds the {self.text_of(unknown)}; {self}")
-        result: npt.NDArray[np.uint8] = classes[place]
+        result: npt.NDArray[np.uint8] = numbers.astype(np.uint8)
         return result
 
     def to_stored(self, classes_hw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -96,9 +100,18 @@ class Classes:
         return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
 
     @cached_property
-    def _table(self) -> tuple[Stored, npt.NDArray[np.uint8]]:
+    def _colours(self) -> tuple[Stored, Stored]:
+        """Sorted stored labels, and the class of each."""
         pairs = sorted({**dict.fromkeys(self.ignored, IGNORED), **self.of_label}.items())
-        return np.array([p[0] for p in pairs], dtype=np.int32), np.array([p[1] for p in pairs], dtype=np.uint8)
+        return np.array([p[0] for p in pairs], dtype=np.int32), np.array([p[1] for p in pairs], dtype=np.int32)
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.int16]:
+        """The class of every 16-bit label, -1 for none."""
+        known, classes = self._colours
+        table = np.full(1 << 16, -1, dtype=np.int16)
+        table[known] = classes
+        return table
 
     def text_of(self, labels: Iterable[int]) -> str:
         """Labels for people: "label 0", "labels 1 to 4, 255", "colours #00ffff, #ff0000"."""
@@ -166,6 +179,10 @@ def classes_of(text: str, ignored: tuple[int, ...], offset: int) -> Classes:
         raise ConfigError(f"data.classes: {len(names)} classes, more than the {IGNORED - 1} that can be told apart")
     numbers = [int(label.removeprefix("#"), 16 if coloured else 10) for label in labels if label]
     numbers = numbers or list(range(offset, offset + len(names)))
+    if not coloured and not 0 <= min(numbers) <= max(numbers) < 1 << 16:
+        raise ConfigError(
+            f"data.classes: {text!r}: labels are 0 to 65535, the ones here {min(numbers)} to {max(numbers)}"
+        )
     of_label = {number: names.index(name.strip()) for number, (name, _, _) in zip(numbers, entries, strict=True)}
     if len(of_label) < len(numbers) or of_label.keys() & set(ignored):
         raise ConfigError(f"data.classes: {text!r}: a label stands for two classes, or is also ignored {ignored}")

@@ -129,6 +129,7 @@ def test_classes_come_from_names_or_a_file(tmp_path):
         ("sky=3,tree", (), "every name with its label"),
         ("sky=x,tree=4", (), "'x' is not a label"),
         ("sky=#00f,tree=#008000", (), "'#00f' is not a colour like #00ffff"),
+        ("sky=3,tree=70000", (), "labels are 0 to 65535, the ones here 3 to 70000"),
         ("sky=3,tree=3", (), "a label stands for two classes"),
         ("sky=3,tree=4", (4,), "or is also ignored"),
         (",".join(f"c{i}" for i in range(255)), (), "255 classes, more than the 254"),
