@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from engine.data.exclude import write_list
 from engine.data.images import unreadable_paths
 from engine.data.sampler import SampleKey, generator
 from engine.distributed import barrier
-from engine.run import storage
 from engine.run.open import Run
 from segmentation.check import Fault, check_pairs, judge, refuse
 from segmentation.config import SegmentationConfig
@@ -150,8 +150,7 @@ def _check(config: SegmentationConfig, run: Run, pairs: dict[Split, PairIndex]) 
     for fault in skipped:
         log.warning("leaving out %s", fault.text)
     if skipped and run.main:
-        with storage.storage_errors(run.dir):
-            (run.dir / "unreadable.txt").write_text("".join(f"{fault.path}\n" for fault in skipped))
+        write_list(run.dir / "unreadable.txt", (str(fault.path) for fault in skipped))
     barrier()  # the other ranks read that file
 
 

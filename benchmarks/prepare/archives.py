@@ -112,6 +112,22 @@ def read_files(sources: Iterable[Path], wanted: Iterable[str], *, optional: bool
     return found
 
 
+def as_text(data: bytes, where: str) -> str:
+    """The text of a file.
+
+    Args:
+        data: its bytes.
+        where: what it is, for messages.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not a text file ({error})") from error
+
+
 @contextmanager
 def archive_errors(source: Path) -> Iterator[None]:
     """Say of which archive something is wrong.

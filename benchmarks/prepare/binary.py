@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.prepare.archives import archive_errors, members, read_files
+from benchmarks.prepare.archives import archive_errors, as_text, members, read_files
 from benchmarks.prepare.cifar import png
 from benchmarks.prepare.writer import Picture
 from engine.errors import DataError
@@ -29,7 +29,7 @@ _IDX_BYTE = 0x08  # the type of the values
 def stl10(sources: Sequence[Path]) -> Iterator[Picture]:
     """Pictures of stl10_binary.tar.gz: train, val and unlabelled, numbered as in its files."""
     small = read_files(sources, ["train_y.bin", "test_y.bin", "class_names.txt"])
-    names = small["class_names.txt"].decode().split()
+    names = as_text(small["class_names.txt"], f"{sources[0]}: class_names.txt").split()
     done = set()
     for source in sources:
         for member in members(source):
@@ -39,6 +39,7 @@ def stl10(sources: Sequence[Path]) -> Iterator[Picture]:
             done.add(file_name)
             split = _STL_SPLITS[file_name]
             labels = None if split == "unlabelled" else small[file_name.replace("_X", "_y")]
+            number = -1
             with member.open() as file:
                 for number, pixels in enumerate(_stl_images(file, f"{source}: {file_name}")):
                     place = f"{number // 1000:03d}" if labels is None else _stl_class(labels, number, names, source)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.prepare.archives import read_files
+from benchmarks.prepare.archives import as_text, read_files
 from benchmarks.prepare.writer import Picture
 from engine.errors import DataError
 
@@ -39,7 +39,8 @@ def _pictures(
     meta_name, names_key, labels_key = names_and_labels
     files = read_files(sources, [meta_name, *(name for part in batches.values() for name in part)])
     where = f"{sources[0]}: {meta_name}"
-    names = [name.decode() for name in _field(safe_load(files[meta_name], where), names_key, where)]
+    listed = _field(safe_load(files[meta_name], where), names_key, where)
+    names = [as_text(name, where) if isinstance(name, bytes) else str(name) for name in listed]
     for split, parts in batches.items():
         number = 0
         for part in parts:

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from benchmarks.prepare.archives import Member, archive_errors, members, of_tar, read_files
+from benchmarks.prepare.archives import Member, archive_errors, as_text, members, of_tar, read_files
 from benchmarks.prepare.photos import picture
 from benchmarks.prepare.writer import Picture
 from engine.errors import DataError
@@ -90,9 +90,9 @@ def read_solution(sources: Sequence[Path]) -> dict[str, str]:
     """
     files = read_files(sources, [SOLUTION, NUMBERS, TABLE], optional=True)
     if SOLUTION in files:
-        return _kaggle_solution(files[SOLUTION].decode())
+        return _kaggle_solution(as_text(files[SOLUTION], SOLUTION))
     if NUMBERS in files and TABLE in files:
-        return _devkit_solution(files[NUMBERS].decode(), files[TABLE])
+        return _devkit_solution(as_text(files[NUMBERS], NUMBERS), files[TABLE])
     raise DataError(
         f"{', '.join(map(str, sources))}: the validation images lie in one folder, and nothing says which class "
         f"each has. Put Kaggle's {SOLUTION} or the development kit (ILSVRC2012_devkit_t12.tar.gz) beside them"
@@ -101,7 +101,10 @@ def read_solution(sources: Sequence[Path]) -> dict[str, str]:
 
 def _kaggle_solution(text: str) -> dict[str, str]:
     """Lines `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the class stands before the first box."""
-    rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == 2 and row[0] != "ImageId"]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == 2 and row[0] != "ImageId"]
+    except csv.Error as error:
+        raise DataError(f"{SOLUTION}: not a table ({error})") from error
     if not rows or not all(re.match(r"n\d{8}( |$)", row[1]) for row in rows):
         raise DataError(f"{SOLUTION}: expected lines `<image>,<class> <box>`")
     return {name: prediction.split()[0] for name, prediction in rows}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.prepare.archives import Member, members, read_files
+from benchmarks.prepare.archives import Member, as_text, members, read_files
 from benchmarks.prepare.writer import Picture
 from engine.errors import DataError
 
@@ -23,7 +23,8 @@ def imagenette(sources: Sequence[Path]) -> Iterator[Picture]:
 
 def tiny_imagenet(sources: Sequence[Path]) -> Iterator[Picture]:
     """tiny-imagenet-200.zip: train has a folder too many, val lies flat beside its annotations."""
-    annotations = read_files(sources, ["val/val_annotations.txt"])["val/val_annotations.txt"].decode()
+    found = read_files(sources, ["val/val_annotations.txt"])
+    annotations = as_text(found["val/val_annotations.txt"], f"{sources[0]}: val/val_annotations.txt")
     classes = dict(line.split("\t")[:2] for line in annotations.splitlines() if line.count("\t"))
 
     def place(match: re.Match[str]) -> str:
@@ -61,7 +62,7 @@ def pets(sources: Sequence[Path]) -> Iterator[Picture]:
     lists = read_files(sources, ["annotations/trainval.txt", "annotations/test.txt"])
     splits: dict[str, str] = {}
     for split, name in (("train", "annotations/trainval.txt"), ("val", "annotations/test.txt")):
-        lines = lists[name].decode().splitlines()
+        lines = as_text(lists[name], f"{sources[0]}: {name}").splitlines()
         splits.update(dict.fromkeys((line.split()[0] for line in lines if line.strip() and line[0] != "#"), split))
 
     def place(match: re.Match[str]) -> str | None:

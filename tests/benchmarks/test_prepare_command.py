@@ -206,3 +206,36 @@ def test_pictures_are_read_by_the_suite(tmp_path, prepare):
     assert len(index_images(tmp_path / "out/train", labelled=True).classes) == 2
     assert len(index_images(tmp_path / "out/unlabelled", labelled=False)) == 5
     assert Image.open(io.BytesIO(cifar.png(np.zeros((3, 4), np.uint8)))).mode == "L"
+
+
+def shipped_files(name):
+    """{path: bytes} of an unpacked data set."""
+    images = shipped.RNG.integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    pets, annotations = shipped.pets()
+    imagenet = {f"val/{file}": data for file, data in shipped.imagenet_val().items()}
+    return {
+        "cifar10": lambda: shipped.cifar(b"labels", b"label_names", shipped.CIFAR10_BATCHES)[0],
+        "stl10": lambda: shipped.stl10()[0],
+        "mnist": lambda: shipped.idx(images, [0, 9, 9, 0], "train") | shipped.idx(images[:2], [9, 0], "t10k"),
+        "tiny-imagenet": shipped.tiny_imagenet,
+        "food101": shipped.food101,
+        "pets": lambda: pets | annotations,
+        "imagenet": lambda: imagenet | {"LOC_val_solution.csv": shipped.kaggle_solution()},
+        "imagenet100": lambda: imagenet | shipped.devkit(),
+    }[name]()
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar10", "stl10", "mnist", "tiny-imagenet", "food101", "pets", "imagenet", "imagenet100"]
+)
+def test_no_damage_of_a_list_or_table_is_a_crash(tmp_path, name):
+    files = shipped_files(name)
+    source = shipped.write_folder(tmp_path / "in", files)
+    for path in [path for path in files if not path.lower().endswith((".jpg", ".jpeg"))]:
+        for damage in (b"", b"\xff\xfe\0 garbage", files[path][:-3], b"\0" * 40, files[path].replace(b"1", b"\xe9")):
+            (source / path).write_bytes(damage)
+            try:
+                writer.write_pictures(tmp_path / "out", DATA_SETS[name].pictures([source]), total=1, copy=False)
+            except DataError as error:
+                assert str(error)
+        (source / path).write_bytes(files[path])
