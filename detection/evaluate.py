@@ -17,7 +17,8 @@ def evaluate(command: use.Evaluate) -> dict[str, float]:
     """
     detector = load_detector(command.run)
     config = detector.config
-    data = dataclasses.replace(command.config.data, classes=tuple(detector.names.values()))
+    names = tuple(detector.names.values())
+    data = dataclasses.replace(command.config.data, classes=names if len(set(names)) == len(names) else ())
     split = read_split(data, "val", training=False, masks=config.has_masks)
     check_image_sizes(split)
     results = predict_all(

@@ -90,8 +90,8 @@ def coco_numbers(
         kinds: of "box" and "mask".
         official: pycocotools instead of faster-coco-eval.
     """
-    document, image_numbers = numbered(document)
-    results = [{**result, "image_id": image_numbers[result["image_id"]]} for result in results]
+    truth = numbered(document)
+    document, results = truth.document, truth.results(results)
     numbers: dict[str, float] = {}
     for kind in kinds:
         stats = _statistics(document, results, KINDS[kind], official=official)

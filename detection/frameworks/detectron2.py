@@ -8,7 +8,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from detection.coco import CocoSplit
 from detection.config import DetectionConfig
 from detection.frameworks.contract import Batch, Framework, Result
 from detection.frameworks.detectron2_models import build
-from detection.numbering import numbered
+from detection.numbering import Numbered, numbered
 from detection.samples import require_size
 from engine.data.images import ImageArray, read_sample
 from engine.data.sampler import SampleKey, generator
@@ -143,10 +143,11 @@ class Detectron2Predictor:
 
     def __init__(self, config: DetectionConfig, split: CocoSplit | None) -> None:
         self._evaluator: COCOEvaluator | None = None
-        self._numbers: dict[int, int] = {}
+        self._numbers: Mapping[int, int] = {}
         if split is not None:
-            document, self._numbers = numbered(split.ground_truth())
-            self._evaluator = _evaluator(config, split, document)
+            truth = numbered(split.ground_truth())
+            self._numbers = truth.images
+            self._evaluator = _evaluator(config, split, truth)
 
     def __call__(self, model: nn.Module, batch: Batch) -> list[Result]:
         """The detections of a batch; see framework.Predictor."""
@@ -174,12 +175,12 @@ class Detectron2Predictor:
         }
 
 
-def _evaluator(config: DetectionConfig, split: CocoSplit, document: dict[str, Any]) -> COCOEvaluator:
+def _evaluator(config: DetectionConfig, split: CocoSplit, truth: Numbered) -> COCOEvaluator:
     name = f"{split.annotation_path.absolute()}-{split.digest}"
-    labels = {number: label for label, number in enumerate(split.category_ids)}
+    labels = {truth.categories[category]: label for label, category in enumerate(split.category_ids)}
     tasks = ("bbox", "segm") if config.has_masks else ("bbox",)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(document, file)
+        json.dump(truth.document, file)
         file.flush()
         MetadataCatalog.pop(name, None)
         MetadataCatalog.get(name).set(json_file=file.name, thing_dataset_id_to_contiguous_id=labels)

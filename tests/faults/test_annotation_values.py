@@ -10,7 +10,7 @@ from detection.evaluation import coco_numbers
 from engine.errors import DataError
 from tests.detection.folders import make_coco, read, write
 
-NAN, INF, HUGE = float("nan"), float("inf"), 2**60
+NAN, INF, HUGE = float("nan"), float("inf"), 2**70
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +227,12 @@ def test_what_is_plainly_meant_gives_the_same_targets_and_numbers_and_is_counted
 def test_ids_of_any_size_give_the_same_numbers(good, root):
     document = read(root, "val")
     for entry in document["annotations"]:
-        entry.update(id=entry["id"] - 1, image_id=HUGE + entry["image_id"])
+        ids = {"id": entry["id"] - 1, "image_id": HUGE + entry["image_id"], "category_id": entry["category_id"] - HUGE}
+        entry.update(ids)
     for entry in document["images"]:
         entry["id"] += HUGE
+    for entry in document["categories"]:
+        entry["id"] -= HUGE
     write(root, "val", document)
     for official in (True, False):
         numbers = []
