@@ -104,7 +104,7 @@ def test_the_same_runs_elsewhere_give_the_same_bytes(tmp_path, everything):
     shutil.copytree(FIXTURE, second)
     done = run_module("results", "all", str(second), timeout=300, PYTHONHASHSEED="1", TZ="Asia/Tokyo")
     assert done.returncode == 0, done.stderr
-    assert "one seed: no evidence" in done.stdout.splitlines()[-1], "the sentences come last"
+    assert "two seeds: no evidence" in done.stdout.splitlines()[-1], "the sentences come last"
     written = [path for path in everything.rglob("*") if path.is_file()]
     assert len(written) > 80
     for path in written:
