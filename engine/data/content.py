@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.files import UnreadableImageError, open_file
+from engine.data.files import UnreadableImageError, read_all, read_with
 from engine.data.header import jpeg_header
 from engine.data.index import ImageIndex
 from engine.data.scan import describe_left_out, some
@@ -42,11 +42,15 @@ class Content:
 
 
 def look_into(index: ImageIndex) -> Content:
-    """Read parts of up to MAX_FILES files of a data set. A file that cannot be read counts as one without content."""
+    """Read parts of up to MAX_FILES files of a data set. What is no regular file counts as one without content.
+
+    Raises:
+        DataError: a file is gone, or storage failed four times in a row.
+    """
     chosen = np.unique(np.linspace(0, len(index) - 1, min(len(index), MAX_FILES)).round().astype(int)).tolist()
     digest, turned = hashlib.sha256(), []
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        heads = pool.map(lambda position: _part_digest(index.path(position)), chosen)
+        heads = pool.map(lambda position: _part_digest(index, position), chosen)
         for position, (part, orientation) in zip(chosen, heads, strict=True):
             digest.update(part)
             if orientation != 1:
@@ -54,16 +58,23 @@ def look_into(index: ImageIndex) -> Content:
     return Content(digest.hexdigest(), len(chosen), tuple(turned))
 
 
-def _part_digest(path: str) -> tuple[bytes, int]:
+def _part_digest(index: ImageIndex, position: int) -> tuple[bytes, int]:
+    """sha256 of parts of a file, and the EXIF orientation if it is a JPEG."""
+    if index.sizes[position] == 0:  # empty, or no file: the index says so
+        return b"", 1
     try:
-        with open_file(path) as descriptor:
-            size = os.fstat(descriptor).st_size
-            places = (0,) if size <= _WHOLE else (0, size // 2, size - _BLOCK)
-            parts = [os.pread(descriptor, _WHOLE if size <= _WHOLE else _BLOCK, place) for place in places]
-    except (OSError, UnreadableImageError):
+        parts = read_with(_parts, index.path(position))
+    except UnreadableImageError:
         return b"", 1
     header = jpeg_header(parts[0])
     return hashlib.sha256(b"".join(parts)).digest(), header.orientation if header else 1
+
+
+def _parts(descriptor: int) -> list[bytes]:
+    size = os.fstat(descriptor).st_size
+    if size <= _WHOLE:
+        return [read_all(descriptor)]
+    return [os.pread(descriptor, _BLOCK, place) for place in (0, size // 2, size - _BLOCK)]
 
 
 def remarks(index: ImageIndex, content: Content) -> list[str]:

@@ -5,9 +5,10 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from engine.errors import DataError
 
@@ -22,6 +23,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+Result = TypeVar("Result")
+
 log = logging.getLogger(__name__)
 _num_read_again = 0
 
@@ -65,7 +68,17 @@ def open_file(path: str | Path) -> Iterator[int]:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The whole file; storage errors that tend to pass (EIO, ESTALE, time-outs) are met with three more tries.
+    """The whole file.
+
+    Raises:
+        DataError: as `read_with`.
+    """
+    return read_with(read_all, path)
+
+
+def read_with(read: Callable[[int], Result], path: str | Path) -> Result:
+    """What `read` makes of the descriptor of a file; storage errors that tend to pass (EIO, ESTALE, time-outs) are met
+    with three more tries.
 
     Raises:
         UnreadableImageError: it is no regular file.
@@ -76,7 +89,7 @@ def read_bytes(path: str | Path) -> bytes:
     for wait_s in (*RETRY_WAITS_S, None):
         try:
             with open_file(path) as descriptor:
-                return read_all(descriptor)
+                return read(descriptor)
         except FileNotFoundError as error:
             what = "a link to nothing" if Path(path).is_symlink() else "no such file"
             raise MissingFileError(f"{path}: {what}") from error

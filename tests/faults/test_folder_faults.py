@@ -1,5 +1,6 @@
 """Folders as people have them: other suffixes, pipes and links among the images, replaced files, lists to leave out."""
 
+import errno
 import io
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from classification.train import train
+from engine.data import files
 from engine.data.content import check_same, identify, look_into, remarks
 from engine.data.images import ImageOptions, index_images, read_sample
 from engine.data.sampler import SampleKey
@@ -157,6 +159,23 @@ class TestIdentity:
         index, content, _ = self.identity(tmp_path)
         with pytest.raises(DataError, match=r"the content of at least one of 6 files .*: an image was replaced"):
             check_same(index, content, known)
+
+    def test_a_storage_error_is_not_taken_for_a_replaced_image(self, tmp_path, monkeypatch):
+        self.identity(fill(tmp_path))
+        really_open, failures = os.open, [errno.EIO] * 2
+
+        def flaky_open(path, *args, **kwargs):
+            if failures and str(path).endswith("3.bmp"):
+                raise OSError(failures.pop(), "storage hiccup")
+            return really_open(path, *args, **kwargs)
+
+        monkeypatch.setattr(files.os, "open", flaky_open)
+        monkeypatch.setattr(files.time, "sleep", lambda _: None)
+        _, _, first = self.identity(tmp_path)
+        assert (failures, self.identity(tmp_path)[2]) == ([], first)
+        failures += [errno.EIO] * 4
+        with pytest.raises(DataError, match=r"3\.bmp: cannot be read after 4 tries \(storage hiccup\)"):
+            self.identity(tmp_path)
 
     def test_a_run_folder_of_before_knows_names_and_sizes_only(self, tmp_path):
         index, content, known = self.identity(fill(tmp_path))
