@@ -19,13 +19,13 @@ from benchmarks.speed.gpu.rows import COLUMNS, read, sentence
 from engine.errors import ConfigError
 
 PARTS = {
-    "numbers": 75,
-    "runs": 130,
+    "numbers": 110,
+    "runs": 160,
     "tests": 90,
     "speed": 75,
     "memory": 45,
     "trace": 75,
-    "compile": 150,
+    "compile": 240,
     "finetune": 75,
 }
 """Name -> most seconds it may take, in the order in which they are worth having. What each does: gpu/<name>.py."""
