@@ -12,6 +12,7 @@ from classification.build import (
     classifier_prefix,
     export_encoder,
     is_convolutional,
+    network_state,
     start_from,
     trainable,
 )
@@ -105,7 +106,8 @@ def test_the_exported_encoder_is_the_trained_one_without_classifier(model, freez
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    export_encoder(tmp_path / "b.safetensors", config, trainable(trained, config).state_dict(), {"epochs": 3})
+    state = network_state(config, trainable(trained, config).state_dict())
+    export_encoder(tmp_path / "b.safetensors", config, state, {"epochs": 3})
     encoder = build_backbone(model, image_size=32).eval()
     load_weights(encoder, tmp_path / "b.safetensors")
     images = torch.randn(2, 3, 32, 32)
