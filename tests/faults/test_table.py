@@ -17,3 +17,9 @@ def test_every_test_that_the_table_names_is_there():
             assert path is not None and path.is_file(), row
             name = name.rpartition("::")[2]
             assert not name or re.search(rf"(def|class) {re.escape(name)}\b", path.read_text()), (row, name)
+
+
+def test_every_row_from_f01_to_f59_is_there():
+    cells = re.findall(r"^\| ([F\d, ]+) \|", (HERE / "README.md").read_text(), re.MULTILINE)
+    named = {int(number) for cell in cells for number in re.findall(r"F(\d\d)", cell)}
+    assert named == set(range(1, 60))
