@@ -14,8 +14,9 @@ from engine import cli, use
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run a recipe, or use a finished run; leaves with the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        head, _, recipes = cli.describe("classification", RECIPES).partition("\n\n")
-        print(f"{head}{use.HELP.format(package='classification', results='classes')}\n\n{recipes}")
+        with cli.guard():  # the reader of a pipe may have seen enough
+            head, _, recipes = cli.describe("classification", RECIPES).partition("\n\n")
+            print(f"{head}{use.HELP.format(package='classification', results='classes')}\n\n{recipes}", flush=True)
         sys.exit(0 if arguments else 2)
     if arguments[0] not in ("predict", "evaluate"):
         cli.main("classification", RECIPES, argv=arguments)

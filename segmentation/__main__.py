@@ -32,8 +32,9 @@ _HELP = (
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run a recipe, or write it as a configuration for MMSegmentation's tools; leaves with the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        head, _, recipes = cli.describe("segmentation", RECIPES).partition("\n\n")
-        print(f"{head}{_HELP}\n\n{recipes}")
+        with cli.guard():  # the reader of a pipe may have seen enough
+            head, _, recipes = cli.describe("segmentation", RECIPES).partition("\n\n")
+            print(f"{head}{_HELP}\n\n{recipes}", flush=True)
         sys.exit(0 if arguments else 2)
     if arguments[0] in _WORDS:
         with cli.guard("--debug" in arguments):

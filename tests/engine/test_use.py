@@ -1,5 +1,8 @@
 """The words every task has for a trained run: which images are meant, which options, and what is said when it fails."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from engine import use
 from engine.config import to_dict
 from engine.errors import ConfigError, DataError
 from engine.run import storage
+from tests.helpers import ROOT, environment
 
 
 def picture(path):
@@ -76,3 +80,15 @@ def test_an_unreadable_image_does_not_keep_the_others_from_being_predicted(tmp_p
     with pytest.raises(DataError, match=r"1 of 3 images could not be read, the first: .*b\.jpg: not an image"):
         use.predict_each(images, predict)
     assert done == ["a", "c"]
+
+
+@pytest.mark.parametrize("package", ["classification", "segmentation"])
+def test_help_into_a_pipe_that_closes_is_no_error(package):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", package, "--help"]
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, env=environment(), timeout=60, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
