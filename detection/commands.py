@@ -24,8 +24,9 @@ _HELP = (
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run a recipe or a word; leaves with the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        head, _, recipes = cli.describe("detection", RECIPES).partition("\n\n")
-        print(f"{head}{_HELP}\n\n{recipes}")
+        with cli.guard():  # the reader of a pipe may have seen enough
+            head, _, recipes = cli.describe("detection", RECIPES).partition("\n\n")
+            print(f"{head}{_HELP}\n\n{recipes}", flush=True)
         sys.exit(0 if arguments else 2)
     if arguments[0] not in WORDS:
         cli.main("detection", RECIPES, argv=arguments)

@@ -82,7 +82,7 @@ def test_an_unreadable_image_does_not_keep_the_others_from_being_predicted(tmp_p
     assert done == ["a", "c"]
 
 
-@pytest.mark.parametrize("package", ["classification", "segmentation"])
+@pytest.mark.parametrize("package", ["classification", "detection", "segmentation"])
 def test_help_into_a_pipe_that_closes_is_no_error(package):
     read, write = os.pipe()
     os.close(read)
