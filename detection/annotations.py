@@ -15,6 +15,7 @@ from detection.consistency import area_problem, box_problem, faults_of_all, outl
 from detection.fields import LISTS, check_fields
 from detection.filenames import FileNames
 from detection.outlines import Outline, area_of, look_at_outlines
+from engine.data.files import open_file, read_all
 from engine.errors import DataError
 
 _NUM_NAMED = 5
@@ -28,14 +29,15 @@ def read_document(path: Path) -> dict[str, Any]:
         DataError: the file is missing or no COCO annotation file.
     """
     try:
-        document = json.loads(path.read_bytes())
+        with open_file(path) as descriptor:
+            document = json.loads(read_all(descriptor))
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file; --data.root wants a folder with annotations/instances_{{train,val}}2017.json, "
             "train2017/ and val2017/ (or say where they are: --data.train-annotations, --data.train-images, ...)"
         ) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except RecursionError as error:
         raise DataError(f"{path}: not a COCO annotation file, its JSON is nested thousands of levels deep") from error
     except ValueError as error:

@@ -14,7 +14,7 @@ def class_names(given: Sequence[str]) -> tuple[str, ...]:
         ConfigError: the file cannot be read or holds no name, or a name is given twice.
     """
     names = tuple(given)
-    if len(given) == 1 and Path(given[0]).is_file():
+    if len(given) == 1 and Path(given[0]).is_file():  # which a pipe is not
         try:
             lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -29,25 +29,26 @@ def build_encoder(config: DetectionConfig) -> Backbone:
     """
     torch.manual_seed(config.seed)
     backbone = build_backbone(config.model, image_size=config.build_size, drop_path=config.drop_path)
-    if not config.data.square and not _takes_any_size(backbone):
+    if not config.data.square and (refusal := _refusal_of_other_sizes(backbone)):
         least = math.ceil(config.data.max_side / 32) * 32
         raise ConfigError(
-            f"{config.model} takes images of one size only: pad them to a square (--data.square {least}; longest side "
-            f"now {config.data.max_side}, --data.max-side)"
+            f"{config.model} refuses an image of 96x64 pixels ({refusal}), as networks do that take one size only: pad "
+            f"them to a square (--data.square {least}; longest side now {config.data.max_side}, --data.max-side)"
         )
     return backbone
 
 
-def _takes_any_size(backbone: Backbone) -> bool:
+def _refusal_of_other_sizes(backbone: Backbone) -> str:
+    """What the network says to an image of a size that is not its own; "" where it takes it."""
     was_training = backbone.training
     try:
         with torch.no_grad():
             backbone.eval().features(torch.zeros(1, 3, 64, 96))
-    except (AssertionError, RuntimeError, ValueError):
-        return False
+    except (AssertionError, RuntimeError, ValueError) as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
     finally:
         backbone.train(was_training)
-    return True
+    return ""
 
 
 def is_isotropic(backbone: Backbone) -> bool:

@@ -37,10 +37,13 @@ class FileNames:
             return f"its file_name {name!r} leads out of {self.folder}: write names relative to that folder"
         path = self.folder / name
         try:
-            if path.is_file():
-                return f"{path} is there, but is not among the images that are read (its suffix, or data.exclude)"
-        except (OSError, ValueError):  # too long a name, a zero byte
-            return f"its file_name {name[:60]!r} cannot be the name of a file: write one relative to {self.folder}"
+            there = path.is_file()
+        except (OSError, ValueError) as error:  # too long a name, a zero byte, a folder that may not be entered
+            reason = getattr(error, "strerror", None) or error
+            return f"its file_name {name[:60]!r} cannot be looked for in {self.folder} ({reason}): write another"
+        if there:
+            how = "its name begins with a dot" if path.name.startswith(".") else f"{path.suffix or 'no suffix'}"
+            return f"{path} is there, but is not among the images that are read ({how}): convert or rename it"
         alike = next((other for other in self._paths if other.lower() == name.lower()), None)
         if alike:
             return f"{path} is missing; there is {alike}, in other letters: write the name as the file has it"

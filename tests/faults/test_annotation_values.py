@@ -1,6 +1,7 @@
 """COCO files as people have them: every value is checked before training; what is plainly meant is read and counted."""
 
 import json
+import os
 
 import pytest
 
@@ -143,7 +144,7 @@ REFUSED = {
     "file name a number": (image(file_name=1), "images, entry 0 .*its file_name 1 is no text"),
     "file name above": (image(file_name="../train2017/1.jpg"), "image 1: its file_name .* leads out of"),
     "file name elsewhere": (image(file_name="other.jpg"), "image 1: .*other.jpg is missing"),
-    "file name too long": (image(file_name="x" * 9999), "image 1: its file_name 'xxx.* cannot be the name of a file"),
+    "file name too long": (image(file_name="x" * 9999), "image 1: its file_name 'xxx.* cannot be looked for in"),
     "file name in other letters": (image(file_name="000000000001.JPG"), "image 1: .*there is 000000000001.jpg"),
     "image twice": (lambda d: d["images"].append(d["images"][0]), "image 1: this id is used twice"),
     "annotation twice": (first(id=2), "annotation 2: this annotation id is used twice"),
@@ -268,6 +269,14 @@ def test_a_file_in_another_encoding_is_read(good, root, encoding):
 def test_a_file_of_another_kind_is_named(root, content, message):
     (root / "annotations" / "instances_train2017.json").write_bytes(content)
     with pytest.raises(DataError, match=message):
+        split_of(root)
+
+
+def test_a_pipe_in_place_of_the_file_is_refused_at_once(root):
+    path = root / "annotations" / "instances_train2017.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"instances_train2017.json: .*pipe"):
         split_of(root)
 
 
