@@ -11,7 +11,8 @@ from .errors import BackboneError, WeightsError, WeightsFileError
 from .family import family
 
 if TYPE_CHECKING:
-    from .build import Backbone, build_backbone, build_classifier
+    from .build import build_backbone, build_classifier
+    from .encoder import Backbone
     from .entry import Entry
     from .weights.keymaps import to_detectron2, to_openmixup, to_torchvision
     from .weights.load import LoadReport, export_weights, load_weights, read_weights, save_backbone
@@ -40,7 +41,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "build": ("Backbone", "build_backbone", "build_classifier"),
+    "build": ("build_backbone", "build_classifier"),
+    "encoder": ("Backbone",),
     "entry": ("Entry",),
     "weights.keymaps": ("to_detectron2", "to_openmixup", "to_torchvision"),
     "weights.load": ("LoadReport", "export_weights", "load_weights", "read_weights", "save_backbone"),

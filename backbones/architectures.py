@@ -1,6 +1,7 @@
 """The published architecture names and the timm model each one is. Any other timm name is taken as it is."""
 
 import difflib
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,6 +29,8 @@ class Architecture:
     """Further keyword arguments that depend on the image size in pixels."""
     is_vit: bool = False
     """One of the published ViTs (timm's Beit class), which need the published initialisation."""
+    factory: Callable[..., Any] | None = None
+    """What makes the network, where it is one's own: `timm_name` is then its `module:name`."""
     class_token_head: bool = False
     """True: the ViT's classifier reads the class token. False: the normalised mean of the patch tokens."""
 
@@ -119,12 +122,15 @@ form; ConvNeXt 1 and 2; Transformers of one width whose blocks all see the same 
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture called `name`: a published name, else a timm name (a `.tag` after it is ignored).
+    """The architecture called `name`: a published name, else a timm name (a `.tag` after it is ignored), else one's own
+    class or function, `package.module:Name`.
 
     Raises BackboneError naming the nearest valid names if there is none.
     """
     if name in PUBLISHED:
         return PUBLISHED[name]
+    if ":" in name and not name.startswith("hf-hub:"):
+        return _own_architecture(name)
     import timm  # here, because it takes seconds and published names need none of it
 
     timm_name = name.partition(".")[0]
@@ -135,8 +141,25 @@ def find_architecture(name: str) -> Architecture:
     )
     raise BackboneError(
         f"no model is called {name!r}; nearest: {', '.join(dict.fromkeys(nearest)) or 'none'}. "
-        f"Published names: {' '.join(PUBLISHED)}; every name of timm.list_models() works too."
+        f"Published names: {' '.join(PUBLISHED)}; every name of timm.list_models() works too, "
+        "and package.module:Name for a class of one's own."
     )
+
+
+def _own_architecture(name: str) -> Architecture:
+    """A network that is not in timm: a callable that returns a module with timm's interface (Backbone says which)."""
+    module, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # from inside somebody's module
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise BackboneError(f"{name} cannot be imported ({type(error).__name__}: {reason}).") from error
+    if not callable(factory):
+        raise BackboneError(f"{name} is a {type(factory).__name__}, not a class or function that makes a network.")
+    bases = getattr(factory, "__mro__", ())
+    files = [base.__module__.rpartition(".")[2] for base in bases if base.__module__.startswith("timm.")]
+    family: Family = next((FAMILY_OF_MODULE[file] for file in files if file in FAMILY_OF_MODULE), "other")
+    return Architecture(timm_name=name, family=family, factory=factory)
 
 
 def _timm_architecture(timm_name: str) -> Architecture:

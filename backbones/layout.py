@@ -4,6 +4,7 @@ B batch, C channels, h w map height and width, L tokens (prefix tokens first, th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,11 +58,12 @@ class Layout:
         return side, side
 
 
-def find_layout(shape: torch.Size, *, num_prefix: int, channels_last: bool, where: str) -> Layout:
+def find_layout(shape: Sequence[int], *, num_prefix: int, channels_last: bool, where: str) -> Layout:
     """The layout of a square map's features of shape (B, C, h, h), (B, h, h, C) or (B, L, C).
 
-    `num_prefix` is how many prefix tokens the network has (they may not be there yet at this place),
-    `channels_last` decides when C = h. Raises BackboneError, naming `where`, for any other shape.
+    `num_prefix` is how many prefix tokens the network says it has (they may not be there yet at this place, and some
+    networks that have one do not say so), `channels_last` decides when C = h. Raises BackboneError, naming `where`, for
+    any other shape.
     """
     if len(shape) == 4:
         nchw, nhwc = shape[2] == shape[3], shape[1] == shape[2]
@@ -70,8 +72,16 @@ def find_layout(shape: torch.Size, *, num_prefix: int, channels_last: bool, wher
         if nchw:
             return Layout("nchw", channels=shape[1], grid=(shape[2], shape[3]))
     if len(shape) == 3:
-        for prefix in (num_prefix, 0):
+        for prefix in dict.fromkeys((num_prefix, 0, 1)):
             side = math.isqrt(max(shape[1] - prefix, 0))
             if side and side * side == shape[1] - prefix:
                 return Layout("tokens", channels=shape[2], grid=(side, side), num_prefix=prefix)
     raise BackboneError(f"{where} gives a tensor of shape {tuple(shape)}, which is not a map of patch features.")
+
+
+def pixels_per_position(image_size: int, map_size: int) -> int:
+    """The stride of a map: the power of two that gives `map_size` when rounding up, else the ratio, rounded."""
+    powers = (2**exponent for exponent in range(10))
+    return next(
+        (stride for stride in powers if math.ceil(image_size / stride) == map_size), round(image_size / map_size)
+    )

@@ -1,8 +1,9 @@
-"""Run a network on shapes alone: what goes where, and which weights are never used."""
+"""Run a network on shapes: what goes where, and which weights are never used."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,25 +11,132 @@ from torch import Tensor, nn
 Result = TypeVar("Result")
 
 
-def run_on_shapes(model: nn.Module, run: Callable[[Tensor], Result], image_size: int) -> Result:
-    """`run` on one square image of `image_size` pixels, on the meta device: no memory, no arithmetic, no random draw.
+def run_on_shapes(model: nn.Module, run: Callable[[Tensor], Result], image_size: int, channels: int = 3) -> Result:
+    """`run` on one square image of `image_size` pixels and `channels`, on the meta device: no memory, no
+    arithmetic, no random draw.
 
-    `run` is a method of `model` or of one of its modules. The model is as before afterwards.
+    `run` is a method of `model` or of one of its modules. The model is as before afterwards. A network whose forward
+    pass asks for values is run on grey pixels instead, if it has values.
     """
-    with torch.no_grad(), _weights_on_meta(model, training=False):
-        return run(torch.empty(1, 3, image_size, image_size, device="meta"))
+    shape = (1, channels, image_size, image_size)
+    try:
+        with torch.no_grad(), _weights_on_meta(model, training=False):
+            return run(torch.empty(shape, device="meta"))
+    except (NotImplementedError, RuntimeError) as error:
+        device = _device(model)
+        if device == "meta" or not _asks_for_values(error):
+            raise
+        with torch.no_grad(), _in_evaluation(model):
+            return run(torch.zeros(shape, device=device))
 
 
-def unused_parameters(model: nn.Module, run: Callable[[Tensor], Tensor | list[Tensor]], image_size: int) -> list[str]:
+def unused_parameters(
+    model: nn.Module, run: Callable[[Tensor], Tensor | list[Tensor]], image_size: int, channels: int = 3
+) -> list[str]:
     """Names of the trainable parameters of `model` that the outputs of `run` do not depend on in training."""
-    # Training mode, because some networks cache detached tables for evaluation; two images, for BatchNorm on 1x1 maps.
-    with torch.enable_grad(), _weights_on_meta(model, training=True):
-        result = run(torch.empty(2, 3, image_size, image_size, device="meta"))
-        outputs = [result] if isinstance(result, Tensor) else result
-        named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        total = cast(Tensor, sum(output.sum() for output in outputs))
-        gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    shape = (2, channels, image_size, image_size)  # two images, for BatchNorm on 1x1 maps
+    try:
+        # Training mode, because some networks cache detached tables for evaluation.
+        with torch.enable_grad(), _weights_on_meta(model, training=True):
+            return _without_gradient(model, run, torch.empty(shape, device="meta"))
+    except (NotImplementedError, RuntimeError) as error:
+        device = _device(model)
+        if device == "meta" or not _asks_for_values(error):
+            raise
+        with torch.enable_grad(), _in_evaluation(model):
+            return _without_gradient(model, run, torch.zeros(shape, device=device))
+
+
+def _without_gradient(model: nn.Module, run: Callable[[Tensor], Tensor | list[Tensor]], images: Tensor) -> list[str]:
+    result = run(images)
+    outputs = [result] if isinstance(result, Tensor) else result
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    total = cast(Tensor, sum(output.sum() for output in outputs))
+    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+@dataclass
+class Seen:
+    """What went through a module in one forward pass, shapes alone: one for each positional input, and output."""
+
+    inputs: tuple[torch.Size | None, ...]
+    """None for what is no tensor."""
+    outputs: tuple[torch.Size | None, ...] = ()
+    """Several if the module returns a tuple or a list."""
+    is_single: bool = True
+    """Whether it returns one tensor, not a tuple or list."""
+    place: int = 0
+    """How many modules had returned before this one did."""
+    calls: int = 1
+
+
+def watch(model: nn.Module, run: Callable[[Tensor], Any], image_size: int, channels: int = 3) -> dict[str, Seen]:
+    """What goes through every module of `model` that `run` calls, by the module's name, in the order in which they
+    return; of a module that is called several times, the first call."""
+    seen: dict[str, Seen] = {}
+    done: list[str] = []
+
+    def before(name: str, inputs: Sequence[Any]) -> None:
+        if name in seen:
+            seen[name].calls += 1
+        else:
+            seen[name] = Seen(_shapes(inputs))
+
+    def after(name: str, output: Any) -> None:
+        if name in done:
+            return
+        several = isinstance(output, (tuple, list))
+        seen[name].outputs = _shapes(output if several else [output])
+        seen[name].is_single, seen[name].place = not several, len(done)
+        done.append(name)
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _, inputs, name=name: before(name, inputs)))
+        handles.append(module.register_forward_hook(lambda _, __, output, name=name: after(name, output)))
+    try:
+        run_on_shapes(model, run, image_size, channels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: seen[name] for name in done}
+
+
+def _shapes(values: Sequence[Any]) -> tuple[torch.Size | None, ...]:
+    return tuple(value.shape if isinstance(value, Tensor) else None for value in values)
+
+
+def depends_on(model: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, other: Tensor) -> tuple[bool, bool]:
+    """Whether the output of `run` on `images` depends on them, and on `other`, both on the meta device and requiring
+    gradients; hooks of `model` may cut the way of the first and bring in the second."""
+    with torch.enable_grad(), _weights_on_meta(model, training=False):
+        output = run(images)
+        if output.grad_fn is None:
+            return False, False
+        of_images, of_other = torch.autograd.grad(output.sum(), [images, other], allow_unused=True)
+    return of_images is not None, of_other is not None
+
+
+def _asks_for_values(error: Exception) -> bool:
+    """Whether a forward pass failed because tensors on the meta device have shapes only."""
+    return "meta" in str(error) or "item()" in str(error)
+
+
+def _device(model: nn.Module) -> str:
+    first = next(iter(model.parameters()), None)
+    return "cpu" if first is None else str(first.device)
+
+
+@contextmanager
+def _in_evaluation(model: nn.Module) -> Iterator[None]:
+    kept = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in kept:
+            module.training = was_training
 
 
 @contextmanager

@@ -14,5 +14,7 @@ def build_model(config: PretrainConfig) -> Any:
         ConfigError: the configuration does not fit the encoder, as the method says.
         BackboneError: the encoder, or a place in it, does not exist.
     """
-    encoder = build_backbone(config.model, image_size=config.image_size, drop_path=config.drop_path)
+    channels = len(config.data.mean)
+    options = {} if channels == 3 else {"in_chans": channels}
+    encoder = build_backbone(config.model, image_size=config.image_size, drop_path=config.drop_path, **options)
     return find_method(config.method).build(encoder, config)

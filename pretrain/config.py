@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from backbones import IMAGENET_MEAN, IMAGENET_STD
 from engine.data.options import ImageOptions, Unreadable
 from engine.errors import ConfigError
 
@@ -24,6 +25,10 @@ class DataConfig(ImageOptions):
     """Aspect ratio (width / height) of the crop."""
     flip: float = 0.5
     """Probability of mirroring left and right."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """What is subtracted from RGB values between 0 and 1; a single value trains on grey images, with one channel."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """What the difference is divided by, as many values."""
 
     def problems(self) -> list[str]:
         """What cannot be run, one line each."""
@@ -35,6 +40,13 @@ class DataConfig(ImageOptions):
         if not 0.01 <= self.crop_ratio[0] <= self.crop_ratio[1] <= 100:
             found.append(f"crop_ratio is {self.crop_ratio}; allowed: 0.01 <= smallest <= largest <= 100")
         found += self.image_problems()
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            found.append(
+                f"mean and std have {len(self.mean)} and {len(self.std)} values; allowed: 3 (RGB) or 1 (grey) each: "
+                "images are decoded to RGB"
+            )
+        if not all(0 < value < math.inf for value in self.std) or not all(map(math.isfinite, self.mean)):
+            found.append(f"mean {self.mean}, std {self.std}; allowed: finite, and std above 0")
         if not 0 <= self.flip <= 1:
             found.append(f"flip is {self.flip}; allowed: 0 to 1")
         return found

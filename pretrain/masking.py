@@ -58,6 +58,22 @@ def expand_mask(mask_bgg: Tensor, size: Sequence[int], dtype: torch.dtype = torc
     return repeated.reshape(batch, 1, height, width)
 
 
+def mask_on_map(mask_bgg: Tensor, size: Sequence[int]) -> Tensor:
+    """The mask on a feature map (h, w): bool (batch, 1, h, w), True where hidden.
+
+    Where a side is no multiple of the grid (networks whose convolutions do not pad, or stride 64), a position belongs
+    to the cell in which its centre lies; so a part of a hidden cell may be seen at its border.
+    """
+    _, rows, columns = mask_bgg.shape
+    if size[0] % rows == 0 and size[1] % columns == 0:
+        return expand_mask(mask_bgg, size)
+    row, column = (
+        (2 * torch.arange(side, device=mask_bgg.device) + 1) * cells // (2 * side)
+        for side, cells in zip(size, (rows, columns), strict=True)
+    )
+    return mask_bgg.bool()[:, row][:, :, column][:, None]
+
+
 class MaskToken(nn.Module):
     """The learnable token t that enters the encoder where the mask m is 1; visible features f pass unchanged.
 
@@ -94,7 +110,7 @@ class MaskToken(nn.Module):
         """The features with the token at hidden positions, same shape, type and memory format."""
         if self._mask_bgg is None:
             return features_bchw
-        mask = expand_mask(self._mask_bgg, features_bchw.shape[-2:])
+        mask = mask_on_map(self._mask_bgg, features_bchw.shape[-2:])
         # The parameters are float32; under autocast the features are not, and must stay as they are.
         token = self.mask_token.to(features_bchw.dtype)
         if self.form == "replace":

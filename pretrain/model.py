@@ -3,13 +3,15 @@
 Shapes: B batch, H W pixels, g cells along a side.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from backbones import Backbone
+from backbones import PUBLISHED, Backbone
+from backbones.suggest import reach
 from engine.errors import ConfigError
 from pretrain.config import PretrainConfig
 from pretrain.decoder import Decoder
@@ -17,6 +19,7 @@ from pretrain.masking import MaskToken, expand_mask
 from pretrain.methods.released import TokenOptions
 from pretrain.targets import Normalise, fill_masked
 
+log = logging.getLogger("mim")
 Terms = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 
 
@@ -30,15 +33,21 @@ class TokenModel(nn.Module):
     """
 
     def __init__(
-        self, encoder: Backbone, *, token: TokenOptions, terms: Terms, fill: Literal["mean", "none"] = "mean"
+        self,
+        encoder: Backbone,
+        *,
+        token: TokenOptions,
+        terms: Terms,
+        fill: Literal["mean", "none"] = "mean",
+        normalise: Normalise | None = None,
     ) -> None:
         super().__init__()
         entry = encoder.entry(token.stage)
         self.terms, self.fill = terms, fill
-        self.normalise = Normalise(channels_last=encoder.is_cnn)
+        self.normalise = normalise or Normalise(channels_last=encoder.is_cnn)
         self.encoder = encoder
         self.token = MaskToken(entry.channels, form=token.form, init=token.init)
-        self.decoder = Decoder(encoder.channels[-1], encoder.strides[-1])
+        self.decoder = Decoder(encoder.final_channels, encoder.final_stride, encoder.in_channels)
         entry.attach(self.token)
 
     def forward(self, images_bchw: Tensor, mask_bgg: Tensor) -> dict[str, Tensor]:
@@ -57,7 +66,9 @@ class TokenModel(nn.Module):
         with self.token.hiding(mask_bgg):
             latent_bchw = self.encoder(input_bchw)
         memory_format = self.normalise.memory_format(input_bchw.device)
-        prediction: Tensor = self.decoder(latent_bchw).to(input_bchw.dtype, memory_format=memory_format)
+        prediction: Tensor = self.decoder(latent_bchw, input_bchw.shape[-2:]).to(
+            input_bchw.dtype, memory_format=memory_format
+        )
         return prediction
 
     @torch.no_grad()
@@ -90,14 +101,19 @@ def token_model(
         BackboneError: the token's place does not exist.
     """
     entry, cell = encoder.entry(token.stage), config.mask.cell_size
-    if cell % entry.stride:
+    if entry.exact and cell % entry.stride:
         raise ConfigError(
             f"mask.cell_size is {cell}, but the token enters {config.model} at a map of stride {entry.stride} "
             f"(options.token.stage {token.stage}): a cell must be a whole number of its positions, such as "
             f"{(cell // entry.stride + 1) * entry.stride} pixels, or choose an earlier stage"
         )
-    if config.image_size % encoder.strides[-1]:
-        raise ConfigError(
-            f"image_size is {config.image_size}; allowed: a multiple of {config.model}'s stride {encoder.strides[-1]}"
+    stride = encoder.strides[-1]
+    if stride & (stride - 1) == 0 and config.image_size % min(stride, 32):
+        raise ConfigError(f"image_size is {config.image_size}; allowed: a multiple of {config.model}'s stride {stride}")
+    if fill == "none" and config.model not in PUBLISHED and not reach(encoder, entry).hides:
+        log.warning(
+            "%s: parts of the image go round the token at stage %s, so that hidden pixels are seen; fill them (mean)",
+            *(config.model, token.stage),
         )
-    return TokenModel(encoder, token=token, terms=terms, fill=fill)
+    normalise = Normalise(channels_last=encoder.is_cnn, mean=config.data.mean, std=config.data.std)
+    return TokenModel(encoder, token=token, terms=terms, fill=fill, normalise=normalise)

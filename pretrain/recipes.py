@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from backbones import family
+from backbones import PUBLISHED, family
 from engine.deviations import Sources, with_deviations
 from pretrain.config import PretrainConfig
 from pretrain.methods import METHODS, find_method
@@ -41,10 +41,16 @@ def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
 
     The family's published token, losses and decay rules (`--model` any published or timm name, `--method` any method),
     at 64 pixels and cells of 16, with a rate that moves the weights in two hundred steps. Where a cell cannot be below
-    the published 32 pixels (A2MIM on ConvNeXt, whose token enters at stride 32): at 128 pixels.
+    the published 32 pixels (A2MIM on ConvNeXt, whose token enters at stride 32): at 128 pixels. A network that takes
+    images of one size only gets those.
     """
     config = for_model(model, method)
     image_size, cell_size = (64, 16) if find_method(method).smallest_cell(config) <= 16 else (128, 32)
+    if model not in PUBLISHED:
+        from backbones.suggest import takes  # here: it needs torch
+
+        if not takes(model, image_size):
+            image_size, cell_size = config.image_size, config.mask.cell_size
     return replace(
         config,
         epochs=8,

@@ -3,6 +3,8 @@
 Shapes: B batch, H W pixels, g cells along a side.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -10,9 +12,13 @@ from backbones import IMAGENET_MEAN as IMAGENET_MEAN
 from backbones import IMAGENET_STD as IMAGENET_STD
 from pretrain.masking import expand_mask
 
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
+
 
 class Normalise(nn.Module):
-    """uint8 RGB pixels (B, 3, H, W) -> (p / 255 - mean) / std with ImageNet's statistics, in float32.
+    """uint8 RGB pixels (B, 3, H, W) -> (p / 255 - mean) / std in float32, by default with ImageNet's statistics.
+
+    With one value of each, the pixels' luma (B, 1, H, W) is what is normalised.
 
     Computed in this order, so that every bit is that of torchvision's ToTensor and Normalize: a training step of a deep
     ReLU network differs visibly otherwise. Cast to float64 once the model was. With `channels_last` the result has that
@@ -20,12 +26,17 @@ class Normalise(nn.Module):
     the running mean of a first layer), and little time is gained.
     """
 
-    def __init__(self, *, channels_last: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        channels_last: bool = False,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
         self.channels_last = channels_last
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(tuple(values)).view(1, -1, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
 
@@ -37,11 +48,15 @@ class Normalise(nn.Module):
         """The normalised images, about -2.1 to 2.6."""
         memory_format = self.memory_format(images_bchw.device)
         pixels_bchw = images_bchw.to(torch.float32, memory_format=memory_format, copy=True)
+        if self.mean.shape[1] == 1:
+            weights = torch.tensor(_LUMA, device=pixels_bchw.device).view(1, 3, 1, 1)
+            pixels_bchw = (pixels_bchw * weights).sum(1, keepdim=True)
         return pixels_bchw.div_(255).sub_(self.mean.float()).div_(self.std.float()).to(self.mean.dtype)
 
     def inverse(self, normalised_bchw: Tensor) -> Tensor:
-        """uint8 pixels of normalised images, values outside the range cut off."""
-        return (255 * (normalised_bchw * self.std + self.mean)).round().clamp(0, 255).to(torch.uint8)
+        """uint8 RGB pixels (B, 3, H, W) of normalised images, values outside the range cut off."""
+        pixels_bchw = (255 * (normalised_bchw * self.std + self.mean)).round().clamp(0, 255).to(torch.uint8)
+        return pixels_bchw.expand(-1, 3, -1, -1)
 
 
 def fill_masked(images_bchw: Tensor, mask_bgg: Tensor) -> Tensor:

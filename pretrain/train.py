@@ -22,7 +22,6 @@ from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import PretrainDataset, collate, image_root
 from pretrain.methods import find_method, method_order
-from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.visualize import panel_batch, save_panel
 
 
@@ -154,8 +153,8 @@ def _description(config: PretrainConfig, run: Run) -> dict[str, Any]:
         "method_title": find_method(config.method).title,
         "method_order": method_order(config.method),
         "epochs": config.epochs,
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
+        "mean": config.data.mean,
+        "std": config.data.std,
         "suite_version": SUITE_VERSION,
         "config_hash": config_hash(run.config),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.build import Backbone
+from backbones.encoder import Backbone
 from backbones.errors import WeightsError
 
 from .faults import find_faults, is_plain

@@ -2,10 +2,11 @@
 have no weight decay, and the schedules. Free of torch, so that help texts are quick.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from pretrain.config import ScheduleConfig
+from backbones import PUBLISHED
+from pretrain.config import PretrainConfig, ScheduleConfig
 
 TokenForm = Literal["replace", "add", "gated"]
 TokenInit = Literal["normal", "zero"]
@@ -55,7 +56,28 @@ def smallest_cell(model: str, stage: int | str) -> int:
     """
     stride = _STRIDES.get(model, {}).get(stage)
     if stride is None:
-        from backbones import build_backbone
+        from backbones.suggest import shapes_of
 
-        stride = build_backbone(model, image_size=128).entry(stage).stride
+        stride = shapes_of(model, 128).entry(stage).stride
     return stride
+
+
+def fitted(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with the image size, token stage and mask cells that fit its network and are nearest to those
+    it has. A published network keeps its own.
+
+    Raises:
+        BackboneError: the network cannot be pre-trained; the reason.
+    """
+    if config.model in PUBLISHED:
+        return config
+    from backbones.suggest import suggest
+
+    options: Any = config.options
+    found = suggest(config.model, options.token.stage, image_size=config.image_size, cell_size=config.mask.cell_size)
+    return replace(
+        config,
+        image_size=found.image_size,
+        mask=replace(config.mask, cell_size=found.cell_size),
+        options=replace(options, token=replace(options.token, stage=found.stage)),
+    )

@@ -15,7 +15,7 @@ from engine.deviations import Source, Sources
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
 from pretrain.methods.method import Method
-from pretrain.methods.released import TokenOptions, smallest_cell
+from pretrain.methods.released import TokenOptions, fitted, smallest_cell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -275,7 +275,7 @@ METHOD = Method(
     paper="Xie et al., SimMIM: A Simple Framework for Masked Image Modeling, CVPR 2022, arXiv 2111.09886",
     options=Options,
     build=build,
-    for_family=for_family,
+    for_family=lambda family, model: fitted(for_family(family, model)),
     smallest_cell=_smallest_cell,
     sources=_SOURCES,
     recipes={

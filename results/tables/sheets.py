@@ -81,6 +81,8 @@ def family(model: str) -> str:
     """The family of a published or timm name, as "ResNet"; the first word of any other."""
     found = re.match(r"[a-z]+", model.lower())
     word = found[0] if found else model
+    if ":" in model:  # somebody's own class, which is not imported for a table
+        return word
     try:
         return FAMILIES.get(family_of(model), word)
     except SuiteError:  # a network that this timm does not have, or of somebody's own
