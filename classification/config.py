@@ -124,7 +124,7 @@ class OptimizerConfig:
     name: Literal["adamw", "lamb", "sgd"] = "adamw"
     """"adamw" (torch), "lamb" (timm; it also scales a gradient of norm above 1 down to 1), "sgd" (torch)."""
     base_learning_rate: float = 1e-3
-    """Learning rate at a global batch of `base_batch`; the absolute rate is printed and stored in classifier.json."""
+    """Learning rate at a global batch of `base_batch`; the absolute rate is printed and stored in environment.json."""
     base_batch: int = 1024
     """The global batch that base_learning_rate belongs to."""
     weight_decay: float = 0.05

@@ -20,7 +20,7 @@ PADDED_TO = 32
 
 
 def detectron2_is_installed() -> bool:
-    """Whether Detectron2 can be imported (it is not, here)."""
+    """Whether Detectron2 can be imported; it is not imported here."""
     try:
         return importlib.util.find_spec("detectron2") is not None
     except (ImportError, ValueError):

@@ -33,7 +33,7 @@ Losses = dict[str, Tensor]
 Evaluate = Callable[[nn.Module, int, Callable[[], None]], dict[str, float]]
 
 
-def train(
+def run_loop(
     run: Run,
     model: nn.Module,
     *,

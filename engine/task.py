@@ -16,8 +16,7 @@ from torch import nn
 
 from engine.data.sampler import LoaderOptions, micro_batches
 from engine.distributed import rank, world_size
-from engine.loop import Batch, Evaluate, Losses
-from engine.loop import train as run_loop
+from engine.loop import Batch, Evaluate, Losses, run_loop
 from engine.run import checkpoint, storage
 from engine.run.open import Run, open_run
 from engine.training.optim import Schedule

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, default_collate
 
 from engine.data.images import ImageArray, ImageIndex, Unreadable, read_sample
 from engine.data.sampler import SampleKey, generator
+from pretrain.config import DataConfig
 from pretrain.masking import cell_mask
 
 Box = tuple[int, int, int, int]
@@ -45,9 +46,9 @@ class PretrainDataset(Dataset[dict[str, Tensor]]):
 
     index: ImageIndex
     image_size: int = 224
-    scale: tuple[float, float] = (0.67, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
+    scale: tuple[float, float] = DataConfig.crop_scale
+    ratio: tuple[float, float] = DataConfig.crop_ratio
+    flip: float = DataConfig.flip
     cell_size: int = 32
     mask_ratio: float = 0.6
     seed: int = 0

@@ -93,6 +93,10 @@ class Meters:
     """Sums of the losses since the last log line; on the device, so that adding does not wait for it."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from zero."""
         self.sums: dict[str, Tensor] = {}
         self.steps = 0.0
 
@@ -116,7 +120,7 @@ class Meters:
         names = list(self.sums)
         values = sum_over_ranks(torch.stack([self.sums[name] for name in names])) / (self.steps * world_size())
         means = dict(zip(names, values.tolist(), strict=True))
-        self.__init__()  # type: ignore[misc]
+        self.reset()
         return {"loss": sum(means.values()), **means}
 
 

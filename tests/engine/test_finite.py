@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from engine.errors import DivergedError
-from engine.loop import train as run_loop
+from engine.loop import run_loop
 from engine.run.open import open_run
 from engine.training.finite import finite_outputs
 from engine.training.optim import parameter_groups

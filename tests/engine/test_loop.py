@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from engine.loop import train as run_loop
+from engine.loop import run_loop
 from engine.run import checkpoint
 from engine.run.open import open_run
 from engine.training.optim import Schedule, parameter_groups

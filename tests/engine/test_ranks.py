@@ -8,7 +8,7 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from engine.errors import ConfigError
-from engine.loop import train as run_loop
+from engine.loop import run_loop
 from engine.run.open import open_run
 from engine.training.optim import Schedule, parameter_groups
 from engine.training.ranks import prepare_for_ranks

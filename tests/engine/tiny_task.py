@@ -15,7 +15,7 @@ from engine import cli
 from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, generator, make_batches
 from engine.distributed import rank, world_size
 from engine.errors import DataError
-from engine.loop import train as run_loop
+from engine.loop import run_loop
 from engine.run.open import open_run
 from engine.training.optim import Schedule, parameter_groups
 from engine.training.state import LoopSettings

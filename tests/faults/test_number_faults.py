@@ -9,7 +9,7 @@ import timm.optim
 import torch
 
 from engine.errors import DivergedError
-from engine.loop import train as run_loop
+from engine.loop import run_loop
 from engine.run.open import open_run
 from engine.training.optim import parameter_groups
 from tests.engine import tiny_task
