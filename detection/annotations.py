@@ -184,9 +184,9 @@ class AnnotationReader:
         if entry["id"] in used:
             return "this annotation id is used twice: give each annotation its own"
         if record is None:
-            return f"there is no such image: its image_id {entry['image_id']} is not among the images"
+            return f"there is no such image: correct its image_id {entry['image_id']}, or add the image"
         if entry["category_id"] not in self.names:
-            return f"there is no category {entry['category_id']}: its category_id is not among the categories"
+            return f"there is no category {entry['category_id']}: correct its category_id, or add the category"
         problem = box_problem(entry["bbox"], record)
         return problem or area_problem(entry, record)
 

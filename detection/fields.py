@@ -77,9 +77,9 @@ def _faults(kind: str, entry: dict[str, Any], as_meant: dict[str, int]) -> Itera
     for name, value in list(entry.items()):
         read: Any = None
         if name in _WHOLE_NUMBERS[kind]:
-            read, fault = whole_number(value), "is no whole number"
+            read, fault = whole_number(value), "is no whole number: write one, such as 1"
         elif name == _OTHERS[kind] and kind != "annotations":
-            read, fault = _text(kind, value), "is no text"
+            read, fault = _text(kind, value), "is no text: write one"
         elif kind == "annotations" and name in _MEASURES:
             read, fault = _MEASURES[name](value)
         else:
@@ -112,7 +112,7 @@ def _area(value: Any) -> tuple[float | None, str]:
 
 
 def _crowd(value: Any) -> tuple[int | None, str]:
-    return flag(value), "is neither 0 (one object) nor 1 (a crowd, which is no target)"
+    return flag(value), "is neither 0 (one object) nor 1 (a crowd, which is no target): write one of them"
 
 
 _MEASURES = {"bbox": _box, "area": _area, "iscrowd": _crowd}
