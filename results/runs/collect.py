@@ -14,7 +14,7 @@ from engine.errors import ConfigError, DataError
 from results.methods import places, title
 from results.runs.curves import Curves
 from results.runs.facts import FRACTION
-from results.runs.runfiles import UnusableRun, is_count
+from results.runs.runfiles import UnusableRun, is_count, is_file
 from results.runs.runfolder import FinishedRun, read_run
 
 # Of a row; the documentation of each is collect's.
@@ -124,18 +124,25 @@ def _find(runs_dirs: Iterable[Path | str], rejected: list[Rejected]) -> list[Pat
 
 def _run_folders(path: Path, rejected: list[Rejected]) -> Iterator[Path]:
     def unread(error: OSError) -> None:
-        rejected.append(Rejected(Path(str(error.filename)), f"cannot be looked into ({error.strerror})"))
+        rejected.append(Rejected(_as_text(Path(str(error.filename))), f"cannot be looked into ({error.strerror})"))
 
     for place, inside, files in os.walk(path, onerror=unread):
         # A link to nothing or to itself is listed by os.walk as a file, a folder of that name as a folder.
         if "config.json" in files or "finished.json" in files:
             inside.clear()  # files inside a run are its own affair
-        if not _FILES_OF_A_RUN.isdisjoint([*files, *inside]):
-            if place.encode(errors="surrogateescape").decode(errors="replace") == place:
-                yield Path(place)
+        there = [Path(place)] * (not _FILES_OF_A_RUN.isdisjoint([*files, *inside]))
+        linked = [folder for name in inside if (folder := Path(place, name)).is_symlink()]
+        there += [folder for folder in linked if any(is_file(folder / name) for name in _FILES_OF_A_RUN)]
+        for folder in there:
+            if _as_text(folder) == folder:
+                yield folder
             else:
-                name = place.encode(errors="surrogateescape").decode(errors="replace")
-                rejected.append(Rejected(Path(name), "its name is no text (UTF-8)"))
+                rejected.append(Rejected(_as_text(folder), "its name is no text (UTF-8)"))
+
+
+def _as_text(path: Path) -> Path:
+    """The path with a sign in place of what is no text in it."""
+    return Path(os.fsencode(path).decode(errors="replace"))
 
 
 def _with_whole_sets(runs: Sequence[FinishedRun]) -> list[FinishedRun]:

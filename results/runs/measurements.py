@@ -32,9 +32,12 @@ def checked_lines(rows: Iterable[Mapping[str, Any]], task: str) -> list[Mapping[
             raise UnusableRun(f"{where}: step is {step!r}, not a whole number from 0 on")
         if step < before:
             raise UnusableRun(f"{where}: step {step} comes after step {before}: these are not the lines of one run")
-        if (step, row.get("split")) in seen:
-            raise UnusableRun(f"{where}: a second {row.get('split')} line of step {step}")
-        seen.add((step, row.get("split")))
+        split = row.get("split")
+        if not isinstance(split, str):
+            raise UnusableRun(f"{where}: split is {split!r:.40}, not a name")
+        if (step, split) in seen:
+            raise UnusableRun(f"{where}: a second {split} line of step {step}")
+        seen.add((step, split))
         before = step
         lines.append(row)
     return lines

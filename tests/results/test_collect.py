@@ -181,6 +181,8 @@ def test_foreign_weights_are_named_after_their_file_not_called_scratch(tmp_path)
         ('{"step": 11, "epoch": 3.1, "split": "val", "top1": 100.5}', "metrics.jsonl line 4: top1 is 100.5, outside"),
         ('{"step": 11, "epoch": 3.1, "split": "val", "top1": "60"}', "metrics.jsonl line 4: top1 is 60, not"),
         ('{"step": 11, "spl', "metrics.jsonl line 4 is not"),
+        ('{"step": 11, "split": {"a": 1}}', "metrics.jsonl line 4: split is {'a': 1}, not a name"),
+        ('{"step": "11", "split": "val"}', "metrics.jsonl line 4: step is '11', not a whole number"),
     ],
 )
 def test_impossible_measurements_are_rejected_with_file_and_line(tmp_path, line, reason):

@@ -223,6 +223,16 @@ def test_no_name_of_a_model_ends_a_command_or_leaves_its_folder(tmp_path):
     assert "'=1+1/\n" in set(csv["recipe"]), "no formula to a spreadsheet"
 
 
+def test_a_link_to_a_run_folder_is_that_run_and_no_other_link_is_followed(tmp_path):
+    run = tuned(tmp_path / "elsewhere" / "run")
+    (tmp_path / "runs").mkdir()
+    for name, target in {"a": run, "b": run, "loop": tmp_path / "runs", "root": "/", "gone": tmp_path / "gone"}.items():
+        (tmp_path / "runs" / name).symlink_to(target)
+    rows, rejected = collect([tmp_path / "runs"])
+    assert set(rows["run"]) == {str(tmp_path / "runs" / "a")}
+    assert rejected == []
+
+
 def test_a_folder_whose_name_is_no_text_is_named_and_left_out(tmp_path):
     tuned(tmp_path / "runs" / "good")
     tuned(tmp_path / "runs" / "bad", seed=1).rename(os.fsdecode(os.fsencode(tmp_path / "runs") + b"/bad\xff"))
