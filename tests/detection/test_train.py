@@ -9,17 +9,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import detection.train as task
 from backbones import build_backbone, save_backbone
 from detection.evaluation import coco_numbers
+from detection.finished import load_detector
 from detection.frameworks.contract import load_framework
 from detection.grouping import GroupedPlan
 from detection.recipes import RECIPES
 from detection.train import loop_settings, train
-from detection.visualize import load_detector
 from detection.visualize import main as visualize
 from engine.cli import main
 from engine.config import config_hash, to_dict
@@ -85,19 +84,18 @@ def test_a_run_from_scratch_learns_and_leaves_everything_a_reader_needs(root, tm
 def test_the_evaluated_detector_can_be_loaded_again(root, tmp_path):
     config = tiny_config(root)
     train(config, tmp_path / "run")
-    loaded, framework, detector, categories = load_detector(tmp_path / "run")
-    assert loaded == config
-    assert [entry["id"] for entry in categories] == [2, 5, 9]
+    detector = load_detector(tmp_path / "run")
+    assert detector.config == config
+    assert detector.category_ids == (2, 5, 9)
     val = read_split(root, "val", training=False, masks=True)
-    with torch.no_grad():
-        results = task.predict_all(
-            framework.predictor(config, None),
-            detector,
-            framework.samples(val, config, False, None),
-            batch_size=4,
-            num_workers=0,
-            check_stop=lambda: None,
-        )
+    results = task.predict_all(
+        detector,
+        detector.model,
+        detector.framework.samples(val, config, False, None),
+        batch_size=4,
+        num_workers=0,
+        check_stop=lambda: None,
+    )
     written = json.loads((tmp_path / "run" / "predictions.json").read_text())
     assert task.with_category_ids(results, val.category_ids) == written
 
