@@ -18,7 +18,7 @@ from engine.deviations import Source, Sources
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
 from pretrain.methods.method import Method
-from pretrain.methods.released import TokenOptions, fitted, smallest_cell
+from pretrain.methods.released import TokenOptions, fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -384,39 +384,30 @@ def a2mim_vit_l_800e() -> PretrainConfig:
     return _vit("vit_l")
 
 
-def _file(name: str, precision: str, *other: str) -> tuple[Source, ...]:
-    return (Source(name=name, settings={"precision": precision}, other=other),)
-
-
 _SOURCES: Sources = {
-    "a2mim-r50-300e": _file("A2MIM r50_l3_sz224_init_8xb256_cos_ep300", "float32"),
+    "a2mim-r50-300e": released.followed("A2MIM r50_l3_sz224_init_8xb256_cos_ep300", "float32"),
     "a2mim-r50-300e-paper": (Source(name="a2mim-r50-300e"),),
-    "a2mim-r50-100e": _file("A2MIM r50_l3_sz224_init_8xb256_cos_ep100", "float32"),
-    "a2mim-r50-100e-add": _file("A2MIM r50_l3_sz224_8xb256_cos_ep100", "float32"),
-    "a2mim-r50-100e-stem": _file("A2MIM r50_l0_sz224_8xb256_cos_ep100", "float32"),
-    "a2mim-r101-300e": _file("A2MIM r101_l3_sz224_init_8xb256_cos_ep300", "float32"),
+    "a2mim-r50-100e": released.followed("A2MIM r50_l3_sz224_init_8xb256_cos_ep100", "float32"),
+    "a2mim-r50-100e-add": released.followed("A2MIM r50_l3_sz224_8xb256_cos_ep100", "float32"),
+    "a2mim-r50-100e-stem": released.followed("A2MIM r50_l0_sz224_8xb256_cos_ep100", "float32"),
+    "a2mim-r101-300e": released.followed("A2MIM r101_l3_sz224_init_8xb256_cos_ep300", "float32"),
     "a2mim-r152-300e": (
-        *_file("A2MIM r152_l3_sz224_init_8xb256_cos_ep300", "float32"),
+        *released.followed("A2MIM r152_l3_sz224_init_8xb256_cos_ep300", "float32"),
         Source(
             name="OpenMixup r152 of 2023-05-25", settings={"precision": "float32", "options.loss.frequency_weight": 0.0}
         ),
     ),
-    "a2mim-r200-300e": _file("A2MIM r200_l3_sz224_init_8xb256_cos_ep300", "float32"),
-    "a2mim-convnext_t-300e": _file("A2MIM convnext_t_l3_sz224_init_8xb256_cos_ep300", "float16"),
-    "a2mim-convnext_s-300e": _file("OpenMixup convnext_s_l3_sz224_init_8xb256_cos_ep300", "float16"),
-    "a2mim-convnext_b-300e": _file("A2MIM convnext_b_l3_sz224_init_8xb256_cos_ep300", "float16"),
-    "a2mim-vit_s-800e": _file("A2MIM vit_small_l0_sz224_8xb256_step_ep800", "float32"),
-    "a2mim-vit_b-800e": _file("A2MIM vit_base_l0_sz224_8xb128_accu2_step_ep800", "float32"),
+    "a2mim-r200-300e": released.followed("A2MIM r200_l3_sz224_init_8xb256_cos_ep300", "float32"),
+    "a2mim-convnext_t-300e": released.followed("A2MIM convnext_t_l3_sz224_init_8xb256_cos_ep300", "float16"),
+    "a2mim-convnext_s-300e": released.followed("OpenMixup convnext_s_l3_sz224_init_8xb256_cos_ep300", "float16"),
+    "a2mim-convnext_b-300e": released.followed("A2MIM convnext_b_l3_sz224_init_8xb256_cos_ep300", "float16"),
+    "a2mim-vit_s-800e": released.followed("A2MIM vit_small_l0_sz224_8xb256_step_ep800", "float32"),
+    "a2mim-vit_b-800e": released.followed("A2MIM vit_base_l0_sz224_8xb128_accu2_step_ep800", "float32"),
     "a2mim-vit_b-800e-paper": (Source(name="a2mim-vit_b-800e"),),
-    "a2mim-vit_l-800e": _file("A2MIM vit_large_l0_sz224_8xb128_accu2_step_ep800", "float32"),
+    "a2mim-vit_l-800e": released.followed("A2MIM vit_large_l0_sz224_8xb128_accu2_step_ep800", "float32"),
 }
 """What the files behind each recipe hold where the recipe may differ: read in configs/openmixup/pretrain of
 Westlake-AI/A2MIM at ccca6dc and in configs/selfsup of Westlake-AI/openmixup."""
-
-
-def _smallest_cell(config: PretrainConfig) -> int:
-    options: Any = config.options
-    return smallest_cell(config.model, options.token.stage)
 
 
 METHOD = Method(
@@ -426,7 +417,7 @@ METHOD = Method(
     options=Options,
     build=build,
     for_family=lambda family, model: fitted(for_family(family, model)),
-    smallest_cell=_smallest_cell,
+    smallest_cell=released.smallest_cell,
     sources=_SOURCES,
     recipes={
         "a2mim-r50-300e": a2mim_r50_300e,

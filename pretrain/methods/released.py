@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from backbones import PUBLISHED
+from engine.deviations import Source
 from pretrain.config import PretrainConfig, ScheduleConfig
 
 TokenForm = Literal["replace", "add", "gated"]
@@ -49,16 +50,22 @@ _STRIDES: dict[str, dict[int | str, int]] = {
 """Where the token enters the published networks: stage -> stride."""
 
 
-def smallest_cell(model: str, stage: int | str) -> int:
+def followed(name: str, precision: str, *other: str) -> tuple[Source, ...]:
+    """The one file that a recipe follows, with its precision and what else it has otherwise."""
+    return (Source(name=name, settings={"precision": precision}, other=other),)
+
+
+def smallest_cell(config: PretrainConfig) -> int:
     """Side in pixels that a mask cell must be a multiple of: the stride of the map where the token enters.
 
     A network without published recipes is built, on shapes.
     """
-    stride = _STRIDES.get(model, {}).get(stage)
+    options: Any = config.options
+    stride = _STRIDES.get(config.model, {}).get(options.token.stage)
     if stride is None:
         from backbones.suggest import shapes_of
 
-        stride = shapes_of(model, 128).entry(stage).stride
+        stride = shapes_of(config.model, 128).entry(options.token.stage).stride
     return stride
 
 

@@ -15,7 +15,7 @@ from engine.deviations import Source, Sources
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
 from pretrain.methods.method import Method
-from pretrain.methods.released import TokenOptions, fitted, smallest_cell
+from pretrain.methods.released import TokenOptions, fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -238,35 +238,28 @@ _TARGET = "target: the untouched image, there the image with its masked cells pa
 _TWO_BATCHES = "batch: 2048, there 2048 on the 4 GPUs of its comment and 4096 on the 8 of its name"
 
 
-def _file(name: str, precision: str, *other: str) -> tuple[Source, ...]:
-    return (Source(name=name, settings={"precision": precision}, other=other),)
-
-
 _SOURCES: Sources = {
-    "simmim-r50-300e": _file("A2MIM simmim r50_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-r101-300e": _file("A2MIM simmim r101_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-r152-300e": _file("A2MIM simmim r152_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-r200-300e": _file("A2MIM simmim r200_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-convnext_t-300e": _file("A2MIM simmim convnext_tiny_sz224_8xb256_fp16_ep300", "float16"),
+    "simmim-r50-300e": released.followed("A2MIM simmim r50_sz224_8xb256_fp16_ep300", "float16"),
+    "simmim-r101-300e": released.followed("A2MIM simmim r101_sz224_8xb256_fp16_ep300", "float16"),
+    "simmim-r152-300e": released.followed("A2MIM simmim r152_sz224_8xb256_fp16_ep300", "float16"),
+    "simmim-r200-300e": released.followed("A2MIM simmim r200_sz224_8xb256_fp16_ep300", "float16"),
+    "simmim-convnext_t-300e": released.followed("A2MIM simmim convnext_tiny_sz224_8xb256_fp16_ep300", "float16"),
     "simmim-convnext_t-300e-filled": (Source(name="simmim-convnext_t-300e"),),
-    "simmim-convnext_s-300e": _file("A2MIM simmim convnext_small_sz224_8xb256_fp16_ep300", "float16"),
+    "simmim-convnext_s-300e": released.followed("A2MIM simmim convnext_small_sz224_8xb256_fp16_ep300", "float16"),
     "simmim-convnext_s-300e-filled": (Source(name="simmim-convnext_s-300e"),),
-    "simmim-convnext_b-300e": _file("A2MIM simmim convnext_base_sz224_8xb256_fp16_ep300", "float16", _TWO_BATCHES),
+    "simmim-convnext_b-300e": released.followed(
+        "A2MIM simmim convnext_base_sz224_8xb256_fp16_ep300", "float16", _TWO_BATCHES
+    ),
     "simmim-convnext_b-300e-filled": (Source(name="simmim-convnext_b-300e"),),
-    "simmim-vit_s-800e": _file("A2MIM simmim vit_small_sz224_8xb256_step_fp16_ep800", "float16"),
-    "simmim-vit_b-800e": _file("A2MIM simmim vit_base_sz224_8xb128_accu2_step_fp16_ep800", "float32"),
-    "simmim-vit_b-800e-filled": _file(
+    "simmim-vit_s-800e": released.followed("A2MIM simmim vit_small_sz224_8xb256_step_fp16_ep800", "float16"),
+    "simmim-vit_b-800e": released.followed("A2MIM simmim vit_base_sz224_8xb128_accu2_step_fp16_ep800", "float32"),
+    "simmim-vit_b-800e-filled": released.followed(
         "A2MIM simmim vit_base_rgb_m_sz224_8xb128_accu2_step_fp16_ep800", "float32", _TARGET
     ),
-    "simmim-vit_l-800e": _file("A2MIM simmim vit_large_sz224_8xb128_accu2_step_fp16_ep800", "float16"),
+    "simmim-vit_l-800e": released.followed("A2MIM simmim vit_large_sz224_8xb128_accu2_step_fp16_ep800", "float16"),
 }
 """What the files behind each recipe hold where the recipe may differ: read in configs/openmixup/pretrain of
 Westlake-AI/A2MIM at ccca6dc and in configs/selfsup of Westlake-AI/openmixup."""
-
-
-def _smallest_cell(config: PretrainConfig) -> int:
-    options: Any = config.options
-    return smallest_cell(config.model, options.token.stage)
 
 
 METHOD = Method(
@@ -276,7 +269,7 @@ METHOD = Method(
     options=Options,
     build=build,
     for_family=lambda family, model: fitted(for_family(family, model)),
-    smallest_cell=_smallest_cell,
+    smallest_cell=released.smallest_cell,
     sources=_SOURCES,
     recipes={
         "simmim-r50-300e": simmim_r50_300e,
