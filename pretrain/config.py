@@ -6,7 +6,6 @@ from typing import Any, Literal, Self
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD
 from engine.data.options import ImageOptions, Unreadable
-from engine.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,16 +234,7 @@ class PretrainConfig:
             found.append(f"drop_path is {self.drop_path}; allowed: from 0 up to but not 1")
         if self.accumulation is not None and (self.accumulation < 1 or self.batch_size % self.accumulation):
             found.append(f"accumulation is {self.accumulation}; allowed: a divisor of batch_size {self.batch_size}")
-        return found + self._method_problems() + self._mask_problems() + self._schedule_problems()
-
-    def _method_problems(self) -> list[str]:
-        try:
-            wanted = self.field_types({"method": self.method})["options"]
-        except ConfigError as error:
-            return [str(error)]
-        return (
-            [] if isinstance(self.options, wanted) else [f"the options are those of another method than {self.method}"]
-        )
+        return found + self._mask_problems() + self._schedule_problems()
 
     def _mask_problems(self) -> list[str]:
         cell, ratio = self.mask.cell_size, self.mask.mask_ratio

@@ -42,7 +42,7 @@ BAD = {
     "optimizer.betas": {"optimizer": OptimizerConfig(betas=(0.9, 1.0))},
     "optimizer.base_learning_rate is 0": {"optimizer": OptimizerConfig(base_learning_rate=0)},
     "no method is called 'mae'; methods: simmim, a2mim": {"method": "mae"},
-    "the options are those of another method than a2mim": {"options": simmim.Options()},
+    "there is no setting options.fill": {"options": simmim.Options()},
 }
 
 
