@@ -127,8 +127,10 @@ def test_a_reader_process_that_dies_is_said_without_a_guess_at_the_cause(tmp_pat
 
 
 def test_sigterm_ends_it_with_its_readers(tmp_path):
-    for i in range(300):
-        (tmp_path / f"{i}.bmp").write_bytes(picture(i, side=400))
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "0.png", compress_level=1)
+    for i in range(1, 1000):  # the same file under many names: decoded for long, and yet written at once
+        os.link(tmp_path / "0.png", tmp_path / f"{i}.png")
     command = [sys.executable, "-m", "engine.verify", str(tmp_path), "--num-workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
