@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .build import build_backbone, build_classifier
     from .encoder import Backbone
     from .entry import Entry
+    from .source import Encoder, load_encoder
     from .weights.keymaps import to_detectron2, to_openmixup, to_torchvision
     from .weights.load import LoadReport, export_weights, load_weights, read_weights, save_backbone
 
@@ -23,6 +24,7 @@ __all__ = [
     "PUBLISHED",
     "Backbone",
     "BackboneError",
+    "Encoder",
     "Entry",
     "LoadReport",
     "WeightsError",
@@ -32,6 +34,7 @@ __all__ = [
     "export_weights",
     "family",
     "find_architecture",
+    "load_encoder",
     "load_weights",
     "read_weights",
     "save_backbone",
@@ -44,6 +47,7 @@ _HOME = {
     "build": ("build_backbone", "build_classifier"),
     "encoder": ("Backbone",),
     "entry": ("Entry",),
+    "source": ("Encoder", "load_encoder"),
     "weights.keymaps": ("to_detectron2", "to_openmixup", "to_torchvision"),
     "weights.load": ("LoadReport", "export_weights", "load_weights", "read_weights", "save_backbone"),
 }
