@@ -115,6 +115,18 @@ def load_encoder(reference: str, *, image_size: int | None = None) -> Encoder:
     )
 
 
+def timm_file(name: str) -> Path:
+    """The file of timm's pre-trained weights of this name, where its cache or torch's holds it.
+
+    Raises:
+        BackboneError: there are none of this name.
+        WeightsFileError: they are not in the cache.
+    """
+    path = _in_timm(name).path
+    assert path is not None
+    return path
+
+
 def weights_digest(state: Mapping[str, Tensor]) -> str:
     """sha256 over tensors: name, type, shape and bytes of each, in the order of the names."""
     digest = hashlib.sha256()

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers import ROOT
 
 TASKS = {"pretrain", "classification", "detection", "segmentation"}
-ABOVE = {"benchmarks", "slurm", "results", "analysis"}
+ABOVE = {"benchmarks", "slurm", "results", "analysis", "evaluation"}
 FORBIDDEN = {
     "engine": TASKS | ABOVE | {"backbones"},
     "backbones": TASKS | ABOVE | {"engine"},
@@ -38,7 +38,7 @@ def test_a_package_imports_only_what_it_may(package):
     assert not wrong
 
 
-PACKAGES = [*sorted(FORBIDDEN), "benchmarks"]
+PACKAGES = [*sorted(FORBIDDEN), "benchmarks", "evaluation"]
 
 
 def at_the_top(path):

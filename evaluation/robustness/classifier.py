@@ -3,13 +3,12 @@
 B batch, K classes, H W pixels.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
@@ -19,7 +18,8 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 from torchvision import transforms
 
-from backbones import IMAGENET_MEAN, IMAGENET_STD
+from backbones import IMAGENET_MEAN, IMAGENET_STD, WeightsError
+from backbones.source import timm_file, weights_digest
 from backbones.weights.files import open_weights
 from classification.augment import evaluation_transform
 from classification.classifier import FILE, load_classifier
@@ -42,7 +42,6 @@ class LoadedClassifier:
         classes: names of the K classes; ImageNet's are wnids.
         transform: PIL image to uint8 tensor (3, H, W), its own evaluation preprocessing.
         preprocessing: model, test_size, crop_pct, interpolation, mean and std, for the record.
-        sha256: of its weights.
     """
 
     source: str
@@ -50,7 +49,11 @@ class LoadedClassifier:
     classes: tuple[str, ...]
     transform: Callable[[Image.Image], Tensor]
     preprocessing: Mapping[str, Any]
-    sha256: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 over its tensors, wherever they are stored."""
+        return weights_digest(self.network.state_dict())
 
     @property
     def test_size(self) -> int:
@@ -110,9 +113,7 @@ def _of_run(source: str, path: Path) -> LoadedClassifier:
         "mean": tuple(IMAGENET_MEAN),
         "std": tuple(IMAGENET_STD),
     }
-    weights = path / FILE if path.is_dir() else path
-    transform = evaluation_transform(augment)
-    return LoadedClassifier(source, found.network, found.classes, transform, preprocessing, _sha256(weights))
+    return LoadedClassifier(source, found.network, found.classes, evaluation_transform(augment), preprocessing)
 
 
 def _model_name(path: Path) -> str:
@@ -129,32 +130,35 @@ def _from_timm_folder(source: str, folder: Path, path: Path) -> LoadedClassifier
     arguments = {**(stored.get("model_args") or {}), "num_classes": stored.get("num_classes", 1000)}
     try:
         network = timm.create_model(stored["architecture"], pretrained=False, **arguments)
-        network.load_state_dict(open_weights(weights).state)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:300]
-        raise ConfigError(
-            f"{weights} does not fit {stored['architecture']} of {folder / 'config.json'}: {reason}"
-        ) from error
-    settings = {**(stored.get("pretrained_cfg") or {}), "label_names": stored.get("label_names")}
-    return _timm_classifier(source, network, settings, _sha256(weights))
+        raise ConfigError(f"{folder / 'config.json'}: timm cannot build it: {reason}") from error
+    _fill(network, weights, stored["architecture"])
+    return _timm_classifier(
+        source,
+        network,
+        {**(stored.get("pretrained_cfg") or {}), **{n: stored.get(n) for n in ("architecture", "label_names")}},
+    )
 
 
 def _by_name(source: str) -> LoadedClassifier:
     name = source.removeprefix(TIMM)
-    if not timm.is_model(name.partition(".")[0]):
-        raise ConfigError(f"{source}: timm {timm.__version__} has no model {name}")
+    weights = timm_file(name)
+    config: Any = timm.get_pretrained_cfg(name)
+    network = timm.create_model(name, pretrained=False, num_classes=config.num_classes)
+    _fill(network, weights, name)
+    return _timm_classifier(source, network, config.to_dict())
+
+
+def _fill(network: nn.Module, weights: Path, name: str) -> None:
     try:
-        network = timm.create_model(name, pretrained=True)
-    except Exception as error:  # whatever the hub's client raises: no network, no such weights
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise ConfigError(f"{source}: timm could not fetch its weights: {type(error).__name__}: {reason}") from error
-    digest = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
-    return _timm_classifier(source, network, cast(Any, network).pretrained_cfg, digest.hexdigest())
+        network.load_state_dict(open_weights(weights).state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{weights} does not fit {name}: {reason}") from error
 
 
-def _timm_classifier(source: str, network: nn.Module, settings: Mapping[str, Any], sha256: str) -> LoadedClassifier:
+def _timm_classifier(source: str, network: nn.Module, settings: Mapping[str, Any]) -> LoadedClassifier:
     chosen = resolve_data_config({}, pretrained_cfg=dict(settings))  # type: ignore[no-untyped-call]
     height, width = chosen["input_size"][1:]
     if height != width:
@@ -169,7 +173,7 @@ def _timm_classifier(source: str, network: nn.Module, settings: Mapping[str, Any
     }
     transform: Any = create_transform(**{**chosen, "normalize": False})
     classes = _timm_classes(source, int(network.num_classes), settings.get("label_names"))  # type: ignore[arg-type]
-    return LoadedClassifier(source, network.eval(), classes, transform, preprocessing, sha256)
+    return LoadedClassifier(source, network.eval(), classes, transform, preprocessing)
 
 
 def _timm_classes(source: str, number: int, names: Any) -> tuple[str, ...]:
@@ -189,8 +193,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable configuration ({error})") from error
     return found if isinstance(found, dict) else {}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -93,7 +93,7 @@ class RealLabels:
         if not 1 <= number <= len(self.answers):
             raise DataError(
                 f"{name}: ReaL's labels are found by the number at the end of a name, as in "
-                f"ILSVRC2012_val_00000001.JPEG, from 1 to {len(self.answers):,}: {self.source} has no label for this one"
+                f"ILSVRC2012_val_00000001.JPEG, from 1 to {len(self.answers):,}: {self.source} has none for this"
             )
         return number
 

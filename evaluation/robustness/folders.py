@@ -99,8 +99,8 @@ def find_folders(options: Folders) -> dict[str, Path]:
     if not found.keys() - {"real"}:
         raise DataError(
             f"{options.root}: none of the sets is here: imagenet-a, imagenet-r, sketch, "
-            f"imagenetv2-matched-frequency-format-val, ImageNet-C (or a corruption such as {CORRUPTIONS[0]}) or val; give "
-            "a folder of another name by --data.a DIR, --data.c DIR, ..."
+            f"imagenetv2-matched-frequency-format-val, ImageNet-C (or a corruption such as {CORRUPTIONS[0]}) or val; "
+            "give a folder of another name by --data.a DIR, --data.c DIR, ..."
         )
     return {name: found[name] for name in ("imagenet", "real", *_NAMES) if name in found}
 

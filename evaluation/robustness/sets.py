@@ -1,7 +1,7 @@
 """The measurements of each robustness set, with its own masking rule.
 
-N images, K classes of the classifier. Rules: ImageNet-A and R take the best among their 200 classes, as do the images of
-those classes in ImageNet ("clean"); V2 and Sketch the best of all classes; ReaL counts a prediction that is among an
+N images, K classes of the classifier. Rules: ImageNet-A and R take the best among their 200 classes, as do the images
+of those classes in ImageNet ("clean"); V2 and Sketch the best of all classes; ReaL counts a prediction that is among an
 image's labels, and leaves out images without one; ImageNet-C is the mCE over its pictures as they are.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.images import ImageOptions
 from engine.data.index import ImageIndex, index_images
+from engine.data.options import DEFAULT_OPTIONS, ImageOptions
 from engine.data.scan import some
 from engine.errors import DataError
 from evaluation.robustness.classifier import LoadedClassifier
@@ -42,7 +42,7 @@ class Reading:
 
     batch_size: int = 125
     num_workers: int = 8
-    options: ImageOptions = ImageOptions()
+    options: ImageOptions = DEFAULT_OPTIONS
     seed: int = 0
 
 
@@ -260,8 +260,8 @@ def _wrong(classifier: LoadedClassifier, folder: Path, reading: Reading) -> tupl
     for severity in map(str, SEVERITIES):
         if differing := sorted(set(names.get(severity, [])) ^ set(first)):
             raise DataError(
-                f"{folder}: the severities 1 and {severity} differ in {len(differing):,} images: {some(differing)}; the "
-                "archive is not whole"
+                f"{folder}: the severities 1 and {severity} differ in {len(differing):,} images: {some(differing)}; "
+                "the archive is not whole"
             )
     classes = sorted({part[1] for part in parts})
     numbers = dict(zip(classes, class_numbers(classifier, classes, str(folder)).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The robustness sets with tiny pictures in their authors' folders, and a tiny classifier of ImageNet's 1000 classes."""
+"""The robustness sets with tiny pictures in their authors' folders, and a tiny classifier of ImageNet's classes."""
 
 import json
 from pathlib import Path
@@ -31,8 +31,8 @@ def picture(path: Path, seed) -> None:
 
 
 def make_classifier(folder: Path, classes=None, model: str = "test_resnet") -> Path:
-    """A run folder's classifier.safetensors and timm/ of a fresh network that answers differently for each picture, most
-    often one of LIKELY."""
+    """A run folder's classifier.safetensors and timm/ of a fresh network, whose answers differ from picture to picture
+    and are most often one of LIKELY."""
     classes = imagenet_classes() if classes is None else classes
     config = ClassificationConfig(
         model=model,
