@@ -38,10 +38,16 @@ class WeightsFile:
     """Whose names it used: timm, torchvision, openmixup, facebook, microsoft or detectron2."""
     description: dict[str, Any] = field(default_factory=dict)
     """What save_backbone was told; empty for other people's files."""
-    dropped: tuple[str, ...] = ()
-    """Tensors of the file that belong to no encoder or classifier: decoders, mask tokens, necks, averaged copies."""
+    rest: State = field(default_factory=dict)
+    """What belongs to no encoder or classifier, under the file's own names: decoders, mask tokens, necks, averaged
+    copies."""
     remarks: tuple[str, ...] = ()
     """What looks odd about the file and does not prevent its use, one sentence each."""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The names of `rest`."""
+        return tuple(sorted(self.rest))
 
 
 def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
@@ -60,13 +66,13 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     raw, description = read_container(path)
     state = find_tensors(raw, path)
     state, averaged = split_averaged(state, use=ema, path=path)
-    state, dropped = encoder_part(state)
+    state, rest = encoder_part(state)
     keymap = recognise(state)
     return WeightsFile(
         state=keymap.to_timm(state) if keymap else state,
         convention=keymap.convention if keymap else "timm",
         description=description,
-        dropped=tuple(sorted([*averaged, *dropped])),
+        rest={**averaged, **rest},
         remarks=remarks,
     )
 

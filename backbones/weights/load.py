@@ -63,7 +63,13 @@ def load_weights(
     variances below zero, integers, booleans, complex or eight-bit numbers for floating-point ones. Then `net` is
     unchanged. Raises WeightsFileError for a bad file.
     """
-    file = open_weights(source, ema=ema)
+    return load_file(net, open_weights(source, ema=ema), source, allow_missing=allow_missing)
+
+
+def load_file(
+    net: nn.Module, file: WeightsFile, source: str | Path, *, allow_missing: Sequence[str] = ()
+) -> LoadReport:
+    """Load what open_weights has read from `source`; otherwise as load_weights."""
     target: nn.Module = net.net if isinstance(net, Backbone) else net
     removed = net.removed if isinstance(net, Backbone) else frozenset()
     own = target.state_dict()

@@ -14,6 +14,7 @@ from .keymaps import State, recognise
 _CONTAINERS = ("state_dict", "model", "module", "model_state_dict", "backbone", "teacher")
 _PREFIXES = (
     *("module.", "_orig_mod."),  # of DistributedDataParallel, AveragedModel, torch.compile
+    "encoder.net.",  # of our own checkpoints
     *("backbone.bottom_up.", "backbone.", "sparse_encoder.sp_cnn.", "base_encoder.", "encoder_q.", "timm_model."),
     *("model.", "net."),  # under which people keep a network in a class of theirs
 )
@@ -43,7 +44,7 @@ def find_tensors(raw: Any, path: Path) -> State:
     raise WeightsFileError(f"{path} holds no tensors; looked at the top and under {', '.join(_CONTAINERS)}.")
 
 
-def split_averaged(state: State, *, use: bool, path: Path) -> tuple[State, list[str]]:
+def split_averaged(state: State, *, use: bool, path: Path) -> tuple[State, State]:
     """Take out OpenMixup's averaged copies; with `use` they replace the weights."""
     averaged = {f"ema_{name.replace('.', '_')}": name for name in state}
     copies = {copy: name for copy, name in averaged.items() if copy in state}
@@ -52,23 +53,22 @@ def split_averaged(state: State, *, use: bool, path: Path) -> tuple[State, list[
     plain = {name: tensor for name, tensor in state.items() if name not in copies}
     if use:
         plain |= {name: state[copy] for copy, name in copies.items()}
-    return plain, list(copies)
+    return plain, {copy: state[copy] for copy in copies}
 
 
-def encoder_part(state: State) -> tuple[State, list[str]]:
-    """The encoder and the classifier of a checkpoint, without prefixes, and the names of everything else.
+def encoder_part(state: State) -> tuple[State, State]:
+    """The encoder and the classifier of a checkpoint, without prefixes, and everything else.
 
     Prefixes come off until nothing changes, in whatever order they were put on, unless the names are a known library's.
     """
-    dropped: list[str] = []
+    rest: State = {}
     while recognise(state) is None and (prefix := _prefix(state)):
-        outside = [name for name in state if not name.startswith((prefix, "head."))]
-        dropped += outside
+        outside = {name: tensor for name, tensor in state.items() if not name.startswith((prefix, "head."))}
+        rest |= outside
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name not in outside}
-    not_encoder = [name for name in state if _NOT_ENCODER.fullmatch(name)]
-    dropped += not_encoder
-    kept = {name: t for name, t in state.items() if name not in not_encoder and not _RECOMPUTED.fullmatch(name)}
-    return kept, dropped
+    inside = {name: tensor for name, tensor in state.items() if _NOT_ENCODER.fullmatch(name)}
+    kept = {name: t for name, t in state.items() if name not in inside and not _RECOMPUTED.fullmatch(name)}
+    return kept, rest | inside
 
 
 def _prefix(state: State) -> str | None:
