@@ -193,6 +193,9 @@ class PretrainConfig:
     """Micro-batches of a step on each device; none: one."""
     drop_path: float = 0.0
     """Largest stochastic depth rate of the encoder."""
+    init: str = "none"
+    """Weights to go on from: a file, a run folder, or released:NAME (python -m backbones released). The decoder and the
+    token go on too where the weights are a whole pre-training checkpoint and they fit. "none": random weights."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; there is one at the start and at the end too."""
     log_every: int = 50
@@ -228,6 +231,8 @@ class PretrainConfig:
         for name in ("epochs", "batch_size", "image_size", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 found.append(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        if not self.init:
+            found.append('init is empty; allowed: a file of weights, a run folder, released:NAME, or "none"')
         if self.visualize_every_epochs < 0:
             found.append(f"visualize_every_epochs is {self.visualize_every_epochs}; allowed: 0 or more")
         if not 0 <= self.drop_path < 1:

@@ -21,7 +21,7 @@ from engine.training.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import PretrainDataset, collate, image_root
-from pretrain.methods import find_method, method_order
+from pretrain.start import named, start_from
 from pretrain.visualize import panel_batch, save_panel
 
 
@@ -35,14 +35,15 @@ def assemble(run: Run, config: PretrainConfig) -> Assembly:
     plan = SamplePlan(len(index), config.batch_size, config.seed)
     torch.manual_seed(config.seed)
     model = build_model(config)
+    if task.is_new(run):
+        start_from(model, config, run.dir if run.main else None)
 
     def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
         save_backbone(run.dir / "backbone.safetensors", model.encoder, _description(config, run))
         last = run.read_metrics("train")[-1]
         metrics = {name: last[name] for name in last if name not in ("step", "epoch", "split")}
-        title, order = find_method(config.method).title, method_order(config.method)
-        method = {"name": config.method, "title": title, "order": order}
-        return metrics, {"num_images": len(index), "unreadable": count_unreadable(run.dir), "method": method}
+        facts = {"num_images": len(index), "unreadable": count_unreadable(run.dir), "method": named(config, run.dir)}
+        return metrics, facts
 
     return Assembly(
         model=model,
@@ -148,10 +149,11 @@ def _panels(
 
 
 def _description(config: PretrainConfig, run: Run) -> dict[str, Any]:
+    method = named(config, run.dir)
     return {
-        "method": config.method,
-        "method_title": find_method(config.method).title,
-        "method_order": method_order(config.method),
+        "method": method["name"],
+        "method_title": method["title"],
+        "method_order": method["order"],
         "epochs": config.epochs,
         "mean": config.data.mean,
         "std": config.data.std,

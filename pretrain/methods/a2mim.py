@@ -418,6 +418,7 @@ METHOD = Method(
     build=build,
     for_family=lambda family, model: fitted(for_family(family, model)),
     smallest_cell=released.smallest_cell,
+    elsewhere=released.BESIDE_ENCODER,
     sources=_SOURCES,
     recipes={
         "a2mim-r50-300e": a2mim_r50_300e,

@@ -6,7 +6,7 @@ method's model is made by `build`, which imports what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,5 +61,8 @@ class Method:
     """Side in pixels that a mask cell must be a multiple of with this configuration's network."""
     recipes: Mapping[str, Callable[[], PretrainConfig]]
     """Name -> function; each names the published row that it reproduces."""
+    elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Name of a tensor beside the encoder, such as the token's, -> what other code calls it (behind its wrappers), so
+    that their whole checkpoints can be gone on from."""
     sources: Sources = field(default_factory=dict)
     """Recipe -> the files it follows, for the list of its deviations; a recipe of our own needs none."""

@@ -41,6 +41,14 @@ COSINE = ScheduleConfig(kind="warmup_times_cosine", warmup_epochs=10, min_rate=1
 STEP = ScheduleConfig(kind="step", warmup_epochs=10, warmup_start=2e-6, step_epochs=(700,))
 
 
+BESIDE_ENCODER = {
+    "token.mask_token": ("mask_token",),
+    "token.mask_gamma": ("mask_gamma",),
+    "decoder.projection.weight": ("neck.decoder_pred.0.weight", "neck.decoder.0.weight", "decoder.0.weight"),
+    "decoder.projection.bias": ("neck.decoder_pred.0.bias", "neck.decoder.0.bias", "decoder.0.bias"),
+}
+"""What A2MIM (whose decoder is decoder_pred), OpenMixup's SimMIM and the official SimMIM call token and decoder."""
+
 _STRIDES: dict[str, dict[int | str, int]] = {
     **{key: {0: 4, 3: 16} for key in ("r50", "r101", "r152", "r200")},
     **{key: {0: 4, 3: 32} for key in ("convnext_t", "convnext_s", "convnext_b")},

@@ -270,6 +270,7 @@ METHOD = Method(
     build=build,
     for_family=lambda family, model: fitted(for_family(family, model)),
     smallest_cell=released.smallest_cell,
+    elsewhere=released.BESIDE_ENCODER,
     sources=_SOURCES,
     recipes={
         "simmim-r50-300e": simmim_r50_300e,

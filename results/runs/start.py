@@ -1,7 +1,7 @@
 """Where the weights of a run came from: the run folder that `init` names, or what the weights said of themselves."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ class Start:
 
     Args:
         method: as the method calls itself; "scratch" without pre-training; "<method>+classification" after a
-            classification run; "file <name>" for weights that do not say how they were made.
+            classification run; "<method> from <method>" for a pre-training that went on from another's weights; "file
+            <name>" for weights that do not say how they were made.
         title: how people write the method, where a run folder says so; else "".
         order: its place among methods, where a run folder says so.
         recipe: of the run they came from; "" if there is none or it is not known. So for the others.
@@ -64,11 +65,26 @@ def start_of(
     Raises:
         UnusableRun: that run is unfinished or is not the one the weights were loaded from, or nothing tells the method.
     """
-    if task == "pretrain":
-        return Start(str(config.get("method", "")), *_title_and_order(told.get("title"), told.get("order")))
     init = str(config.get("init", "none"))
-    if init == "none":
-        return Start(CONTROL)
+    before = None if init == "none" else _start_at(run_dir, init, read_run)
+    if task == "pretrain":
+        own = Start(str(config.get("method", "")), *_title_and_order(told.get("title"), told.get("order")))
+        return own if before is None else _gone_on(own, before)
+    return before or Start(CONTROL)
+
+
+def _gone_on(own: Start, before: Start) -> Start:
+    """The start of a pre-training that went on from other weights: a method of its own, as it owes to both."""
+    method = f"{own.method} from {before.method}"
+    return replace(before, method=method, title=own.title, order=own.order)
+
+
+def _start_at(run_dir: Path, init: str, read_run: Callable[[Path], "FinishedRun"]) -> Start:
+    """What the weights that `init` names say of themselves, or the run folder that they are of.
+
+    Raises:
+        UnusableRun: as start_of.
+    """
     record = read_optional(run_dir / "initialisation.json")
     description = record.get("description") or {}
     if not isinstance(description, dict):
@@ -132,6 +148,12 @@ def _start_at_run(origin: Path, loaded_hash: str | None, read_run: Callable[[Pat
         seconds=before.seconds + before.start.seconds,
         unreadable=before.unreadable + before.start.unreadable,
         dataset=before.facts.name,
-        settings={**before.settings, "data": before.facts.key},
+        settings={**before.settings, "data": before.facts.key, **_settings_before(before.start)},
         remark=f"its start: {remark}" if (remark := before.remark or before.start.remark) else "",
     )
+
+
+def _settings_before(start: Start) -> dict[str, Any]:
+    """What tells the weights that a run began at from others of the same method, among the settings of that run."""
+    known = start.settings or ({} if start.epochs is None else {"epochs": start.epochs})
+    return {f"start.{name}": value for name, value in known.items()}
