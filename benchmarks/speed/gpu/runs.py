@@ -1,8 +1,7 @@
-"""Whole runs as a user starts them: each task's demo, exact resume, and the stops for NaN and for full memory."""
+"""Whole runs as a user starts them: each task's demo, exact resume, and the stop for NaN."""
 
 import importlib.util
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -10,13 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from benchmarks.scenes.demo_data import write_demo_data
 from benchmarks.speed.gpu.part import TINY, Part
 
-LEFT_BYTES = 24 * 10**9  # of the card's memory, for a step of 64 images of 1024 pixels, which takes about 70
-MOST_TRIES = 3
 EVERY = 10  # steps between the checkpoints of the runs that are interrupted
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "classification": ("imagenet", ("--epochs", "1", "--schedule.warmup-epochs", "0", "--init", "none")),
@@ -50,11 +45,11 @@ class Started:
 
 
 def run(part: Part) -> None:
-    """All that fits on the card together at once, then what follows from it, then the run that needs the whole card."""
+    """All at once: together they fit on the card. Then what follows from it."""
     data = write_demo_data(part.folder / "data", num_train=64, num_val=10, num_workers=1 if part.small else 8)
     demos = _start_demos(part, data)
     undisturbed, ended, killed = (_start_exact(part, data, name) for name in ("whole", "ended", "killed"))
-    diverging = _start(part, data, "pretrain", "nan", *_quick(part), "--precision", "float32", *_HUGE_RATE)
+    diverging = start(part, data, "pretrain", "nan", *quick(part), "--precision", "float32", *_HUGE_RATE)
     with part.record.attempt("exact resume"):
         _exact(part, data, undisturbed, [(ended, signal.SIGTERM), (killed, signal.SIGKILL)])
     with part.record.attempt("NaN"):
@@ -63,21 +58,26 @@ def run(part: Part) -> None:
     for package, started in demos.items():
         with part.record.attempt(f"{package} demo"):
             part.record.equal(f"{package} demo: exit code", started.end(part.left()), 0, started.said())
-    if part.small:
-        part.record.add("out of memory", note="needs a GPU")
-        return
-    with part.record.attempt("out of memory"):
-        _memory(part, data)
 
 
 _HUGE_RATE = ("--optimizer.base-learning-rate", "1e30")
 
 
-def _quick(part: Part) -> tuple[str, ...]:
+def quick(part: Part) -> tuple[str, ...]:
+    """The options of a network that is soon there."""
     return ("--model", TINY if part.small else "r50", "--data.num-workers", "0" if part.small else "2")
 
 
-def _start(part: Part, data: Path, package: str, name: str, *options: str) -> Started:
+def start(part: Part, data: Path, package: str, name: str, *options: str) -> Started:
+    """A package's demo on the demo data, `name` its run folder in the part's.
+
+    Args:
+        part: whose folder it is.
+        data: written by write_demo_data.
+        package: of the four tasks.
+        name: of the run folder, and of the file of what it prints.
+        options: more of the command line.
+    """
     root = data / (TASKS[package][0] if package in TASKS else "imagenet")
     folder, log = part.folder / name, part.folder / f"{name}.log"
     command = [sys.executable, "-m", package, "demo", "--run-dir", str(folder), "--data.root", str(root), *options]
@@ -88,19 +88,19 @@ def _start(part: Part, data: Path, package: str, name: str, *options: str) -> St
 
 
 def _start_demos(part: Part, data: Path) -> dict[str, Started]:
-    demos = {"pretrain": _start(part, data, "pretrain", "pretrain", *_quick(part), "--epochs", "1")}
+    demos = {"pretrain": start(part, data, "pretrain", "pretrain", *quick(part), "--epochs", "1")}
     for package, (_, options) in TASKS.items():
         if package == "segmentation" and any(importlib.util.find_spec(m) is None for m in ("mmseg", "cv2")):
             part.record.add("segmentation demo", note="MMSegmentation or OpenCV is not installed here")
             continue
-        demos[package] = _start(part, data, package, package, *_quick(part), *options)
+        demos[package] = start(part, data, package, package, *quick(part), *options)
     return demos
 
 
 def _start_exact(part: Part, data: Path, name: str, *more: str) -> Started:
     epochs = "15" if part.small else "60"  # long enough to be met on its way
     options = ("--deterministic", "--epochs", epochs, "--checkpoint-every", str(EVERY), "--visualize-every-epochs", "0")
-    return _start(part, data, "pretrain", name, *_quick(part), *options, *more)
+    return start(part, data, "pretrain", name, *quick(part), *options, *more)
 
 
 def _exact(part: Part, data: Path, undisturbed: Started, interrupted: list[tuple[Started, signal.Signals]]) -> None:
@@ -136,26 +136,3 @@ def _result(folder: Path) -> dict[str, bytes]:
     newest = max((folder / "checkpoints").glob("[0-9]*"))
     files = [*newest.iterdir(), folder / "metrics.jsonl", folder / "backbone.safetensors"]
     return {path.name: path.read_bytes() for path in files}
-
-
-def _memory(part: Part, data: Path) -> None:
-    """A batch that cannot fit in what this process leaves of the card, then what the error advises until it does."""
-    free, _ = torch.cuda.mem_get_info()
-    occupied = torch.empty(max(free - LEFT_BYTES, 0), dtype=torch.uint8, device=part.device)
-    options: tuple[str, ...] = ("--image-size", "1024", "--mask.cell-size", "32", "--batch-size", "64", "--epochs", "1")
-    options = (*options, "--visualize-every-epochs", "0", *_quick(part))
-    pieces, tries = 1, 0
-    while True:
-        more = ("--accumulation", str(pieces)) if pieces > 1 else ()
-        started = _start(part, data, "pretrain", f"memory{pieces}", *options, *more)
-        code, tries = started.end(part.left()), tries + 1
-        if pieces == 1:
-            part.record.equal("a batch that cannot fit: exit code", code, 6, started.said())
-        if code != 6 or tries == MOST_TRIES:
-            part.record.equal(f"with --accumulation {pieces}, as advised: exit code", code, 0, started.said())
-            break
-        advised = re.search(r"--accumulation (\d+)", started.said())
-        if advised is None:
-            raise RuntimeError(f"no advice in {started.said()}")
-        pieces = int(advised[1])
-    del occupied
