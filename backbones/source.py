@@ -54,6 +54,11 @@ class Encoder:
     """What the file says of itself: epochs, hash of the configuration, ...; {} for other people's."""
 
     @property
+    def model(self) -> str:
+        """Name of the network, a published or timm's."""
+        return self.backbone.name
+
+    @property
     def image_size(self) -> int:
         """Side in pixels of the images that it was built for."""
         return self.backbone.image_size

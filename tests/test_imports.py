@@ -11,8 +11,9 @@ ABOVE = {"benchmarks", "slurm", "results", "analysis", "evaluation"}
 FORBIDDEN = {
     "engine": TASKS | ABOVE | {"backbones"},
     "backbones": TASKS | ABOVE | {"engine"},
+    "evaluation": ABOVE - {"evaluation"},
     **{task: (TASKS - {task}) | ABOVE for task in TASKS},
-    "results": TASKS | {"benchmarks", "slurm", "backbones"},
+    "results": TASKS | {"benchmarks", "evaluation", "slurm", "backbones"},
     "slurm": {"backbones"},
 }
 ALLOWED = {("results", "backbones.family")}

@@ -1,0 +1,113 @@
+"""Several encoders under one protocol: one table (Markdown and CSV) and one picture (bars with intervals)."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from engine.run import storage
+from evaluation.intervals import difference_interval
+
+CORRECT = "correct.npy"
+_RESAMPLINGS = 2000
+
+
+def compare(folders: Sequence[Path], where: Path, protocol: str) -> str:
+    """Read finished runs, write <protocol>.md, .csv and .png beside them, and return what a terminal shows.
+
+    Raises:
+        CheckpointError: the files cannot be written.
+    """
+    runs = [storage.read_object(folder / "finished.json") for folder in folders]
+    headline = next(iter(runs[0]["metrics"]))
+    table = _markdown(folders, runs, headline)
+    with storage.storage_errors(where):
+        storage.write_atomic(where / f"{protocol}.md", table + "\n")
+        storage.write_atomic(where / f"{protocol}.csv", _csv(folders, runs))
+        _draw(where / f"{protocol}.png", runs, headline, protocol)
+    return f"{table}\n\n{where / protocol}.md, .csv (every field), .png; a run folder each: {folders[0]}" + (
+        ", ..." if len(folders) > 1 else ""
+    )
+
+
+def _markdown(folders: Sequence[Path], runs: Sequence[dict[str, Any]], headline: str) -> str:
+    metrics = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
+    bounds = {f"{headline}_low", f"{headline}_high"}
+    others = [name for name in metrics if name != headline and name not in bounds]
+    rows = []
+    for folder, run in zip(folders, runs, strict=True):
+        found = run["metrics"]
+        interval = f" [{found[f'{headline}_low']:.1f}, {found[f'{headline}_high']:.1f}]" if bounds <= set(found) else ""
+        row = {"encoder": run["row"]["encoder"], _title(headline, run): f"{found[headline]:.2f}{interval}"}
+        if len(runs) > 1:
+            row["to the first"] = _difference(folders[0], folder, runs[0], run, headline)
+        row |= {name: f"{found[name]:.2f}" if name in found else "" for name in others}
+        row["s"] = f"{run['row']['seconds']:.0f}"
+        rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
+
+
+def _title(headline: str, run: dict[str, Any]) -> str:
+    """The headline's name with where it was measured, the same for all encoders of a table."""
+    row = run["row"]
+    if row["k"] is not None:
+        return f"{headline} (k {row['k']}, T {row['temperature']:g})"
+    return headline
+
+
+def _difference(first: Path, other: Path, of_first: dict[str, Any], of_other: dict[str, Any], headline: str) -> str:
+    """How much better than the first, with its interval where both know image by image what was right."""
+    if first == other:
+        return ""
+    difference = of_other["metrics"][headline] - of_first["metrics"][headline]
+    right = [_correct(folder) for folder in (first, other)]
+    if right[0] is None or right[1] is None or len(right[0]) != len(right[1]):
+        return f"{difference:+.2f}"
+    low, high = difference_interval(right[0], right[1], seed=0, resamplings=_RESAMPLINGS)
+    return f"{difference:+.2f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _correct(folder: Path) -> Any:
+    try:
+        return np.load(folder / CORRECT, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+
+
+def _csv(folders: Sequence[Path], runs: Sequence[dict[str, Any]]) -> str:
+    """One line for each encoder: all fields of its row, then its metrics."""
+    names = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*runs[0]["row"], *names, "run"])
+    for folder, run in zip(folders, runs, strict=True):
+        cells = [value if isinstance(value, str) else json.dumps(value) for value in run["row"].values()]
+        writer.writerow([*cells, *(run["metrics"].get(name, "") for name in names), folder])
+    return out.getvalue()
+
+
+def _draw(path: Path, runs: Sequence[dict[str, Any]], headline: str, protocol: str) -> None:
+    figure = Figure(figsize=(6.4, 1.2 + 0.45 * len(runs)), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(runs))[::-1]
+    values = np.array([run["metrics"][headline] for run in runs])
+    lows = np.array([run["metrics"].get(f"{headline}_low", v) for run, v in zip(runs, values, strict=True)])
+    highs = np.array([run["metrics"].get(f"{headline}_high", v) for run, v in zip(runs, values, strict=True)])
+    errors = np.maximum([values - lows, highs - values], 0)
+    axes.barh(places, values, height=0.6, color="#4c78a8", xerr=errors, ecolor="#222222", capsize=3)
+    for place, value, high in zip(places, values, highs, strict=True):
+        axes.text(high, place, f"  {value:.1f}", va="center", fontsize=9)
+    axes.set_yticks(places, [run["row"]["encoder"] for run in runs])
+    axes.set_xlabel(f"{protocol}: {_title(headline, runs[0])}" + (", 95 % interval" if errors.any() else ""))
+    axes.set_xlim(left=min(0.0, float(lows.min())), right=float(highs.max()) * 1.15 or 1.0)
+    axes.spines[["top", "right"]].set_visible(False)
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    storage.write_atomic(path, content.getvalue())

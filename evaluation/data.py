@@ -1,0 +1,114 @@
+"""The images that protocols measure on: which files, and how one comes to the encoder.
+
+B batch, H W pixels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from backbones import Encoder
+from engine.data.images import ImageIndex, check_same_classes, index_images, read_sample
+from engine.data.sampler import LoaderOptions, SampleKey, make_batches
+from evaluation.config import DataConfig, EvaluationConfig
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A training and a validation set of the same classes."""
+
+    train: ImageIndex
+    val: ImageIndex
+
+    @property
+    def indices(self) -> dict[str, ImageIndex]:
+        """What a run insists on."""
+        return {"train": self.train, "val": self.val}
+
+
+def open_labelled(config: EvaluationConfig) -> Labelled:
+    """The images under data.root.
+
+    Raises:
+        DataError: a folder is missing or empty, the two have different classes, or a file has zero bytes.
+    """
+    train, val = (labelled(Path(config.data.root) / split, config.data) for split in ("train", "val"))
+    check_same_classes(train, val)
+    return Labelled(train, val)
+
+
+def labelled(folder: Path, options: DataConfig) -> ImageIndex:
+    """The images in the class folders of a folder. A bad one always stops: other images would be another number.
+
+    Raises:
+        DataError: it is missing or empty.
+    """
+    return index_images(folder, labelled=True, options=options, unreadable="stop")
+
+
+@dataclass(eq=False)
+class CentreCrops(Dataset[Tensor]):
+    """`dataset[SampleKey]` -> uint8 (3, S, S): the short side resized to round(S / crop_pct), the centre cropped."""
+
+    index: ImageIndex
+    image_size: int
+    crop_pct: float
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        """The transform, which has no state."""
+        mode = transforms.InterpolationMode(self.interpolation)
+        self._transform = transforms.Compose(
+            [
+                transforms.Resize(round(self.image_size / self.crop_pct), interpolation=mode),
+                transforms.CenterCrop(self.image_size),
+                transforms.PILToTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: SampleKey) -> Tensor:
+        """Raises DataError if the file cannot be read."""
+        array, _ = read_sample(self.index, key, policy="stop", seed=0)
+        view: Tensor = self._transform(Image.fromarray(array))
+        return view
+
+
+def centre_crops(index: ImageIndex, config: EvaluationConfig) -> CentreCrops:
+    """The views of an image set that a configuration asks for; its image_size is known by now."""
+    assert config.image_size is not None
+    return CentreCrops(index, config.image_size, config.crop_pct, config.interpolation)
+
+
+def batches_in_order(
+    images: Dataset[Tensor], num_images: int, first: int, *, batch_size: int, num_workers: int
+) -> Iterator[tuple[int, Tensor]]:
+    """(position of its first image, uint8 images (B, 3, S, S)) of each batch, from the one that begins at `first`."""
+    steps = range(first // batch_size, -(-num_images // batch_size))
+
+    def keys(step: int) -> list[SampleKey]:
+        return [SampleKey(0, i) for i in range(step * batch_size, min((step + 1) * batch_size, num_images))]
+
+    options = LoaderOptions(num_workers=num_workers, pin_memory=torch.cuda.is_available())
+    for step, (batch,) in zip(steps, make_batches(images, keys, steps, options), strict=True):
+        yield step * batch_size, batch
+
+
+def normalise(images_bchw: Tensor, encoder: Encoder) -> Tensor:
+    """uint8 RGB (B, 3, H, W) to what the encoder was trained on: (p / 255 - mean) / std, of the luma where it is made
+    for grey images."""
+    pixels = images_bchw.float()
+    if len(encoder.mean) == 1:
+        pixels = (pixels * torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    mean, std = (torch.tensor(v, device=pixels.device).view(1, -1, 1, 1) for v in (encoder.mean, encoder.std))
+    return pixels.div_(255).sub_(mean).div_(std)

@@ -1,0 +1,29 @@
+"""The protocols by name: the configuration of each, and the module that measures. Imports no torch.
+
+A protocol's module has
+
+    VERSION: int                                    counts up when its numbers change
+    open_data(config) -> Data                       .indices: the image sets that the run insists on, by name
+    measure(run, encoder, config, inputs) -> Measured
+    load(reference, *, image_size) -> encoder       only where it measures something else than a frozen encoder: with
+                                                    the attributes that evaluation.run.Subject lists
+"""
+
+from dataclasses import dataclass
+
+from evaluation import config
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to measure an encoder."""
+
+    config: type[config.EvaluationConfig]
+    """Its docstring is the help; its defaults are the published settings."""
+    module: str
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "features": Protocol(config.FeaturesConfig, "evaluation.features"),
+    "knn": Protocol(config.KnnConfig, "evaluation.knn"),
+}
