@@ -28,14 +28,14 @@ class Run:
     """A published name (r50, convnext_t, vit_b, ...) or any timm model."""
     methods: tuple[str, ...] = METHODS
     """Rows of the table."""
-    tasks: tuple[Literal["classification", "detection", "segmentation"], ...] | None = None
-    """What the models are fine-tuned for; by default every task that has data (in the demo, all three)."""
+    tasks: tuple[str, ...] | None = None
+    """What the models are fine-tuned for; by default every task that has data (in the demo, all)."""
     profile: Literal["demo", "paper"] = "demo"
     """demo: generated scenes, minutes on two CPU cores. paper: the published recipes on ImageNet."""
     seeds: int = 1
     """Fine-tuning runs per method."""
     labels: tuple[float, ...] = (1.0,)
-    """Shares of the labelled images to train classification on (0.05 0.1 1), each by every method and seed."""
+    """Shares of the labelled images to train classifiers on (0.05 0.1 1), each by every method and seed."""
     pretrain_seeds: int = 1
     """Pre-training runs per method; fine-tuning seed i starts from number i modulo this."""
     runs_dir: Path = Path("runs")

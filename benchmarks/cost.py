@@ -8,27 +8,25 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import build_backbone
 from benchmarks.plan import Stage
+from suite_tasks import find
 
 # Sustained rate assumed for one GPU: a quarter of an A100's 312 bfloat16 TFLOP/s for convolutions, which is what
 # well-tuned ResNet-50 training reaches (about 2,500 images/s), and 40 % for Transformers.
 SUSTAINED = {True: 0.25 * 312e12, False: 0.4 * 312e12}
 IMAGENET_IMAGES = 1_281_167
-# Operations of the whole network over the encoder's on the shorter side's square, for R50: Mask R-CNN FPN 3 times,
-# and 1.6 for the longer side; UPerNet 6 times.
-HEADS = {"detection": 5, "segmentation": 6}
 BACKWARD_FACTOR = 3  # a backward pass costs two forward passes
 
 
 def gpu_hours(stage: Stage, num_images: int = IMAGENET_IMAGES) -> float:
     """A100-hours of a run: images seen x 3 forward passes of the encoder, at the sustained rate above.
 
-    Detection and segmentation count several times the encoder for their heads (HEADS).
+    Tasks with large heads count several times the encoder (their entry's `cost`).
     """
     config, size = stage.config, min(stage.config.image_size, 512)
     seen = num_images * config.epochs if hasattr(config, "epochs") else config.iterations * config.batch_size
     flops, is_cnn = forward_flops(config.model, size)
     area = (config.image_size / size) ** 2
-    return float(seen * BACKWARD_FACTOR * HEADS.get(stage.package, 1) * area * flops / SUSTAINED[is_cnn] / 3600)
+    return float(seen * BACKWARD_FACTOR * find(stage.package).cost * area * flops / SUSTAINED[is_cnn] / 3600)
 
 
 @functools.cache

@@ -1,23 +1,8 @@
 """`python -m benchmarks.deviations > docs/deviations.md`: where every recipe does otherwise than its source."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import classification.recipes
-import classification.sources
-import detection.recipes
-import detection.sources
-import pretrain.recipes
-import segmentation.recipes
-import segmentation.sources
-from engine.deviations import Sources, of_recipe
-
-TASKS: dict[str, tuple[Mapping[str, Callable[..., Any]], Sources]] = {
-    "pretrain": (pretrain.recipes.RECIPES, pretrain.recipes.SOURCES),
-    "classification": (classification.recipes.RECIPES, classification.sources.SOURCES),
-    "detection": (detection.recipes.RECIPES, detection.sources.SOURCES),
-    "segmentation": (segmentation.recipes.RECIPES, segmentation.sources.SOURCES),
-}
+from benchmarks.plan import recipes_of
+from engine.deviations import of_recipe
+from suite_tasks import TASKS
 
 _HEAD = """# Deviations
 
@@ -35,10 +20,13 @@ This page is written by `python -m benchmarks.deviations`.
 def page() -> str:
     """The page, in Markdown."""
     parts = [_HEAD]
-    for task, (recipes, sources) in TASKS.items():
-        parts.append(f"## {task}\n")
-        for name in recipes:
-            lists = list(of_recipe(name, recipes, sources))
+    for task in TASKS:
+        if task.kind == "measurement":
+            continue
+        module = recipes_of(task.name)
+        parts.append(f"## {task.name}\n")
+        for name in module.RECIPES:
+            lists = list(of_recipe(name, module.RECIPES, module.SOURCES))
             parts.append(f"### {name}\n")
             parts += [f"From {whose}:\n\n{lines}\n" for whose, lines in lists] or ["A recipe of our own.\n"]
     return "\n".join(parts)

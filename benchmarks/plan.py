@@ -1,6 +1,7 @@
 """What a benchmark runs: a graph of run folders, from pre-training to every task, for each method and seed."""
 
 import dataclasses
+import importlib
 import importlib.util
 import logging
 from collections.abc import Sequence
@@ -9,23 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import classification.recipes
-import detection.recipes
 import pretrain.methods
 import pretrain.recipes
-import segmentation.recipes
 from backbones import find_architecture
 from engine import config
 from engine.errors import ConfigError
+from suite_tasks import DATA_SETS, find, of_kind
 
 log = logging.getLogger("mim")
 METHODS = ("scratch", *(method.name for method in pretrain.methods.METHODS))
-TASKS = ("classification", "detection", "segmentation")
-RECIPES: dict[str, dict[str, Any]] = {
-    "classification": dict(classification.recipes.RECIPES),
-    "detection": dict(detection.recipes.RECIPES),
-    "segmentation": dict(segmentation.recipes.RECIPES),
-}
+(PRETRAINING,) = of_kind("pretraining")
+TASKS = tuple(entry.name for entry in of_kind("finetuning"))
 Profile = Literal["demo", "paper"]
 
 
@@ -51,14 +46,15 @@ class Request:
     Args:
         model: a published name or any timm model.
         methods: of METHODS, in table order.
-        data: the data set of each task. Pre-training uses classification's.
+        data: the data set of each task. Pre-training uses that of a task that is trained on the same images.
         tasks: of TASKS, what each model is fine-tuned for; by default everything that has data.
         profile: "demo" for minutes on two CPU cores, "paper" for the published recipes.
         seeds: fine-tuning runs per method, seeds 0 to seeds - 1.
-        labels: shares of the labelled images that classification is trained on, each by every method and seed.
+        labels: shares of the labelled images that tasks on PRETRAINING's images are trained on, each by every method
+            and seed.
         pretrain_seeds: pre-training runs per method; fine-tuning seed i starts from number i modulo this.
         runs_dir: folder of run folders.
-        finetune: classification recipe instead of the model family's own.
+        finetune: recipe of those tasks instead of the model family's own.
         framework: detection framework instead of the recipe's.
         num_devices: processes that train together, for the accumulation that keeps the published batch.
         num_workers: loader processes of each, or the recipe's.
@@ -84,22 +80,23 @@ def data_sets(
 ) -> dict[str, Path]:
     """The data set of each task: those given, or for the demo, if none is given, the generated scenes' three.
 
-    Without the segmentation extra the demo leaves segmentation out, and says so.
+    The demo leaves out a task whose extra is not installed, and says so.
 
     Raises:
         ConfigError: the paper profile, or a demo with COCO or ADE20K, without an image folder.
     """
-    given = {"classification": imagenet, "detection": coco, "segmentation": ade20k}
-    found = {task: path for task, path in given.items() if path is not None}
+    given = {"imagenet": imagenet, "coco": coco, "ade20k": ade20k}
+    tasks = of_kind("finetuning")
+    found = {task.name: path for task in tasks if (path := given.get(task.data)) is not None}
     if imagenet is not None:
         return found
     if profile == "paper" or found:
         raise ConfigError("--imagenet DIR is needed too: a folder with train/ and val/ class folders")
-    names = {"classification": "imagenet", "detection": "coco", "segmentation": "ADEChallengeData2016"}
-    if importlib.util.find_spec("mmseg") is None:
-        log.warning("segmentation is left out: its extra is not installed (pip install -e '.[segmentation]')")
-        del names["segmentation"]
-    return {task: demo / name for task, name in names.items()}
+    ready = [task for task in tasks if all(importlib.util.find_spec(module) for module in task.needs)]
+    for task in tasks:
+        if task not in ready:
+            log.warning("%s is left out: its extra is not installed (pip install -e '.[%s]')", task.name, task.name)
+    return {task.name: demo / DATA_SETS[task.data] for task in ready}
 
 
 def make_stages(request: Request) -> list[Stage]:
@@ -110,11 +107,11 @@ def make_stages(request: Request) -> list[Stage]:
         BackboneError: the model does not exist.
     """
     find_architecture(request.model)
+    images_of(request)
     problems = [f"no method {name!r}: {', '.join(METHODS)}" for name in request.methods if name not in METHODS]
     tasks = tuple(dict.fromkeys(request.data if request.tasks is None else request.tasks))
     problems += [f"no task {name!r}: {', '.join(TASKS)}" for name in {*request.data, *tasks} if name not in TASKS]
     problems += [f"no data for {name}" for name in tasks if name in TASKS and name not in request.data]
-    problems += [] if "classification" in request.data else ["no image folder for pre-training and classification"]
     if not 1 <= request.pretrain_seeds <= request.seeds:
         problems.append(
             f"seeds {request.seeds}, pretrain seeds {request.pretrain_seeds}: must be 1 <= pretrain <= seeds"
@@ -135,12 +132,34 @@ def make_stages(request: Request) -> list[Stage]:
         _finetuning(request, method, task, share, seed)
         for method in methods
         for task in tasks
-        for share in (dict.fromkeys(request.labels) if task == "classification" else (1.0,))
+        for share in (dict.fromkeys(request.labels) if _on_images(task) else (1.0,))
         for seed in range(request.seeds)
     ]
     for stage in stages:
         config.check(stage.config)
     return stages
+
+
+def _on_images(task: str) -> bool:
+    """Whether a task is trained on the images that pre-training uses, with labels."""
+    return find(task).data == PRETRAINING.data
+
+
+def images_of(request: Request) -> Path:
+    """The folder of the images of pre-training.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for task, path in request.data.items():
+        if _on_images(task):
+            return path
+    raise ConfigError(f"no image folder for pre-training (--{PRETRAINING.data} DIR)")
+
+
+def recipes_of(task: str) -> Any:
+    """The module of a task's recipes: RECIPES, SOURCES, recipe_for."""
+    return importlib.import_module(f"{task}.recipes")
 
 
 def lay_out(stages: Sequence[Stage], runs_dir: Path) -> None:
@@ -170,25 +189,24 @@ def _pretraining(request: Request, method: str, seed: int) -> Stage:
         recipe = pretrain_recipe(request.model, method)
         recipes = pretrain.recipes.RECIPES
         base = recipes[recipe]() if recipe != "any" else recipes[recipe](model=request.model, method=method)
-    fitted = _fit(base, request, "pretrain", seed)
-    return Stage(_name(request, method, "pretrain", seed), "pretrain", recipe, fitted)
+    name = PRETRAINING.name
+    return Stage(_name(request, method, name, seed), name, recipe, _fit(base, request, name, seed))
 
 
 def _finetuning(request: Request, method: str, task: str, share: float, seed: int) -> Stage:
-    recipe = "demo" if request.profile == "demo" else published_recipe(request.model, task)
-    if task == "detection" and request.framework == "torchvision":
-        recipe = recipe.replace("-c4-", "-fpn-")  # torchvision has no C4 detector
-    chosen = request.finetune if task == "classification" else None
-    recipe = chosen or recipe
-    if recipe not in RECIPES[task]:
-        raise ConfigError(f"no {task} recipe {recipe!r}: {', '.join(RECIPES[task])}")
-    base = RECIPES[task][recipe](model=request.model)
-    if task == "detection" and request.framework is not None:
-        base = detection.recipes.with_framework(base, request.framework)
+    module = recipes_of(task)
+    choice = {"framework": request.framework} if request.framework and hasattr(module, "with_framework") else {}
+    chosen = request.finetune if _on_images(task) else None
+    recipe = chosen or ("demo" if request.profile == "demo" else module.recipe_for(request.model, **choice))
+    if recipe not in module.RECIPES:
+        raise ConfigError(f"no {task} recipe {recipe!r}: {', '.join(module.RECIPES)}")
+    base = module.RECIPES[recipe](model=request.model)
+    if choice:
+        base = module.with_framework(base, **choice)
     fitted = _fit(base, request, task, seed)
     if share != 1:
         fitted = dataclasses.replace(fitted, data=dataclasses.replace(fitted.data, train_fraction=float(share)))
-    parent = _name(request, method, "pretrain", seed % request.pretrain_seeds)
+    parent = _name(request, method, PRETRAINING.name, seed % request.pretrain_seeds)
     init = "none" if method == "scratch" else str(request.runs_dir / parent)
     return Stage(
         _name(request, method, "-".join(filter(None, (task, chosen, f"labels{share:g}" * (share != 1)))), seed),
@@ -201,7 +219,7 @@ def _finetuning(request: Request, method: str, task: str, share: float, seed: in
 
 def _fit(base: Any, request: Request, task: str, seed: int) -> Any:
     """Data, seed, and as much accumulation as keeps the published images per device at most."""
-    root = request.data["classification" if task == "pretrain" else task]
+    root = images_of(request) if task == PRETRAINING.name else request.data[task]
     data = dataclasses.replace(base.data, root=str(root))
     if request.num_workers is not None:
         data = dataclasses.replace(data, num_workers=request.num_workers)
@@ -221,23 +239,12 @@ def _accumulation(batch_size: int, num_devices: int, per_device: int) -> int:
 
 
 def images_per_device(model: str, task: str) -> int:
-    """Images a device holds at once in the published runs: 2 in detection, 4 in segmentation, else 256, or 128 for
-    ViT-B and ViT-L."""
-    if task in ("detection", "segmentation"):
-        return 2 if task == "detection" else 4
-    return 128 if model in ("vit_b", "vit_l", "swin_b") else 256
+    """Images a device holds at once in the published runs: as the task's entry says, else 256, or 128 for ViT-B, ViT-L
+    and Swin-B."""
+    return find(task).images_per_device or (128 if model in ("vit_b", "vit_l", "swin_b") else 256)
 
 
 def pretrain_recipe(model: str, method: str) -> str:
     """The published recipe of a model; "any", its family's rules, for one without."""
     names = (f"{method}-{model}-{epochs}e" for epochs in (300, 800))
     return next((name for name in names if name in pretrain.recipes.RECIPES), "any")
-
-
-def published_recipe(model: str, task: str) -> str:
-    """The recipe of a model's published table."""
-    if task == "detection":
-        return detection.recipes.recipe_for(model)
-    if task == "segmentation":
-        return segmentation.recipes.recipe_for(model)
-    return classification.recipes.recipe_for(model)

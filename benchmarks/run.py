@@ -8,11 +8,12 @@ import torch
 
 from benchmarks import cost
 from benchmarks.pipeline import failure, run_stages
-from benchmarks.plan import Request, data_sets, make_stages
+from benchmarks.plan import PRETRAINING, Request, data_sets, images_of, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.data.images import index_images, require_batch
 from results.runs.collect import collect
 from results.tables.rows import benchmark_table, print_headlines, print_table, write_table
+from suite_tasks import find
 
 if TYPE_CHECKING:
     from benchmarks.__main__ import Run
@@ -40,13 +41,13 @@ def benchmark(options: "Run") -> int:
     stages = make_stages(request)
     if options.profile == "paper":
         print(f"{len(stages)} runs under {options.runs_dir}:")
-        images = index_images(data["classification"] / "train", labelled=False)
+        images = index_images(images_of(request) / "train", labelled=False)
         print(cost.describe(stages, request.num_devices, len(images)), flush=True)
     if options.dry_run:
         print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
         return 0
     if options.profile == "paper":  # before hours are spent on the stages that come first
-        require_batch(images, max(s.config.batch_size for s in stages if s.package in ("pretrain", "classification")))
+        require_batch(images, max(s.config.batch_size for s in stages if find(s.package).data == PRETRAINING.data))
     if options.imagenet is None:
         write_demo_data(options.data)
     parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))

@@ -221,11 +221,16 @@ def with_framework(config: DetectionConfig, framework: FrameworkName) -> Detecti
     return replace(config, framework=framework, heads=replace(config.heads, box_loss=box_loss))
 
 
-def recipe_for(model: str) -> str:
-    """The recipe of a model's published COCO table: C4 2x for ResNets, the ViT protocol, SparK's for the others."""
+def recipe_for(model: str, framework: FrameworkName = "detectron2") -> str:
+    """The recipe of a model's published COCO table: C4 2x for ResNets, the ViT protocol, SparK's for the others.
+
+    torchvision has no C4 detector: there it is FPN 2x.
+    """
     if family(model) == "vit":
         return "mask-rcnn-vit-1x"
-    return "mask-rcnn-c4-2x" if model in ("r50", "r101", "r152", "r200") else "mask-rcnn-fpn-1x-spark"
+    if model not in ("r50", "r101", "r152", "r200"):
+        return "mask-rcnn-fpn-1x-spark"
+    return "mask-rcnn-c4-2x" if framework == "detectron2" else "mask-rcnn-fpn-2x"
 
 
 RECIPES: dict[str, Callable[..., DetectionConfig]] = with_deviations(

@@ -1,49 +1,15 @@
-"""What each task is judged by: the one table of headline metrics, each with its protocol in its label."""
+"""What each task is judged by and how people write it: the questions that tables and figures ask of suite_tasks."""
 
 from collections.abc import Iterable, Sequence
 
-TASKS = ("pretrain", "classification", "detection", "segmentation")
-"""In the order of reading; a task that is not among them follows by its name."""
+from suite_tasks import TASKS, Topic, find, of_kind
 
-# By the names that runs give them. The first one that a run has is its task's headline, in every table and figure.
-HEADLINES = {
-    "pretrain": ("loss",),
-    "classification": ("top1_best_last10", "top1_last"),
-    "detection": ("box_AP", "box_AP_last"),
-    "segmentation": ("mIoU", "mIoU_last"),
-}
-# What stands beside it in the tables that people read; a task without any is shown with all. The CSV holds every one.
-OTHERS = {
-    "classification": ("top1_last", "top5_last"),
-    "detection": ("box_AP50", "mask_AP", "mask_AP_last", "mask_AP50"),
-    "segmentation": ("mIoU_best", "mIoU_ms"),
-}
-_LABELS = {
-    "loss": "training loss",
-    "top1_best_last10": "top-1 (best of last 10 epochs)",
-    "top1_last": "top-1 (last epoch)",
-    "top5_last": "top-5 (last epoch)",
-    "top1_best": "top-1 (best epoch)",
-    "top5_best": "top-5 (best epoch)",
-    "box_AP": "box AP (last iteration)",
-    "box_AP_last": "box AP (last iteration)",
-    "box_AP50": "box AP50 (last iteration)",
-    "mask_AP": "mask AP (last iteration)",
-    "mask_AP_last": "mask AP (last iteration)",
-    "mask_AP50": "mask AP50 (last iteration)",
-    "mIoU": "mIoU (last iteration)",
-    "mIoU_last": "mIoU (last iteration)",
-    "mIoU_best": "mIoU (best evaluation)",
-    "mIoU_ms": "mIoU (last iteration, several scales and mirrored)",
-}
-# The numbers that papers print, by their name there: the names of a run that mean the same, the first it has is taken.
-PUBLISHED = {
-    "classification": {"top1": HEADLINES["classification"]},
-    "probes": {"top1": HEADLINES["classification"]},
-    "detection": {"box_AP": HEADLINES["detection"], "mask_AP": ("mask_AP", "mask_AP_last")},
-    "segmentation": {"mIoU": HEADLINES["segmentation"]},
-}
-PUBLISHED_LABELS = {"top1": "top-1", "box_AP": "box AP", "mask_AP": "mask AP", "mIoU": "mIoU"}
+PRETRAINING = tuple(entry.name for entry in of_kind("pretraining"))
+"""Tasks whose numbers compare nothing: they are not in tables of results."""
+HEADLINES = frozenset(name for entry in TASKS for name in entry.headline)
+"""Every metric that some task is judged by."""
+_LABELS = {name: text for entry in TASKS for name, text in entry.labels.items()}
+_ORDER = [entry.name for entry in TASKS]
 
 
 def label(metric: str) -> str:
@@ -56,19 +22,45 @@ def curve_label(metric: str) -> str:
     return label(metric).partition(" (")[0]
 
 
+def axis_label(task: str, text: str) -> str:
+    """The label of an axis for a task's numbers, with their unit if they have one."""
+    return f"{text}, %" if find(task).percent else text
+
+
 def headline(task: str, metrics: Sequence[str]) -> str:
     """The metric that a task is judged by, of those there are (at least one)."""
-    return next((name for name in HEADLINES.get(task, ()) if name in metrics), metrics[0])
+    return next((name for name in find(task).headline if name in metrics), metrics[0])
 
 
 def talked_about(task: str) -> tuple[str, ...]:
     """The metrics that tables show of a task; () for one that shows all."""
-    return (*HEADLINES.get(task, ()), *OTHERS.get(task, ()))
+    entry = find(task)
+    return (*entry.headline, *entry.others)
+
+
+def shown_of(task: str, metrics: Sequence[str]) -> list[str]:
+    """The metrics of a task that people see, of those there are: its headline first, all of a task without one."""
+    return [name for name in talked_about(task) if name in metrics] or list(metrics)
+
+
+def topics() -> tuple[Topic, ...]:
+    """What papers print numbers of."""
+    return tuple(topic for entry in TASKS for topic in entry.topics)
+
+
+def topic_of(task: str, *, probe: bool) -> Topic | None:
+    """What a run's numbers are compared with, None for nothing: of a frozen encoder another than of a trained one."""
+    return next((topic for topic in find(task).topics if topic.probes == probe), None)
+
+
+def length_of(topic: str) -> str:
+    """What the training of a topic, or of a task without one, is counted in."""
+    return next((entry for entry in TASKS if topic in {each.name for each in entry.topics}), find(topic)).length
 
 
 def task_place(task: str) -> tuple[int, str]:
-    """Key to sort tasks by."""
-    return (TASKS.index(task) if task in TASKS else len(TASKS), task)
+    """Key to sort tasks by: those of the table in its order, then others by name."""
+    return (_ORDER.index(task) if task in _ORDER else len(_ORDER), task)
 
 
 def task_places(tasks: Iterable[str]) -> list[int]:

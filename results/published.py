@@ -1,6 +1,6 @@
-"""The published numbers in results/published/: one file per task, their sources, and where they contradict each other.
+"""The published numbers in results/published/: one file per topic, their sources, and where they contradict each other.
 
-published/<task>.csv, one number per line:
+published/<topic>.csv, one number per line:
   protocol      fine-tuned | from scratch | linear | knn | svm
   model         the suite's name of the architecture; empty if it has none
   method        a name of methods.csv (or the title there), "supervised", or another method as it calls itself
@@ -25,9 +25,9 @@ from pathlib import Path
 import pandas as pd
 
 from engine.errors import DataError
+from results.metrics import topics
 
 FOLDER = Path(__file__).parent / "published"
-TASKS = ("classification", "probes", "detection", "segmentation")
 COLUMNS = (
     "protocol", "dataset", "architecture", "model", "params_m", "method", "target", "pretrain_epochs",
     "printed_recipe", "recipe", "match", "epochs", "test_size", "variant", "metric", "value", "source",
@@ -38,7 +38,7 @@ NUMBERS = ("params_m", "pretrain_epochs", "epochs", "test_size")
 
 @functools.cache
 def load_published(folder: Path = FOLDER) -> pd.DataFrame:
-    """Every published number: `task`, COLUMNS and `printed`, the value's digits as they were printed.
+    """Every published number: `task` (the topic), COLUMNS and `printed`, the value's digits as they were printed.
 
     Texts are "" where a source says nothing, the columns of NUMBERS NaN. The order is that of the files.
 
@@ -49,8 +49,8 @@ def load_published(folder: Path = FOLDER) -> pd.DataFrame:
     methods = load_methods(folder)
     names = dict(zip(methods["title"], methods["method"], strict=True))
     parts = []
-    for task in TASKS:
-        path = folder / f"{task}.csv"
+    for topic in topics():
+        path = folder / f"{topic.name}.csv"
         table = _read(path, COLUMNS)
         for line, row in enumerate(table.to_dict("records"), start=2):
             where = f"{path.name} line {line}: {row['architecture']} {row['method']} {row['value']}"
@@ -60,7 +60,7 @@ def load_published(folder: Path = FOLDER) -> pd.DataFrame:
                 raise DataError(f"{where}: source {row['source']!r} is not in sources.csv")
             if row["contradiction"] and row["contradiction"] not in contradictions:
                 raise DataError(f"{where}: contradiction {row['contradiction']!r} is not in contradictions.csv")
-        table.insert(0, "task", task)
+        table.insert(0, "task", topic.name)
         table["method"] = table["method"].replace(names)
         table["printed"] = table["value"]
         for name in (*NUMBERS, "value"):

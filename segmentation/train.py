@@ -47,12 +47,15 @@ def assemble(run: Run, config: SegmentationConfig) -> Assembly:
 
     def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
         draw_panels(segmentor.eval(), config, sets.val, run.dir / "panels")
+        classes = sets.val.source.classes.names
+        with storage.storage_errors(run.dir):
+            storage.write_json(run.dir / "classes.json", list(classes))
         return summary(run.read_metrics("val")), {
             "framework": FRAMEWORK,
             "framework_version": framework_version(),
             "num_train": len(sets.train),
             "num_val": len(sets.val),
-            "num_classes": len(sets.val.source.classes.names),
+            "num_classes": len(classes),
             "unreadable": sets.num_unreadable,
             "constant_mIoU": _read_evaluation(run.dir, config.iterations)["constant_mIoU"],
         }

@@ -17,7 +17,7 @@ class Sweep:
     methods: tuple[str, ...] = METHODS
     """Pre-training methods; scratch is the control."""
     tasks: tuple[str, ...] | None = None
-    """What each is fine-tuned for; by default every task that has data (in the demo, all three)."""
+    """What each is fine-tuned for; by default every task that has data (in the demo, all)."""
     seeds: int = 1
     """Fine-tuning runs of each."""
     pretrain_seeds: int = 1

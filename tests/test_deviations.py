@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.deviations import TASKS, page
+from benchmarks.deviations import page
+from benchmarks.plan import recipes_of
 from engine.deviations import Source, deviations, with_deviations
 from segmentation.recipes import upernet_160k
+from suite_tasks import TASKS
 from tests.helpers import ROOT
 
 
@@ -22,9 +24,9 @@ def test_a_setting_is_a_deviation_only_where_it_differs():
     assert deviations(replace(upernet_160k(), precision="float32"), source) == ["stem: 7x7"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task.name for task in TASKS])
 def test_the_help_of_every_recipe_ends_with_its_deviations(task):
-    recipes, sources = TASKS[task]
+    recipes, sources = recipes_of(task).RECIPES, recipes_of(task).SOURCES
     for name, recipe in recipes.items():
         shown = recipe.__doc__.partition("Deviations from ")[2]
         assert bool(shown) == bool(sources[name]), name

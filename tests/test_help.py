@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from suite_tasks import TASKS
 from tests.helpers import run_code
 
 HEAVY = ("torch", "timm", "torchvision", "mmengine", "detectron2", "submitit")
@@ -31,7 +32,7 @@ def ask(*questions):
     return json.loads(run_code(_ASK, json.dumps(HEAVY), json.dumps(questions)).stdout)
 
 
-@pytest.mark.parametrize("package", ["pretrain", "classification", "detection", "segmentation"])
+@pytest.mark.parametrize("package", [task.name for task in TASKS if task.kind != "measurement"])
 def test_a_task_answers_without_torch(package):
     help_, recipes, recipe, typo, flag = ask(
         [package],

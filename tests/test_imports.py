@@ -4,9 +4,10 @@ import ast
 
 import pytest
 
+import suite_tasks
 from tests.helpers import ROOT
 
-TASKS = {"pretrain", "classification", "detection", "segmentation"}
+TASKS = {task.name for task in suite_tasks.TASKS if task.kind != "measurement"}
 ABOVE = {"benchmarks", "slurm", "results", "analysis", "evaluation"}
 FORBIDDEN = {
     "engine": TASKS | ABOVE | {"backbones"},

@@ -24,7 +24,7 @@ def accuracy_against_cost(rows: pd.DataFrame, *, apart: bool = False) -> Iterato
         rows: of collect.
         apart: every panel as a figure of its own.
     """
-    for task, part in rows[rows["task"] != "pretrain"].groupby("task", sort=True):
+    for task, part in rows[~rows["task"].isin(metrics.PRETRAINING)].groupby("task", sort=True):
         metric = main_metric(part)
         points = _points(part[part["metric"] == metric])
         unit, per_hour = next(unit for unit in _UNITS if points["hours"].max() * unit[1] >= 1 or unit is _UNITS[-1])
@@ -35,7 +35,7 @@ def accuracy_against_cost(rows: pd.DataFrame, *, apart: bool = False) -> Iterato
         for ax, (_, group) in zip(axes, groups, strict=True):
             _panel(ax, group, seen)
             ax.set_xlabel(f"device-{unit}, pre-training included")
-            ax.set_ylabel(f"{metrics.label(metric)}, %")
+            ax.set_ylabel(metrics.axis_label(str(task), metrics.label(metric)))
         legend_below(figures)
         caption = "Time times devices of a run and of the pre-training it started from. " + seeds_caption(
             points["n"].max(), "Means over seeds; bars are the sample standard deviation where there are several."

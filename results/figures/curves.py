@@ -37,7 +37,7 @@ def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apar
         curves: of every run in rows.
         apart: every panel as a figure of its own.
     """
-    runs = rows[rows["task"] == "pretrain"].drop_duplicates("run")
+    runs = rows[rows["task"].isin(metrics.PRETRAINING)].drop_duplicates("run")
     # A pre-training run is itself what other runs start from: its own epochs and settings tell the lines apart.
     runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
     groups, left_out = _groups(runs, ["model", "data"], curves, ("train", "loss"))
@@ -56,7 +56,7 @@ def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart
         curves: of every run in rows.
         apart: every panel as a figure of its own.
     """
-    measured = rows[rows["task"] != "pretrain"]
+    measured = rows[~rows["task"].isin(metrics.PRETRAINING)]
     published = published_for(measured)
     for (task, recipe), part in measured.groupby(["task", "recipe"], sort=True):
         metric, runs = main_metric(part), with_labels(part.drop_duplicates("run"))
@@ -64,7 +64,8 @@ def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart
         name, title = f"curves-{task}-{recipe}", f"{str(task).capitalize()}, {recipe}"
         evaluated, left_out = _groups(runs, keys, curves, ("val", metric))
         if evaluated:
-            figures, caption = _evaluations(evaluated, metric, published, apart)
+            label = metrics.axis_label(str(task), metrics.curve_label(metric))
+            figures, caption = _evaluations(evaluated, label, published, apart)
             yield Drawing(name, f"{title}: evaluations", caption + left_out, figures)
             continue
         trained, left_out = _groups(runs, keys, curves, ("train", "loss"))
@@ -85,8 +86,8 @@ def _seeds(groups: Groups) -> str:
     return seeds_caption(max(line.n for _, _, lines in groups for line in lines), _SEEDS)
 
 
-def _evaluations(groups: Groups, metric: str, published: Mapping[figures_expected.Key, float], apart: bool) -> Figures:
-    figures, axes, seen = _axes(groups, f"{metrics.curve_label(metric)}, %", apart)
+def _evaluations(groups: Groups, label: str, published: Mapping[figures_expected.Key, float], apart: bool) -> Figures:
+    figures, axes, seen = _axes(groups, label, apart)
     expected, later = False, False
     for ax, (_, runs, lines) in zip(axes, groups, strict=True):
         _draw(ax, lines, seen)

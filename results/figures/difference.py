@@ -30,7 +30,7 @@ def differences_to_scratch(rows: pd.DataFrame, *, apart: bool = False) -> Iterat
         rows: of collect.
         apart: as narrow as a panel of its own.
     """
-    tasks = [part for _, part in rows[rows["task"] != "pretrain"].groupby("task", sort=True)]
+    tasks = [part for _, part in rows[~rows["task"].isin(metrics.PRETRAINING)].groupby("task", sort=True)]
     found = [lines for part in tasks if len(lines := _lines(part))]
     everything = pd.concat(found) if found else pd.DataFrame()
     pages, left_out = first_of(range(0, len(everything), _MOST_LINES), _MOST_FIGURES)

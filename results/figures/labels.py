@@ -39,7 +39,7 @@ def label_efficiency(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[Dra
         most = max(_panel(ax, group, looks(labelled)) for ax, (_, group) in zip(axes, groups, strict=True))
         for ax in axes:
             ax.set_xlabel("labelled training images, %")
-            ax.set_ylabel(f"{metrics.label(metric)}, %")
+            ax.set_ylabel(metrics.axis_label(str(task), metrics.label(metric)))
         legend_below(figures)
         caption = seeds_caption(
             most, "Means over seeds; bars are the sample standard deviation where there are several."

@@ -11,6 +11,7 @@ from PIL import Image
 
 from results.figures.data import first_of, with_labels
 from results.figures.style import Drawing, clipped
+from results.metrics import PRETRAINING
 from results.runs.runfiles import is_file
 from results.tables.text import records
 
@@ -34,7 +35,7 @@ def reconstruction_grids(rows: pd.DataFrame) -> Iterator[Drawing]:
     Args:
         rows: of collect.
     """
-    runs = rows[rows["task"] == "pretrain"].drop_duplicates("run").sort_values("seed", kind="stable")
+    runs = rows[rows["task"].isin(PRETRAINING)].drop_duplicates("run").sort_values("seed", kind="stable")
     runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
     for model, group in runs.drop_duplicates(["model", "data", "label"]).groupby("model", sort=True):
         kept, left_out = first_of(records(group), _MOST_RUNS)

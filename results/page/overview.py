@@ -59,8 +59,8 @@ def without_details(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [*EXPERIMENT, *START, "metric"]
     if len(rows[keys].drop_duplicates()) <= _MOST_NUMBERS:
         return rows
-    talked_about = [name for task in metrics.TASKS for name in metrics.talked_about(task)]
-    return rows[(rows["task"] == "pretrain") | rows["metric"].isin(talked_about)]
+    talked_about = [name for task in rows["task"].unique() for name in metrics.talked_about(task)]
+    return rows[rows["task"].isin(metrics.PRETRAINING) | rows["metric"].isin(talked_about)]
 
 
 def numbers_table(table: pd.DataFrame, *, complete: bool) -> PageTable:

@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from results.figures.data import with_labels
+from results.metrics import PRETRAINING
 from results.runs.runfiles import is_file
 from results.tables.text import records, settings
 
@@ -74,7 +75,7 @@ def by_method(rows: pd.DataFrame) -> list[Comparison]:
         rows: of collect.
     """
     found = []
-    runs = with_labels(rows[rows["task"] != "pretrain"].drop_duplicates("run").sort_values("seed", kind="stable"))
+    runs = with_labels(rows[~rows["task"].isin(PRETRAINING)].drop_duplicates("run").sort_values("seed", kind="stable"))
     keys = ["task", "model", "recipe", "variant", "data"]
     for (task, model, recipe, variant, _), group in runs.groupby(keys, sort=True):
         folders = {str(row["label"]): Path(str(row["run"])) for row in records(group.drop_duplicates("label"))}

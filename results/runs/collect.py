@@ -12,6 +12,7 @@ import pandas as pd
 
 from engine.errors import ConfigError, DataError
 from results.methods import places, title
+from results.metrics import PRETRAINING
 from results.runs.curves import Curves
 from results.runs.facts import FRACTION
 from results.runs.runfiles import UnusableRun, is_count, is_file
@@ -71,7 +72,7 @@ def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejecte
         and recipe ("" if in none), as "epochs=2 drop_path=0.1", and `pretrain_variant` likewise for the run it started
         from; `dataset` is the published data set with as many images, or "N + M images"; `data` tells image sets
         apart, and is of the whole set where a run trained on a fraction; `parameters` of the network with its
-        classifier, where the run recorded them; `epochs` are iterations in detection and segmentation; `probe` whether
+        classifier, where the run recorded them; `epochs` are iterations in tasks that count those; `probe` whether
         the encoder was frozen; `method_title` how people write the method and `method_place` its place among those of
         the rows; `seconds` are of training, on `devices` devices at once; `unreadable` counts images skipped, before
         and in the run; `commit` is the suite's; `remark` what changed on the way. Then the folders that were left out:
@@ -187,7 +188,7 @@ def _without_copies(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], lis
 
 def _family(run: FinishedRun) -> tuple[Any, ...]:
     # The settings of two pre-training methods differ by nature; those of what is trained after them must not.
-    return run.task, run.config.get("model"), run.recipe, run.start.method if run.task == "pretrain" else None
+    return run.task, run.config.get("model"), run.recipe, run.start.method if run.task in PRETRAINING else None
 
 
 def _start_family(run: FinishedRun) -> tuple[Any, ...]:

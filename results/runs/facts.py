@@ -7,14 +7,16 @@ from typing import Any
 
 from engine.config import config_hash
 from results.runs.runfiles import UnusableRun, is_count, optional_number
+from suite_tasks import find
 
-# (task, training images, validation images, classes where the task records them) -> name in results/published.
-DATASETS: dict[tuple[Any, ...], str] = {
-    ("pretrain", 1281167, None, None): "ImageNet-1K",
-    ("classification", 1281167, 50000, 1000): "ImageNet-1K",
-    ("detection", 117266, 5000, None): "COCO 2017",  # training images with an object
-    ("detection", 118287, 5000, None): "COCO 2017",
-    ("segmentation", 20210, 2000, None): "ADE20K",
+# (training images, validation images, classes where the run records them) -> name in results/published.
+DATASETS: dict[tuple[float | None, ...], str] = {
+    (1281167, None, None): "ImageNet-1K",
+    (1281167, 50000, 1000): "ImageNet-1K",
+    (117266, 5000, None): "COCO 2017",  # training images with an object
+    (118287, 5000, None): "COCO 2017",
+    (20210, 2000, None): "ADE20K",
+    (20210, 2000, 150): "ADE20K",
 }
 FRACTION = "train_fraction"
 # The part of data.json that holds a number of finished.json. That of older detectors counts the annotation file too.
@@ -71,7 +73,7 @@ def read_facts(
     certain = all(
         _agrees(task, summary, name, pinned) for name in (train, "num_val") if summary.get(name) is not None
     ) and _classes_agree(summary, classes)
-    name = DATASETS.get((task, *counts)) if certain else None
+    name = DATASETS.get(counts) if certain else None
     key, whole = _key(config, pinned)
     evaluated = digest_of({name: pinned[name] for name in pinned if name.startswith("val")})
     return Facts(name or (f"{shown} images" if shown else ""), key, evaluated, whole)
@@ -111,9 +113,10 @@ def _agrees(task: str, summary: Mapping[str, Any], name: str, pinned: Mapping[st
     if there is None:
         return False
     count = pinned[there][0]
-    # Detection pins the annotation file too, and trains on the images with objects; skipped images are left out.
-    smallest = 0 if task == "detection" and name == "num_train" else count - int(summary.get("unreadable") or 0)
-    if not smallest - (task == "detection") <= summary[name] <= count:
+    # Older detectors pinned the annotation file too; skipped images are left out.
+    partly = find(task).trains_on_part
+    smallest = 0 if partly and name == "num_train" else count - int(summary.get("unreadable") or 0)
+    if not smallest - partly <= summary[name] <= count:
         raise UnusableRun(f"finished.json: {name} is {summary[name]}, data.json has {count} images")
     return True
 

@@ -5,7 +5,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from results.metrics import PRETRAINING
 from results.runs.runfiles import UnusableRun, is_count, is_number
+from suite_tasks import find
 
 _NAMES = ("step", "epoch", "split")
 _LAST_EPOCHS = 10  # those of "..._best_last10"
@@ -90,7 +92,7 @@ def checked_metrics(
     metrics = summary.get("metrics")
     if not isinstance(metrics, dict) or not metrics:
         raise UnusableRun("finished.json holds no metrics")
-    split = "train" if task == "pretrain" else "val"
+    split = "train" if task in PRETRAINING else "val"
     history = [line for line in lines if line.get("split") == split]
     for name, value in metrics.items():
         check_number("finished.json", task, name, value)
@@ -128,11 +130,11 @@ def check_number(where: str, task: str, name: str, value: Any) -> None:
     """Whether it can be what was measured.
 
     Raises:
-        UnusableRun: it is no finite number, or no percentage though everything evaluated after pre-training is one.
+        UnusableRun: it is no finite number, or no percentage though its task measures in percent.
     """
     if not is_number(value):
         raise UnusableRun(f"{where}: {name} is {value}, not a finite number")
     if name.startswith("num_"):
         return
-    if task != "pretrain" and "loss" not in name and not 0 <= value <= 100:
+    if find(task).percent and "loss" not in name and not 0 <= value <= 100:
         raise UnusableRun(f"{where}: {name} is {value}, outside 0 to 100 percent")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import config_hash
 from results.methods import CONTROL
+from results.metrics import PRETRAINING
 from results.runs.runfiles import UnusableRun, is_count, is_file, optional_number, read_json, read_optional
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def start_of(
     """
     init = str(config.get("init", "none"))
     before = None if init == "none" else _start_at(run_dir, init, read_run)
-    if task == "pretrain":
+    if task in PRETRAINING:
         own = Start(str(config.get("method", "")), *_title_and_order(told.get("title"), told.get("order")))
         return own if before is None else _gone_on(own, before)
     return before or Start(CONTROL)
@@ -137,7 +138,7 @@ def _start_at_run(origin: Path, loaded_hash: str | None, read_run: Callable[[Pat
         raise UnusableRun(f"the run it started from, {origin}, cannot be used: {error}") from error
     if loaded_hash not in (None, before.config_hash):
         raise UnusableRun(f"{origin} is not the run it started from: the configuration is another one")
-    pretraining = before.task == "pretrain"
+    pretraining = before.task in PRETRAINING
     return Start(
         before.start.method if pretraining else f"{before.start.method}+{before.task}",
         before.start.title if pretraining else "",

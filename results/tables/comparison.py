@@ -11,6 +11,7 @@ from results.methods import CONTROL
 from results.published import load_sources
 from results.tables.rows import EXPERIMENT, START, benchmark_table
 from results.tables.text import records
+from suite_tasks import Topic
 
 TOPIC = ["task", "origin", "dataset", "data", "model", "architecture", "parameters_m", "framework"]
 TRAINING = ["protocol", "method", "method_title", "target", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs",
@@ -34,7 +35,7 @@ def compare_with_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.Da
         from the method's published pre-training of as many epochs on ImageNet-1K, that number in PUBLISHED, and
         `to_published`, mean minus published. A published line has only PUBLISHED. Everything else is NaN or "".
         `metric` is the published name of what the run calls `measured_as`.
-        `task` is "probes" for runs with a frozen encoder.
+        `task` is the topic (suite_tasks), as "probes" for runs with a frozen encoder.
     """
     names = dict(zip(published["model"], published["architecture"], strict=True))
     index = _index(published)
@@ -48,11 +49,14 @@ def _headlines(table: pd.DataFrame) -> list[dict[str, Any]]:
     for _, group in table.groupby([*EXPERIMENT, *START], dropna=False, sort=False):
         lines = {str(line["metric"]): line for line in records(group)}
         first = group.iloc[0]
-        task = "probes" if first["probe"] else str(first["task"])
-        for metric, sources in metrics.PUBLISHED.get(task, {}).items():
+        task = str(first["task"])
+        topic = metrics.topic_of(task, probe=bool(first["probe"]))
+        compared = topic.metrics if topic else {name: (name,) for name in metrics.shown_of(task, list(lines))}
+        for metric, sources in compared.items():
             there = next((name for name in sources if name in lines), None)
             if there is not None:
-                found.append({**lines[there], "task": task, "metric": metric, "measured_as": there})
+                what = {"task": topic.name if topic else task, "metric": metric, "measured_as": there}
+                found.append({**lines[there], **what, "protocol": _protocol(lines[there], topic)})
     return found
 
 
@@ -64,7 +68,6 @@ def _measured_line(
     return {
         **{name: line[name] for name in COLUMNS if name in line},
         "origin": "measured",
-        "protocol": _protocol(line),
         "architecture": names.get(line["model"]) or line["model"],
         "parameters_m": math.nan if pd.isna(parameters) else parameters / 1e6,
         "target": "",
@@ -75,10 +78,10 @@ def _measured_line(
     }
 
 
-def _protocol(line: dict[str, Any]) -> str:
+def _protocol(line: dict[str, Any], topic: Topic | None) -> str:
     if line["probe"]:
         return "linear"
-    return "from scratch" if line["method"] == CONTROL and line["task"] == "classification" else "fine-tuned"
+    return topic.control if topic and line["method"] == CONTROL else "fine-tuned"
 
 
 def _published_line(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import pandas as pd
 from great_tables import GT
 
 from engine.run.storage import write_atomic
+from results.metrics import topics
 from results.published import load_published
 from results.runs.collect import Rejected
 from results.tables.comparison import compare_with_published
 from results.tables.cost import contradictions_sheet, cost_sheet
 from results.tables.headlines import headlines
 from results.tables.rows import benchmark_table
-from results.tables.sheets import Sheet, family_sheets, task_sheet
+from results.tables.sheets import Sheet, family_sheets, other_sheets, topic_sheet
 from results.tables.summary import summary_sheet
 from results.tables.text import csv_text, markdown_list, markdown_table, plain
 
@@ -31,15 +32,13 @@ def all_sheets(rows: pd.DataFrame) -> list[Sheet]:
     """
     literature = load_published()
     comparison = compare_with_published(rows, literature)
-    return [
-        summary_sheet(comparison),
-        *family_sheets(comparison),
-        task_sheet(comparison, "detection", "coco", "Detection and instance segmentation: AP, %"),
-        task_sheet(comparison, "segmentation", "ade20k", "Semantic segmentation: mIoU, %"),
-        cost_sheet(rows),
-        task_sheet(comparison, "probes", "probes", "Linear probes: top-1 accuracy of a frozen encoder, %"),
-        contradictions_sheet(literature),
-    ]
+    sheets: list[Sheet] = []
+    for topic in topics():
+        if topic.by_family:
+            sheets += [summary_sheet(comparison, topic), *family_sheets(comparison, topic)]
+        else:
+            sheets.append(topic_sheet(comparison, topic))
+    return [*sheets, *other_sheets(comparison), cost_sheet(rows), contradictions_sheet(literature)]
 
 
 def write_tables(rows: pd.DataFrame, rejected: Sequence[Rejected], output: Path) -> list[Path]:

@@ -53,7 +53,7 @@ def benchmark_table(rows: pd.DataFrame) -> pd.DataFrame:
         the same seeds, else 0; `hours`, `pretrain_hours` and `images_per_second`, means; `unreadable`, the most images
         that a run skipped; `remark`, those of the runs, each once. Sorted by experiment, then method.
     """
-    evaluated = rows[rows["task"] != "pretrain"]
+    evaluated = rows[~rows["task"].isin(metrics.PRETRAINING)]
     keys = [*EXPERIMENT, "metric", *START]
     groups = [(key, group) for key, group in evaluated.groupby(keys, dropna=False, sort=False)]
     controls = {_experiment(key): _by_seed(group) for key, group in groups if _method(key) == methods.CONTROL}
@@ -110,8 +110,7 @@ def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     for values, part in table.groupby(EXPERIMENT, dropna=False, sort=False):
         task, model, recipe, variant, data = values
         title = f"{task}: {model}, {recipe}" + f", {settings(variant)}" * bool(variant) + f", data {data}" * by_data
-        names = [name for name in metrics.talked_about(str(task)) if (part["metric"] == name).any()]
-        names = names or list(dict.fromkeys(part["metric"]))
+        names = metrics.shown_of(str(task), list(dict.fromkeys(part["metric"])))
         shown = part[part["metric"].isin(names)].sort_values(
             "metric", key=lambda column: column.map(names.index), kind="stable"
         )

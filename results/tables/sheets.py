@@ -29,6 +29,7 @@ from results.tables.text import (
     start,
 )
 from suite_error import SuiteError
+from suite_tasks import Topic, find
 
 FAMILIES = {"resnet": "ResNet", "convnext": "ConvNeXt", "vit": "ViT", "swin": "Swin"}
 _LONGEST_NAME = 100
@@ -55,9 +56,9 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
 
-def family_sheets(comparison: pd.DataFrame) -> list[Sheet]:
-    """Classification, one sheet per family of architectures, with epochs and recipe."""
-    lines = comparison[(comparison["task"] == "classification") & (comparison["model"] != "")]
+def family_sheets(comparison: pd.DataFrame, topic: Topic) -> list[Sheet]:
+    """One sheet per family of architectures, with epochs and recipe."""
+    lines = comparison[(comparison["task"] == topic.name) & (comparison["model"] != "")]
     ours = lines["origin"] == "measured"
     # Of the literature the methods that are compared here, by the suite's sources or one of its recipes.
     cited = lines["source"].isin(preferred_sources())
@@ -66,7 +67,7 @@ def family_sheets(comparison: pd.DataFrame) -> list[Sheet]:
     families = [family(model) for model in lines["model"]]
     names = [*FAMILIES.values(), *sorted(set(families) - set(FAMILIES.values()))]
     return [
-        numbers_sheet(slug(f"classification-{name.lower()}"), f"Classification: {name}", part)
+        numbers_sheet(slug(f"{topic.table}-{name.lower()}"), f"{topic.title}: {name}", part)
         for name in dict.fromkeys(names)
         if len(part := lines[kept & (pd.Series(families, index=lines.index) == name)])
     ]
@@ -89,14 +90,23 @@ def family(model: str) -> str:
         return word
 
 
-def task_sheet(comparison: pd.DataFrame, task: str, name: str, title: str) -> Sheet:
-    """Detection, segmentation or probes; of the literature what the suite's data set and architectures have."""
-    lines = comparison[comparison["task"] == task]
-    dataset = {"detection": "COCO 2017", "segmentation": "ADE20K", "probes": "ImageNet-1K"}[task]
+def topic_sheet(comparison: pd.DataFrame, topic: Topic) -> Sheet:
+    """One topic; of the literature what the suite's data set and architectures have."""
+    lines = comparison[comparison["task"] == topic.name]
     of_one_layer = lines["recipe"].str.startswith("multi-head")
-    whole = (lines["protocol"] == ("linear" if task == "probes" else "fine-tuned")) & ~of_one_layer
-    known = (lines["dataset"] == dataset) & (lines["model"] != "") & whole
-    return numbers_sheet(name, title, lines[(lines["origin"] == "measured") | known])
+    whole = (lines["protocol"] == ("linear" if topic.probes else "fine-tuned")) & ~of_one_layer
+    known = (lines["dataset"] == topic.dataset) & (lines["model"] != "") & whole
+    return numbers_sheet(topic.table, topic.title, lines[(lines["origin"] == "measured") | known])
+
+
+def other_sheets(comparison: pd.DataFrame) -> list[Sheet]:
+    """One for each task that was measured and that no paper prints numbers of."""
+    known = {topic.name for topic in metrics.topics()}
+    tasks = sorted(set(comparison["task"]) - known, key=metrics.task_place)
+    return [
+        numbers_sheet(slug(task), find(task).title or task.capitalize(), comparison[comparison["task"] == task])
+        for task in tasks
+    ]
 
 
 def numbers_sheet(name: str, title: str, lines: pd.DataFrame) -> Sheet:
@@ -139,20 +149,19 @@ def _in_order(lines: pd.DataFrame) -> pd.DataFrame:
 def _shown(group: pd.DataFrame) -> dict[str, str]:
     rows = records(group)
     first = rows[0]
-    length = "epochs" if first["task"] in ("classification", "probes") else "iterations"
     line = {
         "architecture": first["architecture"],
         "params (M)": number(first["parameters_m"], 1),
         "initialisation": start(first),
         "recipe": " ".join(filter(None, (first["recipe"], settings(first["variant"])))),
-        length: number(first["epochs"]),
+        metrics.length_of(first["task"]): number(first["epochs"]),
         "framework": first["framework"],
         "data": first["_data"],
         "n": number(first["n"]),
         "source": first["_source"] or "measured here",
     }
     for row in rows:
-        name = metrics.PUBLISHED_LABELS[row["metric"]]
+        name = metrics.curve_label(row["metric"])
         if row["measured_as"]:
             line[metrics.label(row["measured_as"])] = measured(row)
         line |= {

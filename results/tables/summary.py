@@ -25,14 +25,14 @@ from results.tables.text import (
     settings,
     signed,
 )
+from suite_tasks import Topic
 
-DATASET = "ImageNet-1K"  # what the published summary is about
 _EXPERIMENT = ["dataset", "data", "model", "recipe", "variant"]
 Cells = dict[str, dict[str, Any]]
 """{method: line of the comparison}."""
 
 
-def summary_sheet(comparison: pd.DataFrame) -> Sheet:
+def summary_sheet(comparison: pd.DataFrame, topic: Topic) -> Sheet:
     """Top-1 accuracy after fine-tuning: a line for each architecture, data set and recipe, columns for each method.
 
     Every architecture in the published summary has a line; what was measured on its data set by its recipe
@@ -40,7 +40,7 @@ def summary_sheet(comparison: pd.DataFrame) -> Sheet:
     counterpart is shown, else the longest; the table of the family has all.
     """
     source = next(key for key, rank in preferred_sources().items() if rank == 1)
-    lines = comparison[comparison["task"] == "classification"]
+    lines = comparison[comparison["task"] == topic.name]
     lines = lines.assign(_data=data_names(lines))
     theirs_of: dict[str, Cells] = {}
     for line in records(lines[(lines["source"] == source) & (lines["origin"] == "published")]):
@@ -49,20 +49,20 @@ def summary_sheet(comparison: pd.DataFrame) -> Sheet:
     found: list[tuple[Any, Cells, Cells]] = []
     for (dataset, _, model, recipe, variant), part in lines[lines["origin"] == "measured"].groupby(_EXPERIMENT):
         ours = {str(name): _chosen(runs) for name, runs in part.groupby("method")}
-        theirs = theirs_of.get(str(model), {}) if dataset == DATASET else {}
+        theirs = theirs_of.get(str(model), {}) if dataset == topic.dataset else {}
         if recipe not in {line["follows"] for line in theirs.values()}:
             theirs = {name: line for name, line in ours.items() if not pd.isna(line["published"])}
-        found.append(
-            ((dataset == DATASET, order.get(str(model), len(order)), dataset, model, recipe, variant), ours, theirs)
-        )
+        key = dataset == topic.dataset, order.get(str(model), len(order)), dataset, model, recipe, variant
+        found.append((key, ours, theirs))
     joined = {key[3] for key, _, theirs in found if theirs is theirs_of.get(key[3])}
-    found += [((True, order[m], DATASET, m, "", ""), {}, cells) for m, cells in theirs_of.items() if m not in joined]
+    empty = [(m, cells) for m, cells in theirs_of.items() if m not in joined]
+    found += [((True, order[m], topic.dataset, m, "", ""), {}, cells) for m, cells in empty]
     found.sort(key=lambda entry: (not entry[1], entry[0]))  # what was measured here stands first
     labels = _labels([line for _, *cells in found for part in cells for line in part.values()])
     shown = pd.DataFrame([_line(ours, theirs, labels) for _, ours, theirs in found]).fillna("").astype(str)
     used = [line for _, ours, theirs in found for line in (*ours.values(), *_only_published(ours, theirs))]
     data = pd.DataFrame(used, columns=comparison.columns)
-    return Sheet("summary", _title(data), without_empty(shown), data, _notes(data, source))
+    return Sheet("summary", _title(data), without_empty(shown), data, _notes(data, source, topic))
 
 
 def _title(data: pd.DataFrame) -> str:
@@ -70,9 +70,9 @@ def _title(data: pd.DataFrame) -> str:
     return f"Summary: {' and '.join(names) or 'top-1'}, %"
 
 
-def _notes(data: pd.DataFrame, source: str) -> tuple[str, ...]:
+def _notes(data: pd.DataFrame, source: str, topic: Topic) -> tuple[str, ...]:
     title = load_sources().set_index("key")["title"][source]
-    where = f"Published numbers are those of {title} where it has one ({DATASET})."
+    where = f"Published numbers are those of {title} where it has one ({topic.dataset})."
     return (*LEGEND, *PUBLISHED_LEGEND, *remarks(data), where)
 
 

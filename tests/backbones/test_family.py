@@ -6,7 +6,7 @@ import pytest
 import timm
 
 from backbones import PUBLISHED, BackboneError, WeightsError, WeightsFileError, family
-from benchmarks.plan import published_recipe
+from benchmarks.plan import recipes_of
 from engine.errors import SuiteError
 from pretrain.methods import find_method
 from results.tables.sheets import family as heading
@@ -47,8 +47,8 @@ def test_every_recipe_and_table_gives_a_network_of_each_timm_module_the_same_fam
     pre_training: Any = find_method("a2mim").for_family(wanted, "r50").options  # of a network that needs no measuring
     assert (pre_training.token.stage == 0) == (wanted in ("vit", "swin"))
     fine_tuning, detector, mode = FINE_TUNING[wanted]
-    assert published_recipe(name, "classification") == ("deit-ft" if name.startswith("deit") else fine_tuning)
-    assert published_recipe(name, "detection") == detector
+    assert recipes_of("classification").recipe_for(name) == ("deit-ft" if name.startswith("deit") else fine_tuning)
+    assert recipes_of("detection").recipe_for(name) == detector
     assert demo(name).evaluation.mode == mode
     assert heading(name) == HEADINGS.get(wanted, heading(name))
     assert (heading(name) in HEADINGS.values()) == (wanted != "other")
@@ -62,7 +62,7 @@ def test_all_modules_named_here_exist():
 def test_relatives_of_the_vit_are_pre_trained_and_fine_tuned_by_its_rules(name):
     """beit, eva and deit3 were pre-trained as ViTs and fine-tuned as ResNets, when each recipe looked at names."""
     assert family(name) == "vit"
-    assert published_recipe(name, "classification") in ("vit-ft", "deit-ft")
+    assert recipes_of("classification").recipe_for(name) in ("vit-ft", "deit-ft")
 
 
 def test_the_published_names_are_answered_without_torch_or_timm():

@@ -11,19 +11,9 @@ from pathlib import Path
 
 from benchmarks.scenes.demo_data import write_demo_data
 from benchmarks.speed.gpu.part import TINY, Part
+from suite_tasks import DATA_SETS, find, of_kind
 
 EVERY = 10  # steps between the checkpoints of the runs that are interrupted
-TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "classification": ("imagenet", ("--epochs", "1", "--schedule.warmup-epochs", "0", "--init", "none")),
-    "detection": (
-        "coco",
-        ("--iterations", "2", "--schedule.warmup-iterations", "1", "--data.num-val", "10", "--init", "none"),
-    ),
-    "segmentation": (
-        "ADEChallengeData2016",
-        ("--iterations", "2", "--schedule.warmup-iterations", "1", "--init", "none"),
-    ),
-}
 
 
 @dataclass
@@ -74,11 +64,11 @@ def start(part: Part, data: Path, package: str, name: str, *options: str) -> Sta
     Args:
         part: whose folder it is.
         data: written by write_demo_data.
-        package: of the four tasks.
+        package: of a task.
         name: of the run folder, and of the file of what it prints.
         options: more of the command line.
     """
-    root = data / (TASKS[package][0] if package in TASKS else "imagenet")
+    root = data / DATA_SETS[find(package).data]
     folder, log = part.folder / name, part.folder / f"{name}.log"
     command = [sys.executable, "-m", package, "demo", "--run-dir", str(folder), "--data.root", str(root), *options]
     environment = {**os.environ, "MIM_TRACKERS": "", "OMP_NUM_THREADS": "1"}
@@ -88,12 +78,13 @@ def start(part: Part, data: Path, package: str, name: str, *options: str) -> Sta
 
 
 def _start_demos(part: Part, data: Path) -> dict[str, Started]:
-    demos = {"pretrain": start(part, data, "pretrain", "pretrain", *quick(part), "--epochs", "1")}
-    for package, (_, options) in TASKS.items():
-        if package == "segmentation" and any(importlib.util.find_spec(m) is None for m in ("mmseg", "cv2")):
-            part.record.add("segmentation demo", note="MMSegmentation or OpenCV is not installed here")
-            continue
-        demos[package] = start(part, data, package, package, *quick(part), *options)
+    demos = {}
+    for task in (*of_kind("pretraining"), *of_kind("finetuning")):
+        missing = [module for module in task.needs if importlib.util.find_spec(module) is None]
+        if missing:
+            part.record.add(f"{task.name} demo", note=f"not installed here: {', '.join(missing)}")
+        else:
+            demos[task.name] = start(part, data, task.name, task.name, *quick(part), *task.short)
     return demos
 
 
