@@ -1,17 +1,19 @@
-# Every target sets up what it needs: .venv holds the pinned packages and is remade when the pins change.
+# Every target sets up what it needs: .venv holds the pinned packages and is remade when the pins change. It is made by
+# uv where that is installed, else by a Python from 3.11 to 3.14 (.ci/find-python; PYTHON=... says which).
 MODEL   ?= r50
 PROFILE ?= demo
 METHODS ?=
 TASKS   ?=
-SEEDS   ?= 1
+SEEDS   ?=
 RUNS    ?= runs
 DATA    ?=
 IMAGENET ?=
 COCO    ?=
 ADE20K  ?=
-PYTHON  ?= python3.11
+PYTHON  ?=
 PYTEST  ?= -n 2 --dist loadfile -rs -m "not slurm"
 PIP     ?= -q --disable-pip-version-check
+EXTRAS  := .[segmentation,slurm,dev]
 BIN     := .venv/bin
 STAMP   := .venv/.complete
 
@@ -24,15 +26,22 @@ help: ## print the targets
 setup: $(STAMP) ## make the environment (.venv) with the pinned packages
 
 $(STAMP): constraints.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 or say PYTHON=..."; exit 2; }
-	@echo "installing the pinned packages into .venv (two to three minutes the first time)"
 	@rm -f $(STAMP)
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install $(PIP) -c constraints.txt -e ".[segmentation,slurm,dev]"
+	@if command -v uv >/dev/null; then \
+	  echo "installing the pinned packages into .venv with uv (a minute the first time)"; \
+	  python=$$(.ci/find-python $(PYTHON) 2>/dev/null || echo $(or $(PYTHON),3.11)); \
+	  { test -x $(BIN)/python || uv venv -q --seed --python $$python .venv; } && \
+	  uv pip install -q --python $(BIN)/python -c constraints.txt -e "$(EXTRAS)"; \
+	else \
+	  python=$$(.ci/find-python $(PYTHON)) || exit 2; \
+	  echo "installing the pinned packages into .venv with $$python (two to three minutes the first time)"; \
+	  { test -x $(BIN)/python || $$python -m venv .venv; } && \
+	  $(BIN)/python -m pip install $(PIP) -c constraints.txt -e "$(EXTRAS)"; \
+	fi
 	@touch $(STAMP)
 
 benchmark: $(STAMP) ## pre-train and fine-tune MODEL with every method beside training from scratch, print the table
-	@$(BIN)/python -m benchmarks run --model $(MODEL) --profile $(PROFILE) $(if $(METHODS),--methods $(METHODS)) --seeds $(SEEDS) \
+	@$(BIN)/python -m benchmarks run --model $(MODEL) --profile $(PROFILE) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  --runs-dir $(RUNS) $(if $(TASKS),--tasks $(TASKS)) $(if $(DATA),--data $(DATA)) $(if $(IMAGENET),--imagenet $(IMAGENET)) \
 	  $(if $(COCO),--coco $(COCO)) $(if $(ADE20K),--ade20k $(ADE20K))
 

@@ -1,0 +1,45 @@
+"""`make` finds a Python that the suite runs on, whatever it is called."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+
+def fake(folder: Path, name: str, version: str, *, venv: bool = True) -> None:
+    """A command that answers as Python of a version would, and fails like a version manager's empty shim for ""."""
+    answer = f'case "$2" in *version_info*) echo {version} ;; *ensurepip*) exit {int(not venv)} ;; esac'
+    path = folder / name
+    path.write_text("#!/bin/sh\n" + (answer if version else "exit 127") + "\n")
+    path.chmod(0o755)
+
+
+def find(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["/bin/sh", str(ROOT / ".ci/find-python"), *arguments]
+    return subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        ({"python3.11": "", "python3.12": "3.12", "python3": "3.9"}, "python3.12"),
+        ({"python3": "3.14", "python": "2.7"}, "python3"),
+        ({"python3.13": "3.13", "python3.11": "3.11"}, "python3.11"),
+    ],
+)
+def test_any_python_from_3_11_to_3_14_is_found(tmp_path, there, found):
+    for name, version in there.items():
+        fake(tmp_path, name, version)
+    assert find(tmp_path).stdout.strip() == found
+
+
+def test_what_was_found_instead_is_said(tmp_path):
+    fake(tmp_path, "python3", "3.10")
+    fake(tmp_path, "python3.12", "3.12", venv=False)
+    done = find(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "python3 is 3.10" in done.stderr
+    assert "python3.12 is 3.12 without venv and ensurepip" in done.stderr
+    assert "found as mine" in find(tmp_path, "mine").stderr
