@@ -30,18 +30,23 @@ class Run:
     """Rows of the table."""
     tasks: tuple[str, ...] | None = None
     """What the models are fine-tuned for; by default every task that has data (in the demo, all)."""
-    profile: Literal["demo", "paper"] = "demo"
-    """demo: generated scenes, minutes on two CPU cores. paper: the published recipes on ImageNet."""
-    seeds: int = 1
-    """Fine-tuning runs per method."""
+    profile: Literal["demo", "own", "paper"] = "demo"
+    """demo: generated scenes, minutes on two CPU cores. own: does pre-training help on the class folders in --data, by
+    the recipes that fit them. paper: the published recipes on ImageNet."""
+    seeds: int | None = None
+    """Fine-tuning runs per method: by default 1, and for own 3, from which on there are intervals."""
     labels: tuple[float, ...] = (1.0,)
     """Shares of the labelled images to train classifiers on (0.05 0.1 1), each by every method and seed."""
     pretrain_seeds: int = 1
     """Pre-training runs per method; fine-tuning seed i starts from number i modulo this."""
     runs_dir: Path = Path("runs")
     """Folder of run folders; the table is written into it too."""
-    data: Path = Path("data/demo")
-    """Where the demo's generated scenes are, or are written."""
+    data: Path | None = None
+    """The class folders of own; for demo, where its generated scenes are, or are written (data/demo)."""
+    pretrain_steps: int | None = None
+    """Steps of each pre-training of own, instead of what fits the data set."""
+    finetune_steps: int | None = None
+    """Steps of each fine-tuning of own, likewise."""
     imagenet: Path | None = None
     """ImageNet, or any image folder with train/ and val/ class folders."""
     coco: Path | None = None

@@ -1,6 +1,7 @@
 """What a benchmark runs: a graph of run folders, from pre-training to every task, for each method and seed."""
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import logging
@@ -21,7 +22,9 @@ log = logging.getLogger("mim")
 METHODS = ("scratch", *(method.name for method in pretrain.methods.METHODS))
 (PRETRAINING,) = of_kind("pretraining")
 TASKS = tuple(entry.name for entry in of_kind("finetuning"))
-Profile = Literal["demo", "paper"]
+DEMO_DATA = Path("data/demo")
+"""Where the generated scenes are, if nothing else is said."""
+Profile = Literal["demo", "own", "paper"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Request:
         methods: of METHODS, in table order.
         data: the data set of each task. Pre-training uses that of a task that is trained on the same images.
         tasks: of TASKS, what each model is fine-tuned for; by default everything that has data.
-        profile: "demo" for minutes on two CPU cores, "paper" for the published recipes.
+        profile: "demo" for minutes on two cores, "own" for what fits the data set, "paper" for the published recipes.
         seeds: fine-tuning runs per method, seeds 0 to seeds - 1.
         labels: shares of the labelled images that tasks on PRETRAINING's images are trained on, each by every method
             and seed.
@@ -58,6 +61,7 @@ class Request:
         framework: detection framework instead of the recipe's.
         num_devices: processes that train together, for the accumulation that keeps the published batch.
         num_workers: loader processes of each, or the recipe's.
+        steps: of pre-training and of fine-tuning, instead of what fits the data set (profile own).
     """
 
     model: str
@@ -73,18 +77,38 @@ class Request:
     framework: Literal["detectron2", "torchvision"] | None = None
     num_devices: int = 1
     num_workers: int | None = None
+    steps: tuple[int | None, int | None] = (None, None)
 
 
 def data_sets(
-    profile: Profile, demo: Path, *, imagenet: Path | None = None, coco: Path | None = None, ade20k: Path | None = None
+    profile: Profile,
+    folder: Path | None,
+    *,
+    imagenet: Path | None = None,
+    coco: Path | None = None,
+    ade20k: Path | None = None,
 ) -> dict[str, Path]:
     """The data set of each task: those given, or for the demo, if none is given, the generated scenes' three.
+
+    Args:
+        profile: as in Request.
+        folder: the user's images (own), or where the demo's scenes are.
+        imagenet: an image folder with train/ and val/.
+        coco: COCO 2017.
+        ade20k: ADEChallengeData2016.
 
     The demo leaves out a task whose extra is not installed, and says so.
 
     Raises:
-        ConfigError: the paper profile, or a demo with COCO or ADE20K, without an image folder.
+        ConfigError: the paper profile, or a demo with COCO or ADE20K, without an image folder; or the own profile with
+            another data set than a folder.
     """
+    if profile == "own":
+        if folder is None or imagenet or coco or ade20k:
+            raise ConfigError(
+                "the own profile takes --data DIR, a folder of class folders of your images, and no other"
+            )
+        return {task: folder for task in TASKS if _on_images(task) and "own" in recipes_of(task).RECIPES}
     given = {"imagenet": imagenet, "coco": coco, "ade20k": ade20k}
     tasks = of_kind("finetuning")
     found = {task.name: path for task in tasks if (path := given.get(task.data)) is not None}
@@ -96,7 +120,7 @@ def data_sets(
     for task in tasks:
         if task not in ready:
             log.warning("%s is left out: its extra is not installed (pip install -e '.[%s]')", task.name, task.name)
-    return {task.name: demo / DATA_SETS[task.data] for task in ready}
+    return {task.name: (folder or DEMO_DATA) / DATA_SETS[task.data] for task in ready}
 
 
 def make_stages(request: Request) -> list[Stage]:
@@ -185,6 +209,8 @@ def _name(request: Request, method: str, task: str, seed: int) -> str:
 def _pretraining(request: Request, method: str, seed: int) -> Stage:
     if request.profile == "demo":
         recipe, base = "demo", pretrain.recipes.RECIPES["demo"](model=request.model, method=method)
+    elif request.profile == "own":
+        recipe, base = "own", _own(PRETRAINING.name, request, request.steps[0], method=method)
     else:
         recipe = pretrain_recipe(request.model, method)
         recipes = pretrain.recipes.RECIPES
@@ -197,10 +223,12 @@ def _finetuning(request: Request, method: str, task: str, share: float, seed: in
     module = recipes_of(task)
     choice = {"framework": request.framework} if request.framework and hasattr(module, "with_framework") else {}
     chosen = request.finetune if _on_images(task) else None
-    recipe = chosen or ("demo" if request.profile == "demo" else module.recipe_for(request.model, **choice))
+    usual = module.recipe_for(request.model, **choice) if request.profile == "paper" else request.profile
+    recipe = chosen or usual
     if recipe not in module.RECIPES:
         raise ConfigError(f"no {task} recipe {recipe!r}: {', '.join(module.RECIPES)}")
-    base = module.RECIPES[recipe](model=request.model)
+    own = request.profile == recipe == "own"
+    base = _own(task, request, request.steps[1]) if own else module.RECIPES[recipe](model=request.model)
     if choice:
         base = module.with_framework(base, **choice)
     fitted = _fit(base, request, task, seed)
@@ -217,6 +245,16 @@ def _finetuning(request: Request, method: str, task: str, share: float, seed: in
     )
 
 
+def _own(task: str, request: Request, steps: int | None, **more: str) -> Any:
+    """The recipe own of a task for the data set, which is looked at, and said, once."""
+    return _recipe_own(task, request.model, str(images_of(request)), str(steps or ""), **more)
+
+
+@functools.cache
+def _recipe_own(task: str, model: str, data_root: str, steps: str, **more: str) -> Any:
+    return recipes_of(task).RECIPES["own"](model=model, data_root=data_root, steps=steps, **more)
+
+
 def _fit(base: Any, request: Request, task: str, seed: int) -> Any:
     """Data, seed, and as much accumulation as keeps the published images per device at most."""
     root = images_of(request) if task == PRETRAINING.name else request.data[task]
@@ -224,7 +262,7 @@ def _fit(base: Any, request: Request, task: str, seed: int) -> Any:
     if request.num_workers is not None:
         data = dataclasses.replace(data, num_workers=request.num_workers)
     fitted = dataclasses.replace(base, data=data, seed=seed)
-    if request.profile == "demo":
+    if request.profile != "paper":
         return fitted
     per_device = images_per_device(request.model, task)
     return dataclasses.replace(fitted, accumulation=_accumulation(base.batch_size, request.num_devices, per_device))

@@ -2,13 +2,15 @@
 
 import os
 import sys
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks import cost
 from benchmarks.pipeline import failure, run_stages
-from benchmarks.plan import PRETRAINING, Request, data_sets, images_of, make_stages
+from benchmarks.plan import DEMO_DATA, PRETRAINING, Request, Stage, data_sets, images_of, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.data.images import index_images, require_batch
 from results.runs.collect import collect
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
     from benchmarks.__main__ import Run
 
 
+def describe_own(stages: list[Stage], runs_dir: Path) -> str:
+    """How many runs there will be, and how long each kind is."""
+    kinds = Counter((stage.package, stage.config.epochs, stage.config.image_size) for stage in stages)
+    lines = [
+        f"  {number} x {package}, {epochs} epochs at {size} pixels" for (package, epochs, size), number in kinds.items()
+    ]
+    return "\n".join(
+        [f"{len(stages)} runs under {runs_dir}, shorter with --pretrain-steps and --finetune-steps:", *lines]
+    )
+
+
 def benchmark(options: "Run") -> int:
     """Run the graph and print its table; returns the exit code."""
     num_devices = max(torch.cuda.device_count(), 1)
@@ -27,7 +40,7 @@ def benchmark(options: "Run") -> int:
         model=options.model,
         methods=options.methods,
         profile=options.profile,
-        seeds=options.seeds,
+        seeds=options.seeds if options.seeds is not None else 3 if options.profile == "own" else 1,
         labels=options.labels,
         pretrain_seeds=options.pretrain_seeds,
         runs_dir=options.runs_dir,
@@ -37,19 +50,22 @@ def benchmark(options: "Run") -> int:
         framework=options.framework,
         num_devices=num_devices if options.profile == "paper" else 1,
         num_workers=options.num_workers,
+        steps=(options.pretrain_steps, options.finetune_steps),
     )
     stages = make_stages(request)
     if options.profile == "paper":
         print(f"{len(stages)} runs under {options.runs_dir}:")
         images = index_images(images_of(request) / "train", labelled=False)
         print(cost.describe(stages, request.num_devices, len(images)), flush=True)
+    elif options.profile == "own":
+        print(describe_own(stages, options.runs_dir), flush=True)
     if options.dry_run:
         print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
         return 0
     if options.profile == "paper":  # before hours are spent on the stages that come first
         require_batch(images, max(s.config.batch_size for s in stages if find(s.package).data == PRETRAINING.data))
-    if options.imagenet is None:
-        write_demo_data(options.data)
+    if options.profile == "demo" and options.imagenet is None:
+        write_demo_data(options.data or DEMO_DATA)
     parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))
     outcome = run_stages(stages, options.runs_dir, num_devices=request.num_devices, parallel=parallel)
     for stage in stages:

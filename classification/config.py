@@ -13,7 +13,10 @@ class DataConfig(ImageOptions):
     """Where the images are and how they are read."""
 
     root: str = ""
-    """Folder holding train/<class>/ and val/<class>/ (the ImageNet layout); the classes are the folder names."""
+    """Folder holding train/<class>/ and val/<class>/ (the ImageNet layout); the classes are the folder names. training,
+    valid, validation and test are known too, and with `val_share` a folder that holds <class>/ alone."""
+    val_share: float = 0.0
+    """Share of each class's images to validate on where root has no folder for it: the same ones in every run."""
     num_workers: int = 8
     """Reader processes per rank; 0 reads in the training process."""
     train_fraction: float = 1.0
@@ -29,6 +32,8 @@ class DataConfig(ImageOptions):
         """What cannot be run as given."""
         found = [] if self.root else ["root: not given: the folder that holds train/ and val/ (--data.root DIR)"]
         found += _at_least(self, {"num_workers": 0, "evaluation_batch_size": 1})
+        if not 0 <= self.val_share < 1:
+            found.append(f"val_share: {self.val_share} is outside [0, 1)")
         if not 0 < self.train_fraction <= 1:
             found.append(f"train_fraction: {self.train_fraction} is outside (0, 1]")
         if self.label_list and self.train_fraction != 1:

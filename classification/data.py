@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from classification.augment import evaluation_transform, training_transform
-from classification.config import ClassificationConfig
+from classification.config import ClassificationConfig, DataConfig
 from classification.labels import labelled_part, record_part
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
 from engine.data.sampler import SampleKey, generator
+from engine.data.scan import some
+from engine.data.split import NAMES, held_out, image_root, split_folder
 from engine.distributed import is_main
+from engine.errors import DataError
 
 
 @contextmanager
@@ -76,6 +79,31 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
         return {"image": image, "label": torch.tensor(self.index.labels[position])}
 
 
+def find_images(options: DataConfig) -> tuple[ImageIndex, ImageIndex]:
+    """All labelled images for training, and those for validation: of folders of their own, or shares of one.
+
+    Raises:
+        DataError: a folder is missing or empty, the two have different classes, or a file has zero bytes.
+    """
+    root = Path(options.root)
+    val_folder = split_folder(root, "val")
+    if val_folder is None and options.val_share:
+        whole = index_images(image_root(root), labelled=True, options=options)
+        kept_apart = set(held_out(whole.paths, options.val_share))
+        if not kept_apart:
+            raise DataError(f"{whole.root}: no class has two images, one of them for validation")
+        return whole.subset(set(range(len(whole))) - kept_apart), whole.subset(kept_apart)
+    if val_folder is None and root.is_dir():
+        raise DataError(
+            f"{root}: no folder for validation ({some(NAMES['val'])}): make one, or hold out a share of each class "
+            "(--data.val-share 0.2)"
+        )
+    train = index_images(split_folder(root, "train") or root / "train", labelled=True, options=options)
+    val = index_images(val_folder or root / "val", labelled=True, options=options, unreadable="stop")
+    check_same_classes(train, val)
+    return train, val
+
+
 def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tuple[LabelledImages, LabelledImages]:
     """The training and validation sets under data.root.
 
@@ -83,10 +111,7 @@ def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tupl
         DataError: a folder is missing or empty, the two have different classes, or a file has zero bytes.
     """
     options = config.data
-    root = Path(options.root)
-    train = index_images(root / "train", labelled=True, options=options)
-    val = index_images(root / "val", labelled=True, options=options, unreadable="stop")
-    check_same_classes(train, val)
+    train, val = find_images(options)
     part = labelled_part(train, config)
     if part is not train and run_dir is not None and is_main():
         record_part(part, train, config, run_dir)

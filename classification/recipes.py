@@ -23,7 +23,9 @@ from classification.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from classification.own import fit, look
 from classification.sources import SOURCES
+from engine.data.survey import Asked, say
 from engine.deviations import with_deviations
 
 _RSB_DROP_PATH = {"r200": 0.2}
@@ -227,6 +229,32 @@ def linear_probe(model: str = "r50") -> ClassificationConfig:
     )
 
 
+def own(
+    model: str = "r50",
+    data_root: str = "",
+    steps: str = "",
+    batch_size: str = "",
+    image_size: str = "",
+    freeze: str = "none",
+) -> ClassificationConfig:
+    """Images of your own in class folders: size, batch, length and rate follow from the data set, and the command says
+    why.
+
+    The images' own size (64 to 224 pixels), a batch that leaves an epoch thirty-two steps, 30 epochs, for few images up
+    to 100, AdamW, crops and flips (`--augment.hflip 0` where left and right differ, as in digits and text).
+    `--steps N`, `--batch-size N`, `--image-size N` say otherwise, and the rest follows. Without a folder for validation
+    a fifth of each class is held out. `--freeze encoder` trains a linear classifier alone.
+    Source: none. Expected and cost: depend on the data.
+    """
+    asked = Asked.of(steps=steps, batch_size=batch_size, image_size=image_size)
+    if not data_root:  # help, and the refusal that names it
+        return replace(demo(model), image_size=224)
+    seen, val_share = look(data_root)
+    config, reasons = fit(model, seen, val_share, asked, probe=freeze == "encoder")
+    say(f"{data_root}: {seen}", reasons)
+    return replace(config, data=replace(config.data, root=data_root))
+
+
 def demo(model: str = "r50") -> ClassificationConfig:
     """Four epochs at 64 pixels, small enough for two CPU cores: shows that everything works, measures nothing.
 
@@ -265,6 +293,7 @@ RECIPES: dict[str, Callable[..., ClassificationConfig]] = with_deviations(
         "resnet-deit-ft": resnet_deit_ft,
         "convnext-ft": convnext_ft,
         "linear-probe": linear_probe,
+        "own": own,
         "demo": demo,
     },
     SOURCES,

@@ -78,6 +78,7 @@ SOURCES: Sources = {
             model="vit_s",
         ),
     ),
+    "own": (),
     "demo": (),
 }
 """Recipe -> the files it follows."""

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from classification.augment import evaluation_transform, normalise
 from classification.classifier import Classifier, load_classifier
-from classification.config import ClassificationConfig
-from classification.data import LabelledImages
+from classification.config import ClassificationConfig, DataConfig
+from classification.data import LabelledImages, find_images
 from classification.evaluation import evaluate as evaluate_images
 from engine import use
-from engine.data.images import ImageIndex, ImageOptions, index_images, read_image
+from engine.data.images import ImageIndex, index_images, read_image
 from engine.data.scan import some
+from engine.data.split import split_folder
 from engine.distributed import pick_device
 from engine.errors import ConfigError, DataError
 from engine.run import storage
@@ -49,7 +50,7 @@ def predict(asked: use.Predict) -> None:
         DataError: an image cannot be read; the others have been predicted.
     """
     classifier = load_classifier(asked.run)
-    options = _image_options(asked.run)
+    options = _data_options(asked.run)
     network = classifier.network.to(pick_device())
     guesses: list[Guess] = []
 
@@ -138,10 +139,7 @@ def evaluate(asked: use.Evaluate) -> dict[str, float]:
     """
     config: ClassificationConfig = asked.config
     classifier = load_classifier(asked.run)
-    root = Path(config.data.root)
-    index = index_images(
-        root / "val" if (root / "val").is_dir() else root, labelled=True, options=config.data, unreadable="stop"
-    )
+    index = _validation_images(asked)
     network = classifier.network.to(pick_device())
     return evaluate_images(
         lambda images: network(normalise(images)),
@@ -151,6 +149,20 @@ def evaluate(asked: use.Evaluate) -> dict[str, float]:
         device=pick_device(),
         check_stop=lambda: None,
     )
+
+
+def _validation_images(asked: use.Evaluate) -> ImageIndex:
+    """Those of the folder for validation; without one, all of another data set, and of the run's own the share that it
+    did not train on."""
+    data = asked.config.data
+    folder = split_folder(Path(data.root), "val")
+    if folder is None and data.val_share and Path(data.root).resolve() == _trained_on(asked.run):
+        return find_images(data)[1]
+    return index_images(folder or data.root, labelled=True, options=data, unreadable="stop")
+
+
+def _trained_on(run: Path) -> Path | None:
+    return Path(_data_options(run).root).resolve() if run.is_dir() else None
 
 
 def with_classes(index: ImageIndex, classifier: Classifier) -> ImageIndex:
@@ -168,11 +180,11 @@ def with_classes(index: ImageIndex, classifier: Classifier) -> ImageIndex:
     return dataclasses.replace(index, labels=numbers[index.labels], classes=classifier.classes)
 
 
-def _image_options(run: Path) -> ImageOptions:
+def _data_options(run: Path) -> DataConfig:
     """How the run read its images: a classifier file by itself does not say."""
     if not run.is_dir():
-        return ImageOptions()
+        return DataConfig()
     try:
         return use.stored_config(run, "classification", ClassificationConfig).data
     except ConfigError:
-        return ImageOptions()
+        return DataConfig()

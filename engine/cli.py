@@ -24,6 +24,7 @@ from engine.errors import ConfigError, StopRequested
 from engine.training.stop import StopFlag, stop_with_launcher
 
 Recipe = Callable[..., Any]
+_DATA_ROOT = "--data.root"
 
 
 def main(
@@ -199,12 +200,14 @@ def _default_config(
 
 def _recipe_parameters(recipe: Recipe, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Take the flags that are parameters of the recipe function out of the command line: they choose its defaults."""
-    names = {f"--{name.replace('_', '-')}": name for name in inspect.signature(recipe).parameters}
+    parameters = inspect.signature(recipe).parameters
+    names = {_DATA_ROOT if name == "data_root" else f"--{name.replace('_', '-')}": name for name in parameters}
     keywords: dict[str, str] = {}
     rest: list[str] = []
     i = 0
     while i < len(arguments):
         flag, _, value = arguments[i].partition("=")
+        flag = flag.replace("_", "-")
         if flag in names and (value or i + 1 < len(arguments)):
             keywords[names[flag]] = value or arguments[i + 1]
             i += 1 if value else 2

@@ -14,6 +14,9 @@ class DataConfig(ImageOptions):
 
     root: str = ""
     """Folder of images, at any depth; `train/` inside it is taken if there is one. No classes are needed."""
+    val_share: float = 0.0
+    """Share of the images of each folder to leave out where root has no folder for validation: the same images that
+    classification validates on with the same share."""
     num_workers: int = 8
     """Loader processes on each rank."""
     unreadable: Unreadable = "stop"
@@ -34,6 +37,8 @@ class DataConfig(ImageOptions):
         found = [] if self.root else ["root is not given: the folder of the images (--data.root DIR)"]
         if self.num_workers < 0:
             found.append(f"num_workers is {self.num_workers}; allowed: 0 or more")
+        if not 0 <= self.val_share < 1:
+            found.append(f"val_share is {self.val_share}; allowed: from 0 up to but not 1")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             found.append(f"crop_scale is {self.crop_scale}; allowed: 0 < smallest <= largest <= 1")
         if not 0.01 <= self.crop_ratio[0] <= self.crop_ratio[1] <= 100:

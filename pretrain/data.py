@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 
-from engine.data.images import ImageArray, ImageIndex, Unreadable, read_sample
+from engine.data.images import ImageArray, ImageIndex, Unreadable, index_images, read_sample
 from engine.data.sampler import SampleKey, generator
+from engine.data.split import held_out, image_root, split_folder
 from pretrain.config import DataConfig
 from pretrain.masking import cell_mask
 
@@ -85,10 +86,18 @@ def collate(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {**joined, "image": joined["image"].permute(0, 3, 1, 2)}
 
 
-def image_root(root: str) -> Path:
-    """`root/train` if there is such a folder (ImageNet's layout), else `root` itself."""
-    folder = Path(root)
-    return folder / "train" if (folder / "train").is_dir() else folder
+def training_images(data: DataConfig) -> ImageIndex:
+    """The images to train on: those of `train/` if root has such a folder, else of root itself; without those that
+    data.val_share holds out where no folder is for validation.
+
+    Raises:
+        DataError: the folder is missing or holds no images.
+    """
+    index = index_images(image_root(data.root), labelled=False, options=data)
+    if not data.val_share or split_folder(Path(data.root), "val") is not None:
+        return index
+    kept_apart = set(held_out(index.paths, data.val_share))
+    return index.subset(position for position in range(len(index)) if position not in kept_apart)
 
 
 def random_box(

@@ -19,9 +19,11 @@ from dataclasses import replace
 from typing import Any
 
 from backbones import PUBLISHED, family
+from engine.data.survey import Asked, say
 from engine.deviations import Sources, with_deviations
 from pretrain.config import PretrainConfig
 from pretrain.methods import METHODS, find_method
+from pretrain.own import fit, look
 
 
 def for_model(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
@@ -34,6 +36,36 @@ def for_model(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
         BackboneError: no network has this name.
     """
     return find_method(method).for_family(family(model), model)
+
+
+def own(
+    model: str = "r50",
+    method: str = "a2mim",
+    data_root: str = "",
+    steps: str = "",
+    batch_size: str = "",
+    image_size: str = "",
+) -> PretrainConfig:
+    """Images of your own: size, batch, length and rate follow from the data set, and the command says why.
+
+    The family's published token, losses and decay rules; the image size is the images' own (64 to 224 pixels), a batch
+    leaves an epoch at least sixteen steps, and the length is 100 epochs, but 3,000 to 50,000 steps. `--steps N`,
+    `--batch-size N`, `--image-size N` say otherwise, and the rest follows. A folder of class folders without one for
+    validation is split as `python -m classification own` splits it. Fewer than 200 images are refused: start from
+    released weights then.
+
+    Raises:
+        ConfigError: there is no such method, or a number is none.
+        DataError: there are too few images, or none.
+    """
+    base = for_model(model, method)
+    asked = Asked.of(steps=steps, batch_size=batch_size, image_size=image_size)
+    if not data_root:  # help, and the refusal that names it
+        return base
+    seen, val_share = look(data_root)
+    config, reasons = fit(base, seen, val_share, asked)
+    say(f"{data_root}: {seen}", reasons)
+    return replace(config, data=replace(config.data, root=data_root))
 
 
 def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
@@ -70,6 +102,7 @@ def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
 
 SOURCES: Sources = {
     "demo": (),
+    "own": (),
     "any": (),
     **{name: method.sources.get(name, ()) for method in METHODS for name in method.recipes},
 }
@@ -77,6 +110,7 @@ SOURCES: Sources = {
 
 RECIPES: dict[str, Callable[..., Any]] = with_deviations(
     {
+        "own": own,
         "demo": demo,
         "any": for_model,
         **{name: recipe for method in METHODS for name, recipe in method.recipes.items()},

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from backbones import save_backbone
 from engine import task
 from engine.config import config_hash
-from engine.data.images import ImageIndex, count_unreadable, index_images
+from engine.data.images import ImageIndex, count_unreadable
 from engine.data.sampler import SamplePlan, make_batches
 from engine.distributed import is_main
 from engine.run.checkpoint import SUITE_VERSION
@@ -20,7 +20,7 @@ from engine.training.optim import Schedule, parameter_groups
 from engine.training.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
-from pretrain.data import PretrainDataset, collate, image_root
+from pretrain.data import PretrainDataset, collate, training_images
 from pretrain.start import named, start_from
 from pretrain.visualize import panel_batch, save_panel
 
@@ -30,7 +30,7 @@ def assemble(run: Run, config: PretrainConfig) -> Assembly:
 
     Its metrics are the mean losses of the last logging window.
     """
-    index = index_images(image_root(config.data.root), labelled=False, options=config.data)
+    index = training_images(config.data)
     run.pin_data("train", index)
     plan = SamplePlan(len(index), config.batch_size, config.seed)
     torch.manual_seed(config.seed)

@@ -22,14 +22,14 @@ from torch import Tensor
 from engine.cli import guard
 from engine.config import from_dict, read_config_file
 from engine.data.decode import read_image
-from engine.data.images import ImageIndex, index_images, read_sample
+from engine.data.images import ImageIndex, read_sample
 from engine.data.sampler import SampleKey, generator
 from engine.distributed import pick_device
 from engine.errors import CheckpointError, ConfigError
 from engine.run.checkpoint import load_model_state
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
-from pretrain.data import centred, image_root
+from pretrain.data import centred, training_images
 from pretrain.masking import cell_mask, expand_mask
 from pretrain.methods.method import PretrainModel
 
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             images = torch.stack([centred(read_image(path, config.data), config.image_size) for path in options.images])
             mask = _masks(config, [SampleKey(0, position) for position in range(len(images))])
         else:
-            index = index_images(image_root(config.data.root), labelled=False, options=config.data)
+            index = training_images(config.data)
             images, mask = panel_batch(config, index)
         path = options.output or options.run_dir / "panels" / f"step_{step:08d}.png"
         device = pick_device()

@@ -13,9 +13,10 @@ import pytest
 
 from benchmarks import cost
 from benchmarks.pipeline import is_finished, run_stages
-from benchmarks.plan import Request, Stage, make_stages
+from benchmarks.plan import Request, Stage, data_sets, make_stages
+from benchmarks.run import describe_own
 from benchmarks.scenes.demo_data import write_demo_data
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DataError
 from tests.helpers import ROOT, environment, run_python
 
 TINY = "test_resnet.r160_in1k"  # timm's own smallest ResNet, 0.5 M parameters
@@ -66,6 +67,21 @@ def test_shares_of_the_labels_are_an_axis_of_classification_like_seeds(tmp_path,
     for labels in ((), (0.0,), (10.0,)):
         with pytest.raises(ConfigError, match="labels"):
             make_stages(dataclasses.replace(request, labels=labels))
+
+
+def test_the_own_profile_asks_the_question_of_a_folder_of_classes(tmp_path, scenes, capsys):
+    data = data_sets("own", scenes)
+    request = Request(model=TINY, profile="own", data=data, runs_dir=tmp_path, seeds=3, steps=(None, 60))
+    with pytest.raises(DataError, match="40 images: too few to pre-train"):
+        make_stages(request)
+    stages = make_stages(dataclasses.replace(request, methods=("scratch",)))
+    assert [(stage.name, stage.recipe, stage.config.epochs * 40 // 16) for stage in stages] == [
+        (f"own-{TINY}-scratch-classification-s{seed}", "own", 75) for seed in range(3)
+    ]
+    assert "3 x classification, 30 epochs at" in describe_own(stages, tmp_path)
+    for given in ({"folder": None}, {"folder": scenes, "coco": scenes}):
+        with pytest.raises(ConfigError, match="takes --data DIR"):
+            data_sets("own", **given)
 
 
 def test_tasks_chosen_leave_out_the_others_but_not_the_pre_training(tmp_path, scenes):

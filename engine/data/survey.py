@@ -1,0 +1,126 @@
+"""What the recipes for data of one's own need to know of a data set, from file names and the first bytes of a few
+files; and the sizes that follow from it, each with its reason."""
+
+import logging
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+from engine.data.header import read_header
+from engine.data.index import ImageIndex
+from engine.errors import ConfigError, DataError
+
+log = logging.getLogger("mim")
+IMAGE_SIZES = (64, 96, 128, 160, 192, 224)
+_NUM_LOOKED_INTO = 200
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A data set at a glance.
+
+    Args:
+        num_images: for training.
+        short_side: median of the images' shorter sides, in pixels.
+        num_read: of how many images.
+        folders: images in each folder directly below the data set's; images beside the folders are in "".
+    """
+
+    num_images: int
+    short_side: int
+    num_read: int
+    folders: dict[str, int]
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether every image is in a folder, and there are several."""
+        return len(self.folders) > 1 and "" not in self.folders
+
+    def __str__(self) -> str:
+        """In a few words."""
+        read = "" if self.num_read == self.num_images else f" (median of {self.num_read})"
+        return f"{self.num_images:,} training images, shorter side {self.short_side} pixels{read}"
+
+
+def survey(index: ImageIndex) -> Survey:
+    """Look at a data set: all names, and the headers of up to 200 files, evenly spread. Files that cannot be read are
+    left to the run, which says so.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    step = max(len(index) / _NUM_LOOKED_INTO, 1)
+    sides, reason = [], ""
+    for i in range(math.ceil(len(index) / step)):
+        try:
+            header = read_header(index.path(int(i * step)))
+        except DataError as error:
+            reason = str(error)
+        else:
+            sides.append(min(header.width, header.height))
+    if not sides:
+        raise DataError(f"{index.root}: none of the images looked into can be read; one of them: {reason}")
+    sides.sort()
+    folders = Counter(path.split("/", 1)[0] if "/" in path else "" for path in index.paths)
+    return Survey(len(index), sides[len(sides) // 2], len(sides), dict(folders))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user of a recipe wants, so that it is not chosen; 0: choose."""
+
+    steps: int = 0
+    batch_size: int = 0
+    image_size: int = 0
+
+    @classmethod
+    def of(cls, **texts: str) -> "Asked":
+        """From the command line, "" for what is not given.
+
+        Raises:
+            ConfigError: one is no whole number of 1 or more.
+        """
+        for name, text in texts.items():
+            if text and not (str(text).isdecimal() and int(text) > 0):
+                raise ConfigError(f"--{name.replace('_', '-')} {text}; allowed: a whole number, 1 or more")
+        return cls(**{name: int(text or 0) for name, text in texts.items()})
+
+
+def choose_image_size(seen: Survey, asked: Asked) -> tuple[int, str]:
+    """Side of the crops in pixels: the largest of IMAGE_SIZES that most images have, with the reason."""
+    if asked.image_size:
+        return asked.image_size, "as asked"
+    size = max((size for size in IMAGE_SIZES if size <= seen.short_side), default=IMAGE_SIZES[0])
+    if size > seen.short_side:
+        return size, f"networks of this kind see little in less; images of {seen.short_side} pixels are enlarged"
+    return size, "the published size" if size == IMAGE_SIZES[-1] else "larger would only enlarge the images"
+
+
+def choose_batch_size(num_images: int, steps_per_epoch: int, *, least: int, most: int, asked: Asked) -> tuple[int, str]:
+    """The largest power of two with which an epoch has enough steps, with the reason.
+
+    Args:
+        num_images: for training.
+        steps_per_epoch: that an epoch is to have.
+        least: smallest batch, if there are as many images.
+        most: largest.
+        asked: what is not to be chosen.
+    """
+    if asked.batch_size:
+        return asked.batch_size, "as asked"
+    wanted = num_images // steps_per_epoch
+    size = min(max(1 << max(wanted.bit_length() - 1, 0), least), most, num_images)
+    return size, "enough, however many the images" if size == most else f"{num_images // size} steps an epoch"
+
+
+def choose_workers() -> int:
+    """Loader processes: one for each core that this process may use, at most eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 8)
+
+
+def say(what: str, reasons: list[str]) -> None:
+    """Tell the user what was chosen and why; of several ranks the first."""
+    if os.environ.get("RANK", "0") == "0":
+        log.info("%s", "\n  ".join([what, *reasons]))
