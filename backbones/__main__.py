@@ -1,13 +1,13 @@
-"""`python -m backbones list`: what networks there are."""
+"""`python -m backbones list | released`: networks, and published weights."""
 
 import argparse
 import sys
 
 from suite_error import SuiteError
 
-from .commands import listing
+from .commands import listing, released
 
-_COMMANDS = (listing,)
+_COMMANDS = (listing, released)
 
 
 def main(arguments: list[str] | None = None) -> int:

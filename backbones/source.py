@@ -26,6 +26,7 @@ from .encoder import Backbone
 from .errors import BackboneError, WeightsFileError
 from .weights.files import open_weights
 from .weights.load import load_weights
+from .weights.released import fetch_weights, find_released
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -238,5 +239,9 @@ def _timm_facts(name: str) -> dict[str, Any]:
 
 
 def _released(name: str) -> _Found:
-    """A published file by its name; which there are and where they lie is the business of the list of them."""
-    raise BackboneError(f"released:{name}: this version has no list of released files; give MODEL=FILE")
+    """A published file by its name (weights/released.py), fetched unless it is here."""
+    entry = find_released(name)
+    if not entry.model:
+        raise BackboneError(f"released:{name}: {entry.note}")
+    facts = {**entry.description, **_timm_facts(entry.model)}
+    return _Found(model=entry.model, name=entry.name, path=fetch_weights(entry), facts=facts)

@@ -21,6 +21,7 @@ from backbones.errors import WeightsFileError
 
 from .containers import HEADER_KEY, read_container
 from .keymaps import State, recognise
+from .released import PREFIX, fetch_weights, find_released
 from .wrappers import encoder_part, find_tensors, split_averaged
 
 OUR_FILE = "backbone.safetensors"
@@ -51,7 +52,8 @@ class WeightsFile:
 
 
 def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
-    """Read a run folder (its backbone.safetensors), a .safetensors file or a torch file.
+    """Read a run folder (its backbone.safetensors), a .safetensors file, a torch file, or a published file by its name
+    (`released:a2mim-r50-300e`), which is downloaded unless it is here.
 
     Understood besides our own and timm's: torchvision, OpenMixup and its relatives (A2MIM and SimMIM checkpoints whole
     or extracted, MMSelfSup, MMPretrain), the official SimMIM, MAE and SparK files, Facebook's ConvNeXt, Detectron2's
@@ -61,7 +63,8 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     missing, empty, damaged, holds no weights, would have to run code, or does not have the sha256 that its run's
     finished.json or its own name gives it (`name.sha256-0676ba61.pth`).
     """
-    path = _find_file(Path(source))
+    entry = find_released(str(source)) if str(source).startswith(PREFIX) else None
+    path = _find_file(Path(source)) if entry is None else fetch_weights(entry)
     remarks = _check_hashes(path)
     raw, description = read_container(path)
     state = find_tensors(raw, path)
@@ -71,7 +74,7 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     return WeightsFile(
         state=keymap.to_timm(state) if keymap else state,
         convention=keymap.convention if keymap else "timm",
-        description=description,
+        description=description if entry is None else {**description, **entry.description},
         rest={**averaged, **rest},
         remarks=remarks,
     )
