@@ -1,0 +1,1 @@
+"""Why pre-training works: what an encoder's layers do, measured on any backbone and any checkpoint."""
