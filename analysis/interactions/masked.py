@@ -74,6 +74,7 @@ class Plan:
         self, pairs: Cells, orders: list[int], num_contexts: int, *, num_players: int, index: int, seed: int
     ) -> None:
         shape = (len(orders), len(pairs), num_contexts, 4)
+        self.pairs = pairs
         packed = np.empty((*shape, -(-num_players // 8)), dtype=np.uint8)
         for place, order in enumerate(orders):
             contexts = draw_contexts(pairs, order, num_contexts, num_players=num_players, index=index, seed=seed)

@@ -1,7 +1,7 @@
 """Which coalitions of cells are looked at: orders, pairs and contexts, each a function of (seed, image, order).
 
-The players are the cells of a g x g partition of an image, numbered row by row from 0; n = g * g. All draws repeat those
-of the published implementation (Nebularaid2000/bottleneck, Westlake-AI/A2MIM), of which its curves are made.
+The players are the cells of a g x g partition of an image, numbered row by row from 0; n = g * g. All draws repeat
+those of the published implementation (Nebularaid2000/bottleneck, Westlake-AI/A2MIM), of which its curves are made.
 """
 
 import random
@@ -127,4 +127,4 @@ def all_pairs(num_players: int) -> Cells:
 def all_coalitions(num_players: int) -> Masks:
     """Every subset of the players: (2^n, n); player k is present in row r where bit k of r is 1."""
     rows = np.arange(2**num_players)[:, None]
-    return (rows >> np.arange(num_players)) & 1 == 1
+    return np.asarray((rows >> np.arange(num_players)) & 1 == 1)

@@ -1,7 +1,7 @@
 """From rewards to interactions, their strength by order, and how certain it is.
 
-I(m) of a pair is the mean of Dv(i, j, S) = v(S+i+j) - v(S+i) - v(S+j) + v(S) over contexts S of m cells; the strength of
-an order is the mean of |I(m)| over pairs and images; J(m) is the strength over its mean over the orders sampled.
+I(m) of a pair is the mean of Dv(i, j, S) = v(S+i+j) - v(S+i) - v(S+j) + v(S) over contexts S of m cells; the strength
+of an order is the mean of |I(m)| over pairs and images; J(m) is the strength over its mean over the orders sampled.
 """
 
 from dataclasses import dataclass

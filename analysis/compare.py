@@ -1,0 +1,69 @@
+"""Several encoders in one figure, with a CSV beside it."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.command import Asked
+from analysis.runs import Done, analyse, curve
+from engine.errors import ConfigError
+from engine.run import storage
+from results.figures.analysis import draw_analysis
+from results.figures.style import Drawing, lay_out, png, style, svg
+
+log = logging.getLogger("mim")
+
+
+def compare(asked: Asked) -> list[Path]:
+    """Analyse every encoder that is not known yet, and draw all of them.
+
+    Args:
+        asked: the command.
+
+    Returns:
+        The files written: figures and their CSV. The same results give the same bytes.
+
+    Raises:
+        SuiteError: with the exit code of what went wrong; what was done is kept.
+    """
+    done: list[Done] = []
+    for label, reference in asked.encoders:
+        done.append(_distinct(analyse(asked.name, asked.config, reference, label, asked.out), done))
+    frame = pd.concat(
+        [
+            pd.DataFrame([{"encoder": one.label, "method_place": place, **row} for row in curve(one)])
+            for place, one in enumerate(done)
+        ],
+        ignore_index=True,
+    )
+    with storage.storage_errors(asked.out):
+        written = [asked.out / f"{asked.name}.csv"]
+        storage.write_atomic(written[0], frame.drop(columns="method_place").to_csv(index=False))
+        with style():
+            for drawing in draw_analysis(asked.name, frame, {one.label: one.folder for one in done}):
+                written += write(drawing, asked.out)
+    return written
+
+
+def write(drawing: Drawing, folder: Path) -> list[Path]:
+    """A figure as SVG and PNG."""
+    (figure,) = drawing.figures
+    lay_out(figure)
+    paths = [folder / f"{drawing.name}.svg", folder / f"{drawing.name}.png"]
+    storage.write_atomic(paths[0], svg(figure, drawing.title))
+    storage.write_atomic(paths[1], png(figure))
+    return paths
+
+
+def _distinct(one: Done, others: list[Done]) -> Done:
+    """Two run folders may have one name: each of its own line needs its own."""
+    if any(one.folder == other.folder for other in others):
+        raise ConfigError(f"{one.config.init} holds the same weights as {_same(one, others).config.init}: name it once")
+    if all(one.label != other.label for other in others):
+        return one
+    return Done(f"{one.label} ({one.config.weights[:6]})", one.folder, one.config)
+
+
+def _same(one: Done, others: list[Done]) -> Done:
+    return next(other for other in others if other.folder == one.folder)

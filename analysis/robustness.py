@@ -1,0 +1,111 @@
+"""Accuracy on images of which something is missing. B batch, H W pixels of normalised images, 0 the mean colour."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.config import RobustnessConfig
+from analysis.interactions.masked import masked_images
+from analysis.progress import Progress
+from analysis.subject import Line, Measurement, Subject
+from engine.data.sampler import SampleKey, generator
+
+_DROP, _SHUFFLE = 0xD809, 0x5FFE  # streams of generator()
+Change = Callable[[Tensor, int], Tensor]
+"""A normalised image (3, H, W) and its number among those analysed -> a changed one."""
+
+
+def drop_patches(image_chw: Tensor, ratio: float, grid: int, draw: np.random.Generator) -> Tensor:
+    """Set a share of the cells of a grid to the mean colour: round(ratio g^2) cells, the first of a random order, so
+    that more of them with the same draw include the fewer."""
+    order = draw.permutation(grid**2)
+    present = np.ones(grid**2, dtype=np.bool_)
+    present[order[: round(ratio * grid**2)]] = False
+    return masked_images(image_chw, torch.from_numpy(present)[None].to(image_chw.device))[0]
+
+
+def shuffle_patches(image_chw: Tensor, grid: int, draw: np.random.Generator) -> Tensor:
+    """Cut the image into grid x grid equal pieces and lay them in random order. Rows and columns that are left over
+    where `grid` does not divide the image stay at its lower and right border."""
+    height, width = (side // grid for side in image_chw.shape[1:])
+    if height == 0 or width == 0:
+        raise ValueError(f"{grid} pieces in a row of {image_chw.shape[2]} pixels")
+    inner = image_chw[:, : height * grid, : width * grid]
+    pieces = inner.unflatten(1, (grid, height)).unflatten(3, (grid, width)).permute(1, 3, 0, 2, 4).flatten(0, 1)
+    pieces = pieces[torch.from_numpy(draw.permutation(grid**2)).to(image_chw.device)]
+    laid = pieces.unflatten(0, (grid, grid)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    result = image_chw.clone()
+    result[:, : height * grid, : width * grid] = laid
+    return result
+
+
+def filter_frequencies(image_chw: Tensor, radius: float, *, low: bool) -> Tensor:
+    """Keep the frequencies up to a radius (`low`) or beyond it. The unit of the radius is the highest frequency of a
+    row, pi; corners reach sqrt(2). The mean of the image is its frequency zero, and goes with the low ones."""
+    rows, columns = (2 * torch.fft.fftfreq(side, dtype=torch.float64) for side in image_chw.shape[1:])
+    distance = (rows[:, None].square() + columns[None].square()).sqrt().to(image_chw.device)
+    keep = distance <= radius if low else distance > radius
+    return torch.fft.ifft2(torch.fft.fft2(image_chw.double()) * keep).real.to(image_chw.dtype)
+
+
+def changes(config: RobustnessConfig) -> Iterator[tuple[str, float, Change]]:
+    """(name of the curve, place on it, the change) of everything that is tried."""
+
+    def draw(number: int, stream: int) -> np.random.Generator:
+        return generator(config.seed, SampleKey(0, number), stream)
+
+    for ratio in config.drop_ratios:
+        yield "drop", ratio, lambda image, n, r=ratio: drop_patches(image, r, config.grid, draw(n, _DROP))
+    for grid in config.shuffle_grids:
+        yield "shuffle", grid, lambda image, n, g=grid: shuffle_patches(image, g, draw(n, _SHUFFLE))
+    for radius in config.frequencies:
+        yield "low_pass", radius, lambda image, _, r=radius: filter_frequencies(image, r, low=True)
+    for radius in config.frequencies:
+        yield "high_pass", radius, lambda image, _, r=radius: filter_frequencies(image, r, low=False)
+
+
+def measure(config: RobustnessConfig, subject: Subject, folder: Path) -> Measurement:
+    """Top-1 accuracy under every change, in percent.
+
+    Args:
+        config: what is changed, and how much.
+        subject: the encoder, its readout and its images.
+        folder: of the run; gets nothing.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    tried = [("unchanged", 0.0, lambda image, _: image), *changes(config)]
+    right = np.zeros(len(tried), dtype=np.int64)
+    progress = Progress(f"robustness of {subject.label}", len(subject.images) * len(tried))
+    number = 0
+    for pixels, labels in subject.images.batches(config.batch_size):
+        images = subject.prepared(pixels)
+        for place, (_, _, change) in enumerate(tried):
+            changed = torch.stack([change(image, number + n) for n, image in enumerate(images)])
+            right[place] += int((classes(subject, changed) == labels).sum())
+            progress.advance(len(images))
+        number += len(images)
+    lines, accuracy = [], 100 * right / number
+    for (name, at, _), value in zip(tried[1:], accuracy[1:].tolist(), strict=True):
+        error = math.sqrt(value * (100 - value) / number)
+        lines.append(Line(at, {f"top1_{name}": value, f"top1_{name}_error": error}))
+    metrics = {"top1": float(accuracy[0])}
+    for kind in dict.fromkeys(name for name, _, _ in tried[1:]):
+        metrics[f"top1_{kind}_mean"] = float(
+            np.mean([v for (n, _, _), v in zip(tried, accuracy, strict=True) if n == kind])
+        )
+    assert subject.readout is not None
+    return Measurement(lines, metrics, {"readout": subject.readout.name, "num_images": number})
+
+
+def classes(subject: Subject, images_bchw: Tensor) -> Tensor:
+    """The most probable class of the data set for each normalised image: (B,), on the CPU."""
+    assert subject.readout is not None
+    with torch.inference_mode():
+        scores = subject.readout.network(images_bchw)
+    return scores[:, list(subject.readout.columns)].argmax(dim=1).cpu()

@@ -1,0 +1,120 @@
+"""Figures of what explains an encoder: one for the command that measured it, for the figures and for the page."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+
+from results.figures.data import first_of
+from results.figures.style import GRID, Drawing, Look, clipped, legend_below, looks, panels
+from results.runs.runfiles import is_file
+
+_MOST_PANELS = 9
+_DEEP_TO_SHALLOW = "plasma_r"
+
+
+def draw_analysis(recipe: str, lines: pd.DataFrame, folders: Mapping[str, Path]) -> Iterator[Drawing]:
+    """The figures of one analysis of several encoders.
+
+    Args:
+        recipe: "interactions", "fourier", "robustness", "landscape" or "cka"; others have none.
+        lines: `encoder`, `method_place` (chooses the look), `at` (place on the axis), and the values of each line.
+        folders: run folder of each encoder, for what metrics.jsonl does not hold.
+    """
+    if recipe == "interactions":
+        yield _interactions(lines)
+    elif recipe == "fourier":
+        yield _depths(lines)
+        yield from _spectra(folders)
+
+
+def _looks(lines: pd.DataFrame) -> dict[str, Look]:
+    return looks(lines.assign(label=lines["encoder"]))
+
+
+def _lines(ax: Axes, lines: pd.DataFrame, column: str) -> None:
+    """A curve for each encoder, with a band of one standard error where it has one."""
+    seen = _looks(lines)
+    for label, part in lines[lines[column].notna()].groupby("encoder", sort=False):
+        look = seen[str(label)]
+        ax.plot(part["at"], part[column], label=clipped(str(label)), **look.line())
+        error = f"{column}_error"
+        if error in part and part[error].notna().any():
+            low, high = part[column] - part[error], part[column] + part[error]
+            ax.fill_between(part["at"], low, high, color=look.color, alpha=0.15, linewidth=0)
+
+
+def _interactions(lines: pd.DataFrame) -> Drawing:
+    figures, (ax,) = panels([""])
+    _lines(ax, lines, "J")
+    ticks = np.linspace(0, 1, 6)
+    ax.set_xticks(ticks, [f"{tick:.1f}n" for tick in ticks])
+    ax.set_xlabel("Order: other cells present, of n")
+    ax.set_ylabel("Interaction strength J")
+    ax.set_ylim(bottom=0)
+    legend_below(figures)
+    caption = (
+        "Mean over images and pairs of cells of the absolute interaction at each order, over its mean over the orders "
+        "shown. Bands are one standard error over images."
+    )
+    return Drawing("interactions", "Interaction strength by order", caption, figures)
+
+
+def _depths(lines: pd.DataFrame) -> Drawing:
+    figures, axes = panels(["Highest frequency", "Feature variance"])
+    for ax, column in zip(axes, ("high_frequency", "variance"), strict=True):
+        for place in _stage_starts(lines):
+            ax.axvline(place, color=GRID, linewidth=1.2, zorder=0)
+        _lines(ax, lines, column)
+        ax.set_xlabel("Normalised depth")
+        ax.grid(visible=False, axis="x")
+    axes[0].set_ylabel("Δ log amplitude")
+    axes[1].set_ylabel("Variance over positions")
+    axes[1].set_yscale("log")
+    legend_below(figures)
+    frequencies = ", ".join(f"{value:.3g}" for value in sorted(set(lines["frequency_pi"]), reverse=True))
+    caption = (
+        f"Log amplitude at the highest frequency on the diagonal ({frequencies} pi) minus that of zero frequency, and "
+        "variance over positions, after every residual branch. Vertical lines: the maps get smaller."
+    )
+    return Drawing("fourier", "Frequency and variance of features by depth", caption, figures)
+
+
+def _stage_starts(lines: pd.DataFrame) -> list[float]:
+    """Where the side of the maps changes, if in all encoders at the same places."""
+    found = []
+    for _, part in lines.groupby("encoder", sort=False):
+        at, side = part["at"].to_numpy(), part["side"].to_numpy()
+        found.append([float(at[k - 1] + at[k]) / 2 for k in range(1, len(at)) if side[k] != side[k - 1]])
+    return found[0] if found and all(places == found[0] for places in found) else []
+
+
+def _spectra(folders: Mapping[str, Path]) -> Iterator[Drawing]:
+    """Every depth's spectrum, a panel for each encoder, deep ones dark."""
+    there = [(label, folder) for label, folder in folders.items() if is_file(folder / "spectra.csv")]
+    kept, left_out = first_of(there, _MOST_PANELS)
+    if not kept:
+        return
+    figures, axes = panels([label for label, _ in kept])
+    colors = colormaps[_DEEP_TO_SHALLOW]
+    for ax, (_, folder) in zip(axes, kept, strict=True):
+        table = pd.read_csv(folder / "spectra.csv")
+        deepest = max(int(table["depth"].max()), 1)
+        for depth, part in table.groupby("depth"):
+            ax.plot(part["frequency_pi"], part["log_amplitude"], color=colors(float(depth) / deepest), linewidth=1.2)
+        ax.set_xlim(0, 1)
+        ax.set_xticks([0, 0.5, 1], ["0", "0.5π", "π"])
+        ax.set_xlabel("Frequency")
+        ax.set_ylabel("Δ log amplitude")
+    low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_ylim(low, high)
+    scale = ScalarMappable(Normalize(0, 1), _DEEP_TO_SHALLOW)
+    figures[0].colorbar(scale, ax=axes, label="Normalised depth", ticks=[0, 0.5, 1])
+    caption = "Log amplitude along the diagonal minus that of zero frequency, a line for each depth." + left_out
+    yield Drawing("fourier-spectra", "Spectrum of features at every depth", caption, figures)

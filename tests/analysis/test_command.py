@@ -1,0 +1,162 @@
+"""The commands as a user gives them: run folders, figures, cache, resuming, refusals."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from analysis.__main__ import main
+from analysis.interactions import measure as interactions
+from backbones import build_backbone, save_backbone
+
+MODEL = "test_vit"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three classes of six images each, brighter from class to class; the same for training and validation."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label, name in enumerate("abc"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = generator.integers(70 * label, 70 * label + 100, (40, 44, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+def encoder(path, seed=0):
+    torch.manual_seed(seed)
+    path.mkdir(parents=True, exist_ok=True)
+    save_backbone(
+        path / "backbone.safetensors", build_backbone(MODEL, image_size=32), {"method": "simmim", "epochs": 1}
+    )
+    return path
+
+
+def asked(data, out, *more, name="interactions"):
+    return [name, *map(str, more), "--data.root", str(data), "--out", str(out), "--image-size", "32"]
+
+
+SMALL = ["--images", 3, "--pairs", 4, "--contexts", 4, "--grid", 4, "--batch-size", 16]
+
+
+def test_two_encoders_in_one_figure_each_measured_once(data, tmp_path, capsys, caplog):
+    first, second = encoder(tmp_path / "one"), encoder(tmp_path / "two", seed=1)
+    out = tmp_path / "out"
+    command = asked(data, out, "--init", first, second, *SMALL)
+    with caplog.at_level("INFO", logger="mim"):
+        assert main(command) == 0
+    printed = capsys.readouterr().out.split()
+    assert [path.rpartition("/")[2] for path in printed] == ["interactions.csv", "interactions.svg", "interactions.png"]
+    table = (out / "interactions.csv").read_text().splitlines()
+    assert table[0].startswith("encoder,at,order,J,J_error,J_change,strength,strength_error")
+    assert len(table) == 1 + 2 * 13
+    runs = sorted(path for path in out.iterdir() if path.is_dir() and not path.name.startswith("."))
+    assert [path.name[:4] for path in runs] == ["one-", "two-"]
+    finished = json.loads((runs[0] / "finished.json").read_text())
+    assert finished["readout"].startswith("a linear probe on features of 18 training images")
+    passes = finished["forward_passes"]
+    assert passes["ratio"] == 1.0
+    assert passes["made"] < passes["published"] == 3 * 13 * 4 * 4 * 4
+    content = [(out / name).read_bytes() for name in ("interactions.csv", "interactions.svg", "interactions.png")]
+    stamp = (runs[0] / "finished.json").stat().st_mtime_ns
+    caplog.clear()
+    with caplog.at_level("INFO", logger="mim"):
+        assert main(command) == 0
+    assert caplog.text.count("is known, in") == 2
+    assert (runs[0] / "finished.json").stat().st_mtime_ns == stamp
+    assert content == [(out / n).read_bytes() for n in ("interactions.csv", "interactions.svg", "interactions.png")]
+    encoder(first, seed=2)  # the same folder, other weights
+    assert main(command) == 0
+    assert len([path for path in out.iterdir() if path.name.startswith("one-")]) == 2
+    assert content[0] != (out / "interactions.csv").read_bytes()
+
+
+def test_killed_and_continued_it_gives_the_same_files(data, tmp_path, monkeypatch, capsys):
+    start = encoder(tmp_path / "one")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(asked(data, whole, "--init", start, *SMALL)) == 0
+    monkeypatch.setattr(interactions, "_SAVE_EVERY_S", 0.0)
+    child = os.fork()
+    if child == 0:
+        real = interactions.rewards_of
+
+        def slowly(*args, **options):
+            for batch in real(*args, **options):
+                time.sleep(0.05)
+                yield batch
+
+        monkeypatch.setattr(interactions, "rewards_of", slowly)
+        main(asked(data, killed, "--init", start, *SMALL))
+        os._exit(0)
+    end = time.monotonic() + 60
+    while not list(killed.glob("*/coalitions-000001.f64")) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    (run,) = (path.parent for path in killed.glob("*/interactions.jsonl"))
+    assert len((run / "interactions.jsonl").read_bytes().splitlines()) == 1
+    (partial,) = run.glob("coalitions-*.f64")
+    with partial.open("ab") as file:
+        file.write(b"\0\0\0")  # as if killed in the middle of a number
+    assert main(asked(data, killed, "--init", start, *SMALL)) == 0
+    for name in ("interactions.csv", "interactions.svg", f"{run.name}/interactions.jsonl", f"{run.name}/metrics.jsonl"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+    assert not list(run.glob("coalitions-*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--precision", "bfloat16"], "an interaction, a difference of nearly equal numbers, is lost"),
+        (["--precision", "tf32"], "products with 10 bits of mantissa"),
+        (["--precision", "half"], "allowed: float32, float64"),
+        (["--grid", "2", "--pairs", "7"], "a 2 x 2 grid has 6 within 2 cells"),
+        (["--orders", "0.5", "97"], "fractions of n - 2 = 194"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--labels", "x"], "1 --labels for 2 encoders"),
+        (["--labels", "x", "x"], "x stands for two encoders"),
+        (["--context", "3"], "nearest: --contexts"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_loaded(more, told, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["interactions", "--init", "nowhere", "neither", "--data.root", str(tmp_path), *more])
+    assert left.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_an_encoder_without_classifier_can_be_asked_for_cosines(data, tmp_path):
+    out = tmp_path / "out"
+    more = ["--reward", "cosine", "--orders", "0", "0.5", "1", "--precision", "float64"]
+    assert main(asked(data, out, "--init", f"random:{MODEL}", *SMALL, *more)) == 0
+    (finished,) = (json.loads(path.read_text()) for path in out.glob("*/finished.json"))
+    assert finished["readout"] == "cosine to the features of the whole image"
+    assert finished["forward_passes"]["ratio"] < 1.1
+    assert not (out / ".features").exists()
+
+
+def test_fourier_writes_curves_spectra_and_figures(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert (
+        main(asked(data, out, "--init", f"random:{MODEL}", "random:resnet18", "--labels", "V", "R", name="fourier"))
+        == 0
+    )
+    names = [path.rpartition("/")[2] for path in capsys.readouterr().out.split()]
+    assert names == ["fourier.csv", "fourier.svg", "fourier.png", "fourier-spectra.svg", "fourier-spectra.png"]
+    table = pd.read_csv(out / "fourier.csv")
+    assert list(table["encoder"].value_counts()) == [13, 7]  # maps of one position have no spectrum
+    assert table.groupby("encoder")["at"].agg(["min", "max"]).to_numpy().tolist() == [[0, 1], [0, 1]]
+    (spectra,) = out.glob("resnet18*/spectra.csv")
+    last = pd.read_csv(spectra).groupby("depth").last()
+    assert last["frequency_pi"].tolist() == table[table["encoder"] == "R"]["frequency_pi"].tolist()
+    assert last["log_amplitude"].tolist() == table[table["encoder"] == "R"]["high_frequency"].tolist()
