@@ -13,7 +13,7 @@ ADE20K  ?=
 PYTHON  ?=
 PYTEST  ?= -n 2 --dist loadfile -rs -m "not slurm"
 PIP     ?= -q --disable-pip-version-check
-EXTRAS  := .[segmentation,slurm,dev]
+EXTRAS  := .[analysis,segmentation,slurm,dev]
 BIN     := .venv/bin
 STAMP   := .venv/.complete
 

@@ -196,6 +196,32 @@ _SUITE: tuple[Entry, ...] = (
         cost=6,  # for R50: UPerNet 6 times the encoder
         short=_SHORT,
     ),
+    Entry(
+        name="analysis",
+        title="What explains an encoder",
+        headline=("J_middle", "high_frequency_last", "top1", "cka_mean", "loss_of_weights"),
+        others=(
+            *("J_low", "J_high", "J_change", "variance_last", "loss_rise_within_half", "cka_of_last"),
+            *("top1_drop_mean", "top1_shuffle_mean", "top1_low_pass_mean", "top1_high_pass_mean"),
+        ),
+        labels={
+            "J_low": "J (orders below 0.3n)",
+            "J_middle": "J (orders 0.3n to 0.7n)",
+            "J_high": "J (orders above 0.7n)",
+            "J_change": "change of J (contexts doubled)",
+            "high_frequency_last": "Δ log amplitude (last depth, highest frequency)",
+            "variance_last": "feature variance (last depth)",
+            "loss_of_weights": "loss (of the weights)",
+            "loss_rise_within_half": "rise of the loss (within half a filter norm)",
+            "cka_mean": "CKA (mean over all pairs of depths)",
+            "cka_of_last": "CKA (last depth of both)",
+            "top1_drop_mean": "top-1 (patches dropped, mean over ratios)",
+            "top1_shuffle_mean": "top-1 (patches shuffled, mean over grids)",
+            "top1_low_pass_mean": "top-1 (low-pass, mean over radii)",
+            "top1_high_pass_mean": "top-1 (high-pass, mean over radii)",
+        },
+        percent=False,
+    ),
 )
 
 

@@ -81,7 +81,7 @@ def _default(word: str) -> tuple[str, AnalysisConfig, str]:
         if stored.get("package") != "analysis" or name not in ANALYSES:
             raise ConfigError(f"{word} is a {stored.get('package')} configuration of recipe {name}, no analysis")
         config: Any = from_dict(ANALYSES[name], stored["config"])
-        return name, dataclasses.replace(config, init="", model="", weights=""), config.init
+        return name, dataclasses.replace(config, init="", model="", digest=""), config.init
     if word not in ANALYSES:
         near = difflib.get_close_matches(word, ANALYSES, n=2, cutoff=0.3) or list(ANALYSES)
         raise ConfigError(f"there is no analysis {word!r}; nearest: {', '.join(near)} (--help lists all)")

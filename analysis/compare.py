@@ -1,11 +1,13 @@
 """Several encoders in one figure, with a CSV beside it."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.command import Asked
+from analysis.config import CkaConfig
 from analysis.runs import Done, analyse, curve
 from engine.errors import ConfigError
 from engine.run import storage
@@ -29,7 +31,12 @@ def compare(asked: Asked) -> list[Path]:
     """
     done: list[Done] = []
     for label, reference in asked.encoders:
-        done.append(_distinct(analyse(asked.name, asked.config, reference, label, asked.out), done))
+        config = asked.config
+        if isinstance(config, CkaConfig):
+            if len(asked.encoders) > 1 and reference == asked.encoders[0][1]:
+                continue  # what the others are compared with
+            config = dataclasses.replace(config, other=asked.encoders[0][1])
+        done.append(_distinct(analyse(asked.name, config, reference, label, asked.out), done))
     frame = pd.concat(
         [
             pd.DataFrame([{"encoder": one.label, "method_place": place, **row} for row in curve(one)])
@@ -62,7 +69,7 @@ def _distinct(one: Done, others: list[Done]) -> Done:
         raise ConfigError(f"{one.config.init} holds the same weights as {_same(one, others).config.init}: name it once")
     if all(one.label != other.label for other in others):
         return one
-    return Done(f"{one.label} ({one.config.weights[:6]})", one.folder, one.config)
+    return Done(f"{one.label} ({one.config.digest[:6]})", one.folder, one.config)
 
 
 def _same(one: Done, others: list[Done]) -> Done:

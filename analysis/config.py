@@ -41,7 +41,7 @@ class AnalysisConfig:
     """The encoder, as backbones.load_encoder spells it."""
     model: Annotated[str, Told] = ""
     """Its network."""
-    weights: Annotated[str, Told] = ""
+    digest: Annotated[str, Told] = ""
     """sha256 of its tensors (and of its classifier's, where that is used): results are kept by it."""
     data: DataConfig = field(default_factory=DataConfig)
     image_size: int = 0
@@ -205,6 +205,8 @@ class CkaConfig(AnalysisConfig):
 
     other: Annotated[str, Told] = ""
     """The encoder it is compared with."""
+    other_digest: Annotated[str, Told] = ""
+    """sha256 of that one's tensors."""
     images: int = 500
     """How many, spread over the classes."""
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,13 @@ def shuffle_patches(image_chw: Tensor, grid: int, draw: np.random.Generator) -> 
     height, width = (side // grid for side in image_chw.shape[1:])
     if height == 0 or width == 0:
         raise ValueError(f"{grid} pieces in a row of {image_chw.shape[2]} pixels")
+    channels = len(image_chw)
     inner = image_chw[:, : height * grid, : width * grid]
-    pieces = inner.unflatten(1, (grid, height)).unflatten(3, (grid, width)).permute(1, 3, 0, 2, 4).flatten(0, 1)
+    pieces = inner.reshape(channels, grid, height, grid, width).permute(1, 3, 0, 2, 4).flatten(0, 1)
     pieces = pieces[torch.from_numpy(draw.permutation(grid**2)).to(image_chw.device)]
-    laid = pieces.unflatten(0, (grid, grid)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    laid = pieces.view(grid, grid, channels, height, width).permute(2, 0, 3, 1, 4)
     result = image_chw.clone()
-    result[:, : height * grid, : width * grid] = laid
+    result[:, : height * grid, : width * grid] = laid.reshape(inner.shape)
     return result
 
 
@@ -49,7 +51,8 @@ def filter_frequencies(image_chw: Tensor, radius: float, *, low: bool) -> Tensor
     rows, columns = (2 * torch.fft.fftfreq(side, dtype=torch.float64) for side in image_chw.shape[1:])
     distance = (rows[:, None].square() + columns[None].square()).sqrt().to(image_chw.device)
     keep = distance <= radius if low else distance > radius
-    return torch.fft.ifft2(torch.fft.fft2(image_chw.double()) * keep).real.to(image_chw.dtype)
+    filtered: Tensor = torch.fft.ifft2(torch.fft.fft2(image_chw.double()) * keep).real
+    return filtered.to(image_chw.dtype)
 
 
 def changes(config: RobustnessConfig) -> Iterator[tuple[str, float, Change]]:
@@ -58,14 +61,22 @@ def changes(config: RobustnessConfig) -> Iterator[tuple[str, float, Change]]:
     def draw(number: int, stream: int) -> np.random.Generator:
         return generator(config.seed, SampleKey(0, number), stream)
 
+    def drop(image: Tensor, number: int, ratio: float) -> Tensor:
+        return drop_patches(image, ratio, config.grid, draw(number, _DROP))
+
+    def shuffle(image: Tensor, number: int, grid: int) -> Tensor:
+        return shuffle_patches(image, grid, draw(number, _SHUFFLE))
+
+    def filtered(image: Tensor, _: int, radius: float, low: bool) -> Tensor:
+        return filter_frequencies(image, radius, low=low)
+
     for ratio in config.drop_ratios:
-        yield "drop", ratio, lambda image, n, r=ratio: drop_patches(image, r, config.grid, draw(n, _DROP))
+        yield "drop", ratio, partial(drop, ratio=ratio)
     for grid in config.shuffle_grids:
-        yield "shuffle", grid, lambda image, n, g=grid: shuffle_patches(image, g, draw(n, _SHUFFLE))
-    for radius in config.frequencies:
-        yield "low_pass", radius, lambda image, _, r=radius: filter_frequencies(image, r, low=True)
-    for radius in config.frequencies:
-        yield "high_pass", radius, lambda image, _, r=radius: filter_frequencies(image, r, low=False)
+        yield "shuffle", grid, partial(shuffle, grid=grid)
+    for name, low in (("low_pass", True), ("high_pass", False)):
+        for radius in config.frequencies:
+            yield name, radius, partial(filtered, radius=radius, low=low)
 
 
 def measure(config: RobustnessConfig, subject: Subject, folder: Path) -> Measurement:
@@ -79,7 +90,7 @@ def measure(config: RobustnessConfig, subject: Subject, folder: Path) -> Measure
     Raises:
         DataError: an image cannot be read.
     """
-    tried = [("unchanged", 0.0, lambda image, _: image), *changes(config)]
+    tried: list[tuple[str, float, Change]] = [("unchanged", 0.0, lambda image, number: image), *changes(config)]
     right = np.zeros(len(tried), dtype=np.int64)
     progress = Progress(f"robustness of {subject.label}", len(subject.images) * len(tried))
     number = 0
@@ -108,4 +119,5 @@ def classes(subject: Subject, images_bchw: Tensor) -> Tensor:
     assert subject.readout is not None
     with torch.inference_mode():
         scores = subject.readout.network(images_bchw)
-    return scores[:, list(subject.readout.columns)].argmax(dim=1).cpu()
+    best: Tensor = scores[:, list(subject.readout.columns)].argmax(dim=1)
+    return best.cpu()

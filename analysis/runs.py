@@ -1,7 +1,7 @@
 """One run folder for each analysis of each encoder, found again by the content of its weights and the settings.
 
-OUT/<name>-<8 digits>/   config.json, metrics.jsonl (the curve), finished.json, and what the analysis keeps
-OUT/.features/           features that probes were trained on
+OUT/<analysis>-<encoder>-<8 digits>/   config.json, metrics.jsonl (the curve), finished.json, ...
+OUT/.features/                         features that probes were trained on
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from engine.data.images import ImageIndex, count_unreadable
 from engine.distributed import pick_device
 from engine.errors import ConfigError
 from engine.run import storage
+from engine.run.claim import FREE_TO_CHANGE
 from engine.run.folder import Run
 from engine.run.open import open_run
 from engine.training.state import set_backends
@@ -75,11 +76,11 @@ def analyse(name: str, config: Any, reference: str, label: str, out: Path) -> Do
     encoder.backbone.to(device=device, dtype=DTYPES[config.precision])
     index = index_split(config.data, config.data.split)
     readout = _readout(config, encoder, index, out, device)
-    weights = readout.digest if readout is not None and readout.digest else encoder.digest
-    config = dataclasses.replace(config, init=reference, model=encoder.backbone.name, weights=weights)
+    digest = readout.digest if readout is not None and readout.digest else encoder.digest
+    config = dataclasses.replace(config, init=reference, model=encoder.backbone.name, digest=digest)
     if isinstance(config, CkaConfig):
-        config = dataclasses.replace(config, other=config.other or reference)
-    folder = out / f"{encoder.name}-{config_hash(to_dict(dataclasses.replace(config, init='')))[:8]}"
+        config = dataclasses.replace(config, other_digest=load_encoder(config.other).digest)
+    folder = out / f"{name}-{encoder.name}-{_key(config, index)}"
     label = label or encoder.name
     with open_run(folder, config, package="analysis", recipe=name, resume=True) as run:
         if run.finished() is not None:
@@ -96,6 +97,16 @@ def analyse(name: str, config: Any, reference: str, label: str, out: Path) -> Do
     return Done(label, folder, config)
 
 
+def _key(config: Any, index: ImageIndex) -> str:
+    """Eight digits of all that makes it this measurement, on these images: where files lie is no part of it."""
+    values = to_dict(dataclasses.replace(config, init=""))
+    for name in FREE_TO_CHANGE:
+        group, _, key = name.rpartition(".")
+        (values.get(group, {}) if group else values).pop(key, None)
+    values.pop("other", None)
+    return config_hash({"config": values, "data": index.digest})[:8]
+
+
 def _readout(config: Any, encoder: Encoder, index: ImageIndex, out: Path, device: torch.device) -> Readout | None:
     if not isinstance(config, ClassScores) or (isinstance(config, InteractionsConfig) and config.reward == "cosine"):
         return None
@@ -106,8 +117,15 @@ def _readout(config: Any, encoder: Encoder, index: ImageIndex, out: Path, device
 
 def _say_where_from(run: Run, encoder: Encoder) -> None:
     """Tables name the method that made the weights."""
-    told = encoder.description or ({} if encoder.source else {"method": "scratch"})
-    record = {"source": encoder.source or "none", "description": told, "digest": encoder.digest}
+    untrained = encoder.method == "none"
+    told = {"method": "untrained" if untrained else encoder.method} | (
+        {"method_title": "untrained"} if untrained else {}
+    )
+    record = {
+        "source": encoder.source or encoder.reference,
+        "description": encoder.description if "method" in encoder.description else told,
+        "digest": encoder.digest,
+    }
     storage.write_json(run.dir / "initialisation.json", record)
 
 

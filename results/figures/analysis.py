@@ -1,6 +1,7 @@
 """Figures of what explains an encoder: one for the command that measured it, for the figures and for the page."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from results.figures.data import first_of
-from results.figures.style import GRID, Drawing, Look, clipped, legend_below, looks, panels
+from results.figures.activation import activation_maps
+from results.figures.data import first_of, with_labels
+from results.figures.style import GRID, PAPER, Drawing, Look, clipped, legend_below, looks, panels
+from results.runs.curves import Curves
 from results.runs.runfiles import is_file
+from results.tables.text import records
 
+ANALYSIS = "analysis"
+"""The task of these runs."""
 _MOST_PANELS = 9
 _DEEP_TO_SHALLOW = "plasma_r"
 
@@ -22,7 +28,7 @@ def draw_analysis(recipe: str, lines: pd.DataFrame, folders: Mapping[str, Path])
     """The figures of one analysis of several encoders.
 
     Args:
-        recipe: "interactions", "fourier", "robustness", "landscape" or "cka"; others have none.
+        recipe: its name; one that is not known here has none.
         lines: `encoder`, `method_place` (chooses the look), `at` (place on the axis), and the values of each line.
         folders: run folder of each encoder, for what metrics.jsonl does not hold.
     """
@@ -31,6 +37,34 @@ def draw_analysis(recipe: str, lines: pd.DataFrame, folders: Mapping[str, Path])
     elif recipe == "fourier":
         yield _depths(lines)
         yield from _spectra(folders)
+    elif recipe == "robustness":
+        yield _robustness(lines)
+    elif recipe == "landscape":
+        yield _plane(lines) if "y" in lines else _line_of_losses(lines)
+    elif recipe == "cka":
+        yield _cka(lines)
+    elif recipe == "cam":
+        yield from activation_maps(folders)
+
+
+def analyses(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+    """The figures of every analysis among the runs: for each analysis, model, settings and data set its own.
+
+    Args:
+        rows: of collect.
+        curves: of every run in rows.
+    """
+    runs = rows[rows["task"] == ANALYSIS].drop_duplicates("run").sort_values("seed", kind="stable")
+    for (recipe, model, _, _), group in runs.groupby(["recipe", "model", "variant", "data"], sort=True):
+        labelled = records(with_labels(group).drop_duplicates("label"))
+        parts = []
+        for row in labelled:
+            part = pd.DataFrame(curves[str(row["run"])].get("val", {})).iloc[:-1]  # the last line holds the summary
+            parts.append(part.assign(encoder=row["label"], method_place=row["method_place"], at=part["epoch"]))
+        folders = {str(row["label"]): Path(str(row["run"])) for row in labelled}
+        frame = pd.concat(parts, ignore_index=True).dropna(axis="columns", how="all")
+        for drawing in draw_analysis(str(recipe), frame, folders):
+            yield replace(drawing, name=f"{ANALYSIS}-{drawing.name}-{model}", title=f"{drawing.title}: {model}")
 
 
 def _looks(lines: pd.DataFrame) -> dict[str, Look]:
@@ -105,8 +139,8 @@ def _spectra(folders: Mapping[str, Path]) -> Iterator[Drawing]:
     for ax, (_, folder) in zip(axes, kept, strict=True):
         table = pd.read_csv(folder / "spectra.csv")
         deepest = max(int(table["depth"].max()), 1)
-        for depth, part in table.groupby("depth"):
-            ax.plot(part["frequency_pi"], part["log_amplitude"], color=colors(float(depth) / deepest), linewidth=1.2)
+        for depth, (_, part) in enumerate(table.groupby("depth")):
+            ax.plot(part["frequency_pi"], part["log_amplitude"], color=colors(depth / deepest), linewidth=1.2)
         ax.set_xlim(0, 1)
         ax.set_xticks([0, 0.5, 1], ["0", "0.5π", "π"])
         ax.set_xlabel("Frequency")
@@ -118,3 +152,71 @@ def _spectra(folders: Mapping[str, Path]) -> Iterator[Drawing]:
     figures[0].colorbar(scale, ax=axes, label="Normalised depth", ticks=[0, 0.5, 1])
     caption = "Log amplitude along the diagonal minus that of zero frequency, a line for each depth." + left_out
     yield Drawing("fourier-spectra", "Spectrum of features at every depth", caption, figures)
+
+
+_CHANGES = {
+    "top1_drop": ("Patches dropped", "Share of patches"),
+    "top1_shuffle": ("Patches shuffled", "Pieces in a row"),
+    "top1_low_pass": ("Low-pass filtered", "Radius kept, of π"),
+    "top1_high_pass": ("High-pass filtered", "Radius removed, of π"),
+}
+
+
+def _robustness(lines: pd.DataFrame) -> Drawing:
+    there = {name: texts for name, texts in _CHANGES.items() if name in lines}
+    figures, axes = panels([title for title, _ in there.values()], columns=2)
+    for ax, (name, (_, axis)) in zip(axes, there.items(), strict=True):
+        _lines(ax, lines, name)
+        ax.set_xlabel(axis)
+        ax.set_ylabel("top-1, %")
+        ax.set_ylim(bottom=0)
+    legend_below(figures)
+    caption = "Accuracy on changed validation images. Bands are one binomial standard error."
+    return Drawing("robustness", "Accuracy on images of which something is missing", caption, figures)
+
+
+def _line_of_losses(lines: pd.DataFrame) -> Drawing:
+    figures, (ax,) = panels([""])
+    _lines(ax, lines, "loss")
+    ax.set_xlabel("Step along a random direction, in norms of the filters")
+    ax.set_ylabel("Cross-entropy")
+    ax.set_ylim(bottom=0)
+    legend_below(figures)
+    caption = "Loss around the weights (0) along one random direction, every filter moved by its own norm at 1."
+    return Drawing("landscape", "Loss landscape", caption, figures)
+
+
+def _plane(lines: pd.DataFrame) -> Drawing:
+    groups, left_out = first_of(list(lines.groupby("encoder", sort=False)), _MOST_PANELS)
+    figures, axes = panels([str(label) for label, _ in groups])
+    low, high = lines["loss"].min(), min(lines["loss"].max(), 10 * max(lines["loss"].median(), 0.1))
+    levels = np.linspace(low, high, 16)
+    for ax, (_, part) in zip(axes, groups, strict=True):
+        table = part.pivot(index="y", columns="at", values="loss")
+        drawn = ax.contourf(table.columns, table.index, table.to_numpy(), levels, cmap="viridis", extend="max")
+        ax.plot([0], [0], "+", color=PAPER)
+        ax.set_xlabel("First direction")
+        ax.set_ylabel("Second direction")
+        ax.grid(visible=False)
+    figures[0].colorbar(drawn, ax=axes, label="Cross-entropy")
+    caption = (
+        "Loss around the weights (+) in two random directions, every filter moved by its own norm at 1." + left_out
+    )
+    return Drawing("landscape", "Loss landscape", caption, figures)
+
+
+def _cka(lines: pd.DataFrame) -> Drawing:
+    groups, left_out = first_of(list(lines.groupby("encoder", sort=False)), _MOST_PANELS)
+    figures, axes = panels([str(label) for label, _ in groups])
+    for ax, (_, part) in zip(axes, groups, strict=True):
+        columns = [name for name in part if str(name).startswith("cka_") and part[name].notna().any()]
+        table = part[columns].to_numpy(dtype=np.float64)
+        drawn = ax.imshow(table, origin="lower", vmin=0, vmax=1, cmap="magma", extent=(0, 1, 0, 1), aspect="auto")
+        ax.set_xlabel("Depth of the first encoder")
+        ax.set_ylabel("Depth of this one")
+        ax.grid(visible=False)
+    figures[0].colorbar(drawn, ax=axes, label="CKA")
+    caption = (
+        "Linear centred kernel alignment of the units of depth, 1 for the same features up to a rotation." + left_out
+    )
+    return Drawing("cka", "How alike the layers of two encoders are", caption, figures)

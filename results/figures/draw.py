@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine.run.storage import write_atomic
+from results.figures.analysis import ANALYSIS, analyses
 from results.figures.cost import accuracy_against_cost
 from results.figures.curves import finetuning_curves, pretraining_curves
 from results.figures.difference import differences_to_scratch
@@ -59,9 +60,11 @@ def draw(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart: bool = Fals
 
 
 def _all(rows: pd.DataFrame, curves: Mapping[str, Curves], apart: bool) -> Iterator[Drawing]:
-    yield from differences_to_scratch(rows, apart=apart)
-    yield from label_efficiency(rows, apart=apart)
-    yield from accuracy_against_cost(rows, apart=apart)
-    yield from finetuning_curves(rows, curves, apart=apart)
-    yield from pretraining_curves(rows, curves, apart=apart)
-    yield from reconstruction_grids(rows)
+    trained = rows[rows["task"] != ANALYSIS]
+    yield from differences_to_scratch(trained, apart=apart)
+    yield from label_efficiency(trained, apart=apart)
+    yield from accuracy_against_cost(trained, apart=apart)
+    yield from finetuning_curves(trained, curves, apart=apart)
+    yield from pretraining_curves(trained, curves, apart=apart)
+    yield from analyses(rows, curves)
+    yield from reconstruction_grids(trained)

@@ -130,18 +130,21 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(titles: Sequence[str], *, apart: bool = False) -> tuple[tuple[Figure, ...], list[Axes]]:
+def panels(
+    titles: Sequence[str], *, apart: bool = False, columns: int = COLUMNS
+) -> tuple[tuple[Figure, ...], list[Axes]]:
     """Titled panels.
 
     Args:
         titles: one for each panel.
-        apart: as a figure each, which a page can lay out as it has room; else COLUMNS in a row of one figure.
+        apart: as a figure each, which a page can lay out as it has room; else side by side in one figure.
+        columns: most in a row.
     """
     if apart:
         figures = [Figure(figsize=APART_INCHES, layout="constrained") for _ in titles]
         axes = [figure.subplots() for figure in figures]
     else:
-        columns = min(len(titles), COLUMNS)
+        columns = min(len(titles), columns)
         rows = -(-len(titles) // columns)
         width, height = PANEL_INCHES if columns > 1 else (5.0, 1.2 * PANEL_INCHES[1])
         figures = [Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")]

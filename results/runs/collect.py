@@ -167,6 +167,7 @@ def _identity(run: FinishedRun) -> str:
     """Everything that makes a run the same measurement again."""
     start = run.start
     parts = [run.task, run.recipe, run.settings, run.config.get("seed"), run.facts.key, start.method, start.recipe]
+    parts += [run.config.get("digest"), run.config.get("other_digest")]  # of what only looks at weights
     return json.dumps([*parts, start.epochs, start.seed, start.settings], sort_keys=True)
 
 

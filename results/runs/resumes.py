@@ -9,6 +9,7 @@ from results.runs.runfiles import UnusableRun
 # Another value of these gives the same training: where files are, how fast they are read, how often something is saved.
 HARMLESS = {
     "init", "data.root", "data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs", "deterministic",
+    "digest", "other", "other_digest",  # the weights that something was measured of, as `init` names them
     "data.unreadable", "data.max_unreadable", "data.max_pixels",  # the images that were skipped are counted
     "data.exclude", "data.label_list",  # the run holds on to the images that its lists came to
 }  # fmt: skip

@@ -60,7 +60,7 @@ def test_two_encoders_in_one_figure_each_measured_once(data, tmp_path, capsys, c
     assert table[0].startswith("encoder,at,order,J,J_error,J_change,strength,strength_error")
     assert len(table) == 1 + 2 * 13
     runs = sorted(path for path in out.iterdir() if path.is_dir() and not path.name.startswith("."))
-    assert [path.name[:4] for path in runs] == ["one-", "two-"]
+    assert [path.name[:17] for path in runs] == ["interactions-one-", "interactions-two-"]
     finished = json.loads((runs[0] / "finished.json").read_text())
     assert finished["readout"].startswith("a linear probe on features of 18 training images")
     passes = finished["forward_passes"]
@@ -76,7 +76,7 @@ def test_two_encoders_in_one_figure_each_measured_once(data, tmp_path, capsys, c
     assert content == [(out / n).read_bytes() for n in ("interactions.csv", "interactions.svg", "interactions.png")]
     encoder(first, seed=2)  # the same folder, other weights
     assert main(command) == 0
-    assert len([path for path in out.iterdir() if path.name.startswith("one-")]) == 2
+    assert len([path for path in out.iterdir() if path.name.startswith("interactions-one-")]) == 2
     assert content[0] != (out / "interactions.csv").read_bytes()
 
 
@@ -156,7 +156,7 @@ def test_fourier_writes_curves_spectra_and_figures(data, tmp_path, capsys):
     table = pd.read_csv(out / "fourier.csv")
     assert list(table["encoder"].value_counts()) == [13, 7]  # maps of one position have no spectrum
     assert table.groupby("encoder")["at"].agg(["min", "max"]).to_numpy().tolist() == [[0, 1], [0, 1]]
-    (spectra,) = out.glob("resnet18*/spectra.csv")
+    (spectra,) = out.glob("fourier-resnet18*/spectra.csv")
     last = pd.read_csv(spectra).groupby("depth").last()
     assert last["frequency_pi"].tolist() == table[table["encoder"] == "R"]["frequency_pi"].tolist()
     assert last["log_amplitude"].tolist() == table[table["encoder"] == "R"]["high_frequency"].tolist()
