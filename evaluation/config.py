@@ -115,3 +115,62 @@ class KnnConfig(FeaturesConfig):
         if not self.temperature or min(self.temperature) <= 0:
             found.append(f"temperature: {self.temperature}; allowed: above 0")
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogisticConfig(FeaturesConfig):
+    """L2 logistic regression on features by L-BFGS in float64, no augmentation (DINOv2's, DINOv3's protocol).
+
+    C from 10^linspace(-6, 5, 45), each fit starting from the one before; the best on a tenth of train, then fitted on
+    all of train. The validation set chooses nothing.
+    """
+
+    c_exponents: tuple[float, float] = (-6.0, 5.0)
+    """Powers of ten between which C is tried."""
+    c_steps: int = 45
+    """How many values of C."""
+    max_iterations: int = 1000
+    """Of L-BFGS."""
+    tolerance: float = 1e-12
+    """Largest component of the gradient at which L-BFGS ends."""
+    selection_share: float = 0.1
+    """Part of every class of train that C is chosen on."""
+
+    def problems(self) -> list[str]:
+        """What cannot be run as given."""
+        found = super().problems()
+        found += [f"{n}: {getattr(self, n)} is below 1" for n in ("c_steps", "max_iterations") if getattr(self, n) < 1]
+        if not -300 <= self.c_exponents[0] <= self.c_exponents[1] <= 300:
+            found.append(f"c_exponents: {self.c_exponents} is not smallest <= largest")
+        if not 0 < self.selection_share < 1:
+            found.append(f"selection_share: {self.selection_share} is outside (0, 1)")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewshotConfig(FeaturesConfig):
+    """Logistic regression on 1, 2 and 5 images of each class, mean and spread over draws (MSN's protocol).
+
+    Features less their own mean and of length 1; no intercept; penalty `strength` over the number of images. MSN fits
+    with cyanure, this with L-BFGS to the minimum. MSN's own lists of ImageNet are not drawn here: draws.json has the
+    images of each draw.
+    """
+
+    shots: tuple[int, ...] = (1, 2, 5)
+    """Images of each class; the first is the headline."""
+    draws: int = 3
+    """How often they are drawn."""
+    strength: float = 0.00025
+    """Of the penalty, over the number of images (MSN's default; its example with 5 images has 0.0025)."""
+    max_iterations: int = 300
+    """Of L-BFGS."""
+
+    def problems(self) -> list[str]:
+        """What cannot be run as given."""
+        found = super().problems()
+        found += [f"{n}: {getattr(self, n)} is below 1" for n in ("draws", "max_iterations") if getattr(self, n) < 1]
+        if not self.shots or min(self.shots) < 1:
+            found.append(f"shots: {self.shots}; allowed: whole numbers from 1")
+        if not self.strength > 0:
+            found.append(f"strength: {self.strength} is not above 0")
+        return found

@@ -26,4 +26,6 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "features": Protocol(config.FeaturesConfig, "evaluation.features"),
     "knn": Protocol(config.KnnConfig, "evaluation.knn"),
+    "logistic": Protocol(config.LogisticConfig, "evaluation.logistic"),
+    "fewshot": Protocol(config.FewshotConfig, "evaluation.fewshot"),
 }
