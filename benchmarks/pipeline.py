@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks import progress
+from benchmarks.graph import State, advance, exit_code
 from benchmarks.plan import Stage, lay_out
 from engine.errors import STOPPED_EXIT_CODE
 
@@ -30,14 +31,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 class Outcome:
     """How the graph ended: the state of every stage by name, and the exit code that sums them up."""
 
-    states: dict[str, str] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
         """0: all finished; 75: stopped on request; 1: something failed."""
-        if "stopped" in self.states.values():
-            return STOPPED_EXIT_CODE
-        return 0 if set(self.states.values()) <= {"finished"} else 1
+        return exit_code(self.states)
 
 
 def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1, parallel: int = 1) -> Outcome:
@@ -54,20 +53,14 @@ def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1,
     """
     lay_out(stages, runs_dir)
     outcome = Outcome({stage.name: "finished" if is_finished(stage, runs_dir) else "pending" for stage in stages})
+    by_name, needs = {stage.name: stage for stage in stages}, {stage.name: stage.needs for stage in stages}
     states, children = outcome.states, _Children(parallel)
     with children.forwarding_signals(), _view(stages, runs_dir, outcome) as show:
         while True:
-            for stage in stages:
-                if states[stage.name] != "pending":
-                    continue
-                needed = {states[need] for need in stage.needs}
-                if children.stopping:
-                    states[stage.name] = "stopped"
-                elif needed & {"failed", "blocked"}:
-                    states[stage.name] = "blocked"
-                elif needed <= {"finished"} and children.have_room():
-                    states[stage.name] = "running"
-                    children.start(stage.name, _command(stage, runs_dir, num_devices), stage.folder(runs_dir))
+            changes = advance(needs, states, room=children.room(), stopping=children.stopping)
+            states |= changes
+            for name in (name for name, state in changes.items() if state == "running"):
+                children.start(name, _command(by_name[name], runs_dir, num_devices), runs_dir / name)
             show()
             if not children.running:
                 return outcome
@@ -89,7 +82,7 @@ def failure(stage: Stage, runs_dir: Path) -> str:
         return f"no reason recorded; see {stage.folder(runs_dir) / 'output.log'}"
 
 
-def _state_after(folder: Path, code: int, *, stopping: bool) -> str:
+def _state_after(folder: Path, code: int, *, stopping: bool) -> State:
     if code == 0 and progress.is_finished(folder):
         return "finished"
     try:  # torchrun has exit codes of its own; the run's is in its folder
@@ -130,8 +123,8 @@ class _Children:
         for process in list(self.running.values()):
             process.kill() if again else process.terminate()  # a second Ctrl-C does not wait for the save
 
-    def have_room(self) -> bool:
-        return len(self.running) < self._parallel
+    def room(self) -> int:
+        return self._parallel - len(self.running)
 
     def start(self, name: str, command: list[str], folder: Path) -> None:
         """Start a stage; its output goes to its run folder."""

@@ -18,8 +18,9 @@ import submitit
 import torch
 from submitit.helpers import environment_variables
 
+from benchmarks.graph import State, advance, exit_code
 from benchmarks.progress import is_finished
-from engine.errors import STOPPED_EXIT_CODE, ConfigError
+from engine.errors import ConfigError
 from engine.run import lock
 from slurm import record
 from slurm.arrays import Run
@@ -51,15 +52,13 @@ def run_local(runs: Sequence[Run], resources: Resources, *, runs_dir: Path, labe
         0 if all finished, 1 if some failed, 75 if stopped by a signal with their state saved.
     """
     folder = runs_dir.absolute() / "slurm" / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    sweep = _Sweep(list(runs), resources, folder)
+    sweep = _Sweep({run.name: run for run in runs}, resources, folder)
     with sweep.stopping_on_signals():
-        while sweep.waiting or sweep.active:
+        while {"pending", "running"} & set(sweep.states.values()):
             sweep.collect()
             sweep.start_ready()
             time.sleep(POLL_S)
-    if "stopped" in sweep.states.values():
-        return STOPPED_EXIT_CODE
-    return 0 if set(sweep.states.values()) <= {"finished"} else 1
+    return exit_code(sweep.states)
 
 
 def find_gpus() -> tuple[int, ...]:
@@ -80,58 +79,51 @@ def find_gpus() -> tuple[int, ...]:
 
 @dataclass
 class _Sweep:
-    waiting: list[Run]
+    runs: dict[str, Run]
     resources: Resources
     folder: Path
-    active: dict[str, tuple[Run, submitit.Job[Any]]] = field(default_factory=dict)
-    states: dict[str, str] = field(default_factory=dict)
+    active: dict[str, submitit.Job[Any]] = field(default_factory=dict)
+    states: dict[str, State] = field(init=False)
     starts: dict[str, int] = field(default_factory=dict)
     gpus: tuple[int, ...] = field(default_factory=find_gpus)
     used: dict[str, tuple[int, ...]] = field(default_factory=dict)
     stopping: bool = False
 
+    def __post_init__(self) -> None:
+        self.states = dict.fromkeys(self.runs, "pending")
+
     def collect(self) -> None:
         """Take note of the jobs that have ended; one that was interrupted starts again."""
-        for name, (run, job) in list(self.active.items()):
+        for name, job in list(self.active.items()):
             if not job.done():
                 continue
             del self.active[name]
-            events = record.read(run.folder)
-            if is_finished(run.folder):
+            folder = self.runs[name].folder
+            events = record.read(folder)
+            if is_finished(folder):
                 self._say(name, "finished")
             elif events.last("failed"):
                 self._say(name, "failed", events.last("failed")["reason"])  # type: ignore[index]
             elif events.last("stopped") or self.stopping:
                 self._say(name, "stopped")
             elif events.last(*record.INTERRUPTIONS) and self.starts[name] < MOST_STARTS:
-                self.waiting.insert(0, run)  # submitit's controller starts a job again six times only
+                self.states[name] = "pending"  # submitit's controller starts a job again six times only
             else:
                 self._say(name, "failed", f"ended without a word; see {events.log}")
 
     def start_ready(self) -> None:
         """Start what needs nothing unfinished, as far as there is room."""
-        for run in list(self.waiting):
-            ends = [self.states.get(need) for need in run.needs]
-            if self.stopping or any(end in ("failed", "blocked", "stopped") for end in ends):
-                self._drop(run, "stopped" if self.stopping else "blocked")
-            elif len(self.active) < (self.resources.array_parallelism or 1) and self._ready(run):
-                turn = record.read(run.folder).turn
-                if turn is not None and turn["event"] == "dropped":  # by `cancel`
-                    self._drop(run, "stopped")
-                    continue
-                self.waiting.remove(run)
-                self.starts[run.name] = self.starts.get(run.name, 0) + 1
-                self.active[run.name] = (run, self._submit(run))
-                self._say(run.name, "running")
-
-    def _drop(self, run: Run, state: str) -> None:
-        self.waiting.remove(run)
-        record.append(run.folder, "dropped")
-        self._say(run.name, state)
-
-    def _ready(self, run: Run) -> bool:
-        unfinished = {other.name for other in self.waiting} | self.active.keys()
-        return not unfinished & set(run.needs)
+        needs = {name: run.needs for name, run in self.runs.items()}
+        room = (self.resources.array_parallelism or 1) - len(self.active)
+        for name, state in advance(needs, self.states, room=room, stopping=self.stopping).items():
+            turn = record.read(self.runs[name].folder).turn if state == "running" else None
+            if state != "running" or (turn is not None and turn["event"] == "dropped"):  # by `cancel`
+                record.append(self.runs[name].folder, "dropped")
+                self._say(name, "stopped" if state == "running" else state)
+                continue
+            self.starts[name] = self.starts.get(name, 0) + 1
+            self.active[name] = self._submit(self.runs[name])
+            self._say(name, "running")
 
     def _least_used_gpus(self, run: Run) -> tuple[int, ...]:
         """GPUs for one more run; submitit would give each the first ones. None on a machine without any."""
@@ -160,7 +152,7 @@ class _Sweep:
         note_submission(run, f"local-{job.job_id}", self.resources, logs=self.folder, host=platform.node())
         return job
 
-    def _say(self, name: str, state: str, reason: str = "") -> None:
+    def _say(self, name: str, state: State, reason: str = "") -> None:
         self.states[name] = state
         print(f"{time.strftime('%H:%M:%S')}  {name}: {state}" + f" ({reason})" * bool(reason), flush=True)
 
@@ -170,7 +162,7 @@ class _Sweep:
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.stopping = True
-            for _, job in self.active.values():
+            for job in self.active.values():
                 os.kill(int(job.job_id), signal.SIGTERM)  # submitit's controller, which passes it on
 
         numbers = (signal.SIGINT, signal.SIGTERM)
