@@ -254,6 +254,10 @@ class DetectionConfig:
     """Steps between evaluations; 0 evaluates at the end only."""
     drop_path: float = 0.0
     """Largest stochastic-depth rate of the encoder, reached in its last block (Huang et al. 2016)."""
+    freeze: Literal["none", "all"] = "none"
+    """"all" trains what stands on the encoder and nothing of it: no gradients, batch norm with the statistics of the
+    pre-training, no stochastic depth. What the pre-trained features are worth as they are; not for C4, whose head is
+    the encoder's last stage."""
     accumulation: int = 1
     """Forward-backward passes per optimizer step: a smaller memory footprint at the same global batch."""
     precise_bn: int = 200
@@ -295,6 +299,8 @@ class DetectionConfig:
             )
         if not 0 <= self.drop_path < 1:
             found.append(f"drop_path: {self.drop_path} is outside [0, 1)")
+        if self.freeze == "all" and self.detector == "mask-rcnn-c4":
+            found.append('freeze: "all" with a C4 detector, whose head is the encoder\'s last stage: use one with FPN')
         if self.image_size > self.data.max_side:
             found.append(f"image_size: {self.image_size} is above data.max_side {self.data.max_side}")
         return found + self._batch_problems() + self._schedule_problems() + self._framework_problems()

@@ -64,11 +64,16 @@ class Encoder(nn.Module):
     Args:
         backbone: ours; shared, not copied.
         smallest_stride: maps of a finer stride are left out.
+        frozen: whether nothing of it trains: no gradients, and evaluation mode even in `train()`, so that batch norm
+            keeps the statistics of the pre-training, and dropout and stochastic depth are off.
     """
 
-    def __init__(self, backbone: Backbone, smallest_stride: int = 1) -> None:
+    def __init__(self, backbone: Backbone, smallest_stride: int = 1, *, frozen: bool = False) -> None:
         super().__init__()
         backbone.freeze_unused_by_features()
+        self.frozen = frozen
+        if frozen:
+            backbone.requires_grad_(False)
         self.backbone = backbone
         num_maps = len(backbone.strides)
         fine_enough = [place for place in range(num_maps) if backbone.strides[place] >= smallest_stride]
@@ -76,9 +81,17 @@ class Encoder(nn.Module):
         self.strides = {map_name(backbone.strides[place]): backbone.strides[place] for place in self._places}
         self.channels = {map_name(backbone.strides[place]): backbone.channels[place] for place in self._places}
 
+    def train(self, mode: bool = True) -> "Encoder":
+        """Set the mode of everything; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
     def forward(self, images_bchw: Tensor) -> dict[str, Tensor]:
         """Normalised images (B, 3, H, W) -> {name: (B, C, h, w)}, finest first."""
-        maps = self.backbone.features(images_bchw)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            maps = self.backbone.features(images_bchw)
         return {name: maps[place] for name, place in zip(self.strides, self._places, strict=True)}
 
 

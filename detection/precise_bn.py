@@ -24,11 +24,7 @@ class PreciseStatistics:
 
     def __init__(self, model: nn.Module) -> None:
         self._buffers = dict(model.named_buffers())
-        self._norms = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats
-        }
+        self._norms = _training_norms(model)
         self.model = model
         self._training = self._copy()
         self._precise = self._training
@@ -111,6 +107,19 @@ class PreciseStatistics:
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, buffer in self._buffers.items():
             buffer.copy_(values[name])
+
+
+def _training_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The norms that take statistics of a batch in training; those of a frozen encoder never do."""
+    was_training = model.training
+    model.train()
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats and module.training
+    }
+    model.train(was_training)
+    return norms
 
 
 def _counter(counts: dict[str, int], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -114,7 +114,8 @@ def build(config: DetectionConfig, backbone: Backbone, num_classes: int) -> nn.M
 def _pyramid(config: DetectionConfig, backbone: Backbone) -> Any:
     dense = config.detector == "retinanet-fpn"
     heads, square = config.heads, config.data.square
-    bottom_up = BottomUp(Encoder(backbone, smallest_stride=8 if dense else 1), square)
+    encoder = Encoder(backbone, smallest_stride=8 if dense else 1, frozen=config.freeze == "all")
+    bottom_up = BottomUp(encoder, square)
     last = bottom_up._out_features[-1]
     channels, norm = heads.pyramid_channels, _NORMS[heads.pyramid_norm]
     if is_isotropic(backbone):

@@ -56,7 +56,7 @@ class PyramidEncoder(nn.Module):
     def __init__(self, config: DetectionConfig, backbone: Backbone) -> None:
         super().__init__()
         dense = config.detector == "retinanet-fpn"
-        self.encoder = Encoder(backbone, smallest_stride=8 if dense else 1)
+        self.encoder = Encoder(backbone, smallest_stride=8 if dense else 1, frozen=config.freeze == "all")
         self.out_channels = config.heads.pyramid_channels
         norm = _NORMS[config.heads.pyramid_norm]
         channels = list(self.encoder.channels.values())
