@@ -84,8 +84,12 @@ class AugmentConfig:
 class HeadConfig:
     """The decoder and the auxiliary head. Their input channels come from the encoder."""
 
-    kind: Literal["upernet", "fcn"] = "upernet"
-    """"upernet": UPerHead on all four maps (Xiao et al. 2018); "fcn": FCNHead of two convolutions on the last map."""
+    kind: Literal["upernet", "fcn", "linear"] = "upernet"
+    """"upernet": UPerHead on all four maps (Xiao et al. 2018); "fcn": FCNHead of two convolutions on the last map;
+    "linear": batch norm and a 1x1 convolution, what a frozen encoder is measured with."""
+    maps: Literal["last", "four"] = "last"
+    """Of a linear head: the "last" map after the network's final norm, or "four" concatenated: those of the stages at
+    stride 8, or of a ViT's last four blocks."""
     channels: int = 512
     """Width of the decoder."""
     aux_channels: int = 256
@@ -98,6 +102,8 @@ class HeadConfig:
     def problems(self) -> list[str]:
         """What cannot be run as given."""
         found = _at_least(self, {"channels": 1, "aux_channels": 0})
+        if self.kind == "linear" and self.aux_channels:
+            found.append(f"aux_channels: {self.aux_channels}: a linear head has no auxiliary head beside it; use 0")
         if not self.aux_weight > 0:
             found.append(f"aux_weight: {self.aux_weight} is not above 0 (aux_channels 0 for no auxiliary head)")
         if not 0 <= self.dropout < 1:
@@ -227,6 +233,9 @@ class SegmentationConfig:
     output_stride: Literal[8, 16, 32] = 32
     """Image pixels per position of the encoder's last map. 8 and 16 replace the strides of the last stages of a ResNet
     by dilation, on the same weights: 8 is the published D8 with dilations 1, 1, 2, 4."""
+    freeze: Literal["none", "all"] = "none"
+    """"all" trains the heads and nothing of the encoder: no gradients, batch norm with the statistics of the
+    pre-training, no stochastic depth."""
     accumulation: int = 1
     """Forward-backward passes per optimizer step: a smaller memory footprint at the same global batch."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -64,7 +64,7 @@ def _as_mmsegmentations_resnet(
 ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """The model with MMSegmentation's own ResNet, and the weights under its names; None if it is none of those."""
     found = re.fullmatch(r"resnet(18|34|50|101|152)", find_architecture(config.model).timm_name.partition(".")[0])
-    if not found:
+    if not found or config.head.kind == "linear":  # that head is the suite's
         return None
     dilation = {32: (1, 1, 1, 1), 16: (1, 1, 1, 2), 8: (1, 1, 2, 4)}[config.output_stride]
     backbone = {

@@ -1,8 +1,7 @@
 """From a typed configuration to MMSegmentation's own: model, data set and transforms, and the model built from it.
 
-Importing this module also registers what is ours (SuiteEncoder, SuiteDataset, ReadWholeImage, ReadLabels,
-SuiteOptimizerConstructor), so a dumped
-configuration names it in its `custom_imports`.
+Importing this module also registers what is ours (SuiteEncoder, LinearHead, SuiteDataset, ReadWholeImage, ReadLabels,
+SuiteOptimizerConstructor), so a dumped configuration names it in its `custom_imports`.
 """
 # ruff: noqa: E402 - MMSegmentation has to be imported by import_mmsegmentation first
 
@@ -25,7 +24,7 @@ from torch import nn
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import ConfigError
-from segmentation import dataset, optimizer, transforms  # noqa: F401 - they register their classes
+from segmentation import dataset, linear_head, optimizer, transforms  # noqa: F401 - they register their classes
 from segmentation.config import DataConfig, SegmentationConfig
 from segmentation.encoder import in_float32, shape_of_encoder
 from segmentation.labels import IGNORED, classes_in, spell_out
@@ -75,6 +74,8 @@ def model_config(config: SegmentationConfig, *, init: str = "none") -> dict[str,
         "image_size": config.image_size,
         "drop_path": config.drop_path,
         "output_stride": config.output_stride,
+        "maps": config.head.maps if config.head.kind == "linear" else "stages",
+        "frozen": config.freeze == "all",
     }
     encoder = shape_of_encoder(encoder_options)
     channels, head, evaluation = encoder.channels, config.head, config.evaluation
@@ -93,15 +94,14 @@ def model_config(config: SegmentationConfig, *, init: str = "none") -> dict[str,
         },
         "backbone": {"type": "SuiteEncoder", **encoder_options, "init": init},
         "neck": {"type": "Feature2Pyramid", "embed_dim": channels[-1], "rescales": [4, 2, 1, 0.5], "norm_cfg": _NORM},
-        "decode_head": _upernet_head(config, channels) if head.kind == "upernet" else _fcn_head(config, channels),
-        "auxiliary_head": _auxiliary_head(config, channels),
+        "decode_head": _HEADS[head.kind](config, channels),
         "train_cfg": {},
         "test_cfg": {"mode": "whole"},
     }
     if not pyramid:
         del settings["neck"]
-    if not head.aux_channels:
-        del settings["auxiliary_head"]
+    if head.aux_channels:
+        settings["auxiliary_head"] = _auxiliary_head(config, channels)
     if evaluation.mode == "slide":
         stride = config.image_size * 2 // 3
         settings["test_cfg"] = {"mode": "slide", "crop_size": size, "stride": (stride, stride)}
@@ -145,6 +145,13 @@ def _fcn_head(config: SegmentationConfig, channels: tuple[int, ...]) -> dict[str
         "concat_input": True,
         **_shared(config, 1.0),
     }
+
+
+def _linear_head(config: SegmentationConfig, channels: tuple[int, ...]) -> dict[str, Any]:
+    return {"type": "LinearHead", "in_channels": list(channels), **_shared(config, 1.0)}
+
+
+_HEADS = {"upernet": _upernet_head, "fcn": _fcn_head, "linear": _linear_head}
 
 
 def _auxiliary_head(config: SegmentationConfig, channels: tuple[int, ...]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ _STEM = "encoder: ResNet with the 7x7 stem that gets pre-trained, there ResNetV1
 _ORDER = "order of images: whole epochs, each image once, there an endless draw of permutations on each process"
 _NO_STAGE_NORM = "encoder: its four maps as they are, there each behind a LayerNorm of its own"
 _SHAPE = "encoder: the pre-trained network's own positions, there BEiT's of MMSegmentation"
+_SINGLE = "evaluation: one scale unless --evaluation.multi-scale, there six with flips"
 
 SOURCES: Sources = {
     "upernet-160k": (
@@ -36,6 +37,8 @@ SOURCES: Sources = {
     ),
     "upernet-80k": (Source(name="MMSegmentation upernet_r50_4xb4-80k", settings=_FLOAT32, other=(_STEM, _ORDER)),),
     "fcn-160k": (Source(name="A2MIM fcn_r50_d8_4x4_512x512_160k", settings=_FLOAT16, other=(_STEM, _ORDER)),),
+    "linear-40k": (Source(name="DINOv2's linear head, as its paper tells it", other=(_ORDER,)),),
+    "linear-four-40k": (Source(name="DINOv2's linear head +ms, as its paper tells it", other=(_SINGLE, _ORDER)),),
     "own": (),
     "demo": (),
 }

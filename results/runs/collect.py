@@ -27,7 +27,8 @@ COLUMNS = (
 )  # fmt: skip
 
 _FILES_OF_A_RUN = {"config.json", "metrics.jsonl", "finished.json"}  # one is enough to be listed
-_ALWAYS_TOLD = {f"data.{FRACTION}": 1.0}  # told even where all runs have the same other value than this
+# Told even where all runs have the same other value than these.
+_ALWAYS_TOLD: dict[str, tuple[Any, ...]] = {f"data.{FRACTION}": (1.0,), "freeze": ("none", "encoder")}
 
 
 @dataclass(frozen=True)
@@ -249,14 +250,15 @@ def _varying(members: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     varying = [
         name
         for name in names
-        if len(values[name]) > 1 or (name in _ALWAYS_TOLD and values[name] != {json.dumps(_ALWAYS_TOLD[name])})
+        if len(values[name]) > 1
+        or (name in _ALWAYS_TOLD and not values[name] <= set(map(json.dumps, _ALWAYS_TOLD[name])))
     ]
     newer = [name for name in names if name not in varying and any(name not in member for member in members)]
     return varying, newer
 
 
 def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[str, Any]]:
-    probe = run.config.get("freeze") == "encoder"
+    probe = run.config.get("freeze") in ("encoder", "all")
     effective = run.described("effective", dict) or {}
     trained = effective.get("trainable_parameters")
     shared = {

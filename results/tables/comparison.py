@@ -18,6 +18,8 @@ TRAINING = ["protocol", "method", "method_title", "target", "pretrain_dataset", 
             "pretrain_variant", "recipe", "epochs", "variant"]  # fmt: skip
 MEASURED = ["mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs"]
 PUBLISHED = ["published", "printed", "source", "follows", "match", "contradiction", "to_published"]
+FROZEN = "frozen encoder"
+"""Protocol of what trains on an encoder that does not, apart from a linear probe; no published number is of it."""
 _OTHERS = 5  # rank of a source that is not preferred
 COLUMNS = [*TOPIC, *TRAINING, "metric", "measured_as", *MEASURED, *PUBLISHED, "note", "remark"]
 
@@ -80,7 +82,7 @@ def _measured_line(
 
 def _protocol(line: dict[str, Any], topic: Topic | None) -> str:
     if line["probe"]:
-        return "linear"
+        return "linear" if topic else FROZEN
     return topic.control if topic and line["method"] == CONTROL else "fine-tuned"
 
 
@@ -111,6 +113,8 @@ def _key(line: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _reference(line: dict[str, Any], index: dict[Any, list[dict[str, Any]]]) -> dict[str, Any]:
+    if line["protocol"] == FROZEN:  # the published numbers are of encoders that train on
+        return {}
     fitting = [row for row in index.get(_key(line), []) if _same_training(row, line)]
     if not fitting:
         return {}

@@ -25,7 +25,7 @@ def encoder(request, tmp_path_factory):
     backbone = build_backbone(request.param, image_size=64)
     for number, buffer in enumerate(backbone.buffers()):
         if buffer.is_floating_point() and buffer.ndim == 1:
-            buffer.copy_(torch.rand(buffer.shape, generator=torch.Generator().manual_seed(number)) + 0.5)
+            buffer.add_(0.05 * torch.rand(buffer.shape, generator=torch.Generator().manual_seed(number)))
     path = tmp_path_factory.mktemp("encoder") / "backbone.safetensors"
     save_backbone(path, backbone, {"method": "test"})
     return request.param, path, {name: value.clone() for name, value in backbone.net.state_dict().items()}

@@ -11,7 +11,9 @@ from rich.console import Console
 from results.__main__ import main
 from results.figures.data import with_labels
 from results.figures.style import looks
+from results.published import load_published
 from results.runs.collect import collect
+from results.tables.comparison import compare_with_published
 from results.tables.files import all_sheets
 from results.tables.headlines import headlines
 from results.tables.rows import benchmark_table, print_headlines, print_table, readable, write_table
@@ -120,6 +122,22 @@ def test_seeds_on_a_fraction_of_the_labels_are_one_line(tmp_path):
     table = benchmark_table(collect([tmp_path])[0])
     assert table[table["metric"] == "top1_last"]["n"].tolist() == [3, 3, 3, 3]
     assert table["data"].nunique() == 3, "two different sets, each used in part"
+
+
+def test_a_detector_on_a_frozen_encoder_is_told_and_compared_with_no_published_number(tmp_path):
+    copy_run("demo-test_resnet-scratch-detection-s0", tmp_path / "frozen", freeze="all")
+    for number in (0, 1):
+        if number:
+            copy_run("demo-test_resnet-scratch-detection-s0", tmp_path / "whole")
+        table = benchmark_table(collect([tmp_path])[0])
+        told = table[table["probe"]]
+        assert set(told["variant"]) == {'freeze="all"'}, "told even where all are frozen"
+        assert (table["n"] == 1).all()
+    rows = collect([tmp_path])[0]
+    published = load_published()
+    measured = compare_with_published(rows, published)
+    lines = measured[(measured["origin"] == "measured") & (measured["task"] == "detection")]
+    assert sorted(set(lines["protocol"])) == ["fine-tuned", "frozen encoder"]
 
 
 def test_a_method_that_nobody_here_knows_has_its_title_column_colour_and_row(tmp_path):
