@@ -174,3 +174,130 @@ class FewshotConfig(FeaturesConfig):
         if not self.strength > 0:
             found.append(f"strength: {self.strength} is not above 0")
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(FeaturesConfig):
+    """What is trained on frozen features in the one training loop; batch norm of the encoder in evaluation mode."""
+
+    norm: Literal["before", "after"] = "after"
+    """Features before or after the network's final norm."""
+    epochs: int = 90
+    """Passes over the training images."""
+    batch_size: int = 4096
+    """Images per step."""
+    accumulation: int = 1
+    """Forward-backward passes per step."""
+    optimizer: Literal["lars", "sgd", "adamw"] = "lars"
+    """LARS adapts matrices, not biases; momentum is 0.9."""
+    base_learning_rate: float = 0.1
+    """For 256 images; the rate is proportional to the batch."""
+    weight_decay: float = 0.0
+    """Of matrices."""
+    warmup_epochs: int = 10
+    """Of linear rise from 0; then half a cosine to 0."""
+    crop: Literal["mae", "torchvision"] = "mae"
+    """Random crops of 8 to 100 % of the area: "mae" draws once and cuts to the image, "torchvision" draws ten times."""
+    augment: Literal["crop", "none"] = "crop"
+    """"none" trains on cached features of the centre crop: minutes instead of hours, under a name of its own."""
+    evaluate_every: int = 10
+    """Epochs between evaluations; the last one is always evaluated, and is the headline."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 50
+    """Steps between lines of training metrics."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The absolute peak learning rate."""
+        return self.base_learning_rate * self.batch_size / 256
+
+    def problems(self) -> list[str]:
+        """What cannot be run as given."""
+        found = super().problems()
+        counts = ("epochs", "batch_size", "accumulation", "evaluate_every", "checkpoint_every", "log_every")
+        found += [f"{name}: {getattr(self, name)} is below 1" for name in counts if getattr(self, name) < 1]
+        if not self.base_learning_rate > 0:
+            found.append(f"base_learning_rate: {self.base_learning_rate} is not above 0")
+        if self.weight_decay < 0 or self.warmup_epochs < 0:
+            found.append("weight_decay, warmup_epochs: allowed: 0 or more")
+        if self.warmup_epochs >= max(self.epochs, 1):
+            found.append(f"warmup_epochs: {self.warmup_epochs} is not below the {self.epochs} epochs")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearConfig(ProbeConfig):
+    """MAE's linear probe: BatchNorm without affine parameters and a linear layer, LARS, 90 epochs, crops and flips.
+
+    The class token after the final norm (or the mean, --token mean; a CNN's pooled map). He et al. 2022; the released
+    code: rate 0.1 per 256, batch 16384, warm-up 10, no decay. Reached on ImageNet-1k: MAE ViT-B 67.8, L 76.0 (50
+    epochs), H 77.2. Last epoch; the best one is a column of its own.
+    """
+
+    batch_size: int = 16384
+    """Images per step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(ProbeConfig):
+    """Linear heads on every layer, token and learning rate at once in one pass; the best on a tenth of train is the
+    answer (DINOv2's heads, CAPI's choice). Finds SimMIM's best layer, which is not its last.
+
+    Thirteen rates, SGD, 10 epochs, no warm-up. Unlike DINOv2's, heads standardise what they read (BatchNorm without
+    affine parameters), so that a rate means the same for every layer and network; heads train on the other nine tenths.
+    """
+
+    layers: tuple[int, ...] = ()
+    """Layers counted from 1, or from the end by -1, -2, ...; none: all."""
+    tokens: tuple[Literal["cls", "mean", "cls+mean"], ...] = ("cls", "mean")
+    """Those of them that the network has."""
+    epochs: int = 10
+    """Passes over the training images."""
+    batch_size: int = 1024
+    """Images per step."""
+    optimizer: Literal["lars", "sgd", "adamw"] = "sgd"
+    """Momentum is 0.9."""
+    warmup_epochs: int = 0
+    """Of linear rise from 0; then half a cosine to 0."""
+    crop: Literal["mae", "torchvision"] = "torchvision"
+    """Random crops of 8 to 100 % of the area: "mae" draws once and cuts to the image, "torchvision" draws ten times."""
+    rates: tuple[float, ...] = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+    """Learning rates for 256 images, in place of base_learning_rate."""
+    standardise: bool = True
+    """Whether heads standardise what they read."""
+    selection_share: float = 0.1
+    """Part of every class of train that the head is chosen on."""
+
+    def problems(self) -> list[str]:
+        """What cannot be run as given."""
+        found = [line for line in super().problems() if self.layers or not line.startswith("layers")]
+        if not self.rates or min(self.rates) <= 0:
+            found.append(f"rates: {self.rates}; allowed: above 0")
+        if not self.tokens:
+            found.append("tokens: none given; allowed: cls, mean, cls+mean")
+        if not 0 < self.selection_share < 1:
+            found.append(f"selection_share: {self.selection_share} is outside (0, 1)")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentiveConfig(ProbeConfig):
+    """The efficient probe: learned queries attend to patch tokens, or to the cells of a CNN's last map; no key
+    projection (Psomas et al. 2026).
+
+    32 queries, LARS, rate 0.1 per 256, batch 4096, 90 epochs, warm-up 10. On ImageNet-1k: MAE ViT-B 75.46 where its
+    linear probe has 67.78, SimMIM ViT-B 64.86 and 47.15; their numbers are of the best epoch, here a column of its own.
+    """
+
+    queries: int = 32
+    """Learned queries; they divide the values."""
+    d_out: int = 1
+    """The values have D / d_out numbers."""
+
+    def problems(self) -> list[str]:
+        """What cannot be run as given."""
+        wrong = [f"{n}: {getattr(self, n)} is below 1" for n in ("queries", "d_out") if getattr(self, n) < 1]
+        if len(self.layers) != 1:
+            wrong.append(f"layers: {self.layers}; allowed: one")
+        return super().problems() + wrong

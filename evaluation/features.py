@@ -24,7 +24,7 @@ from engine.errors import ConfigError, DivergedError
 from engine.run.open import Run
 from engine.training.state import PRECISIONS
 from evaluation.cache import FeatureCache, key
-from evaluation.config import FeaturesConfig, Token
+from evaluation.config import FeaturesConfig
 from evaluation.data import Labelled, batches_in_order, centre_crops, normalise, open_labelled
 from evaluation.measured import Inputs, Measured
 
@@ -43,8 +43,8 @@ class Representation:
 
     layer: int
     """From 1."""
-    token: Token
-    """Not "auto"."""
+    token: str
+    """"cls", "mean", "cls+mean", or "patches": all positions one after the other."""
     norm: bool
     """After the network's final norm."""
 
@@ -62,6 +62,7 @@ class Representation:
         """Its fields of a row; the token in words."""
         mean = "mean of patches" if readout.is_tokens else "pooled map"
         words = {"cls": "class token", "mean": mean, "cls+mean": f"class token and {mean}"}
+        words["patches"] = "patches" if readout.is_tokens else "cells of the map"
         return {
             "layer": self.layer,
             "layer_name": readout.layer_names[self.layer - 1],
@@ -70,7 +71,9 @@ class Representation:
         }
 
     def of(self, readout: Readout, level: Level) -> Tensor:
-        """(B, D) of a batch."""
+        """(B, D) of a batch; (B, L * D) of all positions."""
+        if self.token == "patches":
+            return readout.patches(level, norm=self.norm).flatten(1)
         parts = [readout.class_token(level, norm=self.norm)] if "cls" in self.token else []
         parts += [readout.mean(level, norm=self.norm)] if "mean" in self.token else []
         return torch.cat(parts, dim=1)
@@ -102,7 +105,7 @@ def representations(readout: Readout, config: FeaturesConfig) -> list[Representa
     """
     if "cls" in config.token and not readout.has_class_token:
         raise ConfigError(f"token: {readout.backbone.name} has no class token; take --token mean")
-    tokens: list[Token] = ["cls", "mean"] if readout.has_class_token else ["mean"]
+    tokens = ["cls", "mean"] if readout.has_class_token else ["mean"]
     if config.token == "cls+mean":
         tokens.insert(0, "cls+mean")
     elif config.token == "mean":

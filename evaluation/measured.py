@@ -31,6 +31,8 @@ class Measured:
     """Further facts of finished.json: num_train, num_val, num_classes."""
     correct: npt.NDArray[np.bool_] | None = None
     """Of each validation image whether the headline had it right: for intervals, also of differences."""
+    version: int = 0
+    """Of the protocol; filled in by the run."""
 
 
 @dataclass(frozen=True)

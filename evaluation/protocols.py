@@ -5,6 +5,7 @@ A protocol's module has
     VERSION: int                                    counts up when its numbers change
     open_data(config) -> Data                       .indices: the image sets that the run insists on, by name
     measure(run, encoder, config, inputs) -> Measured
+    recipe(config) -> str                           only where a setting makes it another protocol: its name then
     load(reference, *, image_size) -> encoder       only where it measures something else than a frozen encoder: with
                                                     the attributes that evaluation.run.Subject lists
 """
@@ -26,6 +27,9 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "features": Protocol(config.FeaturesConfig, "evaluation.features"),
     "knn": Protocol(config.KnnConfig, "evaluation.knn"),
+    "linear": Protocol(config.LinearConfig, "evaluation.linear"),
+    "sweep": Protocol(config.SweepConfig, "evaluation.sweep"),
+    "attentive": Protocol(config.AttentiveConfig, "evaluation.attentive"),
     "logistic": Protocol(config.LogisticConfig, "evaluation.logistic"),
     "fewshot": Protocol(config.FewshotConfig, "evaluation.fewshot"),
 }

@@ -99,7 +99,8 @@ def evaluate_one(
         The metrics of finished.json.
     """
     module = importlib.import_module(PROTOCOLS[protocol].module)
-    with open_run(folder, config, package="evaluation", recipe=protocol, resume=True) as run:
+    recipe: Callable[..., str] = getattr(module, "recipe", lambda _: protocol)
+    with open_run(folder, config, package="evaluation", recipe=recipe(config), resume=True) as run:
         known = run.finished()
         if known is not None:
             log.info("%s is finished", folder)
@@ -110,7 +111,8 @@ def evaluate_one(
         started = time.perf_counter()
         _pin(run, data, encoder)
         measured: Measured = module.measure(run, encoder, config, Inputs(data, cache_dir))
-        return _finish(run, config, encoder, measured, time.perf_counter() - started) if run.main else {}
+        seconds = time.perf_counter() - started
+        return _finish(run, config, encoder, dataclasses.replace(measured, version=module.VERSION), seconds)
 
 
 def _pin(run: Run, data: Any, encoder: Subject) -> None:
@@ -145,7 +147,7 @@ def _finish(run: Run, config: Any, encoder: Subject, measured: Measured, seconds
     about = environment(run.device)
     known: dict[str, Any] = {
         "protocol": run.recipe,
-        "version": importlib.import_module(PROTOCOLS[run.recipe].module).VERSION,
+        "version": measured.version,
         "encoder": encoder.name,
         "reference": encoder.reference,
         "encoder_sha256": encoder.digest,

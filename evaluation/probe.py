@@ -1,0 +1,233 @@
+"""Training heads on frozen features in the one loop: what the linear, sweep and attentive protocols share.
+
+The encoder is in evaluation mode throughout (batch norm keeps the statistics of pre-training), without gradients, and
+no part of what is trained and saved. B batch, C classes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from backbones import Encoder
+from backbones.frozen import Readout
+from engine.data.images import ImageIndex
+from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.distributed import rank, world_size
+from engine.errors import ConfigError
+from engine.loop import run_loop
+from engine.run.open import Run
+from engine.task import announcement
+from engine.training import optim
+from engine.training.optim import Schedule
+from engine.training.state import LoopSettings
+from evaluation.config import ProbeConfig
+from evaluation.crops import RandomCrops
+from evaluation.data import batches_in_order, centre_crops, normalise
+from evaluation.features import Representation, extract
+from evaluation.heads import Head, Heads, parameter_groups
+from evaluation.intervals import accuracy_interval
+from evaluation.logistic import top_hits
+from evaluation.measured import Inputs
+
+Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The encoder and what is read from it."""
+
+    readout: Readout
+    encoder: Encoder
+    wanted: Sequence[Representation]
+
+    @torch.no_grad()
+    def features(self, images_bchw: Tensor) -> Features:
+        """Representations of uint8 images, float32; under autocast as the loop has it."""
+        layers = sorted({each.layer for each in self.wanted})
+        levels = dict(zip(layers, self.readout(normalise(images_bchw, self.encoder), layers), strict=True))
+        return {each.name: each.of(self.readout, levels[each.layer]).float() for each in self.wanted}
+
+    @torch.no_grad()
+    def dims(self, device: torch.device) -> dict[str, int]:
+        """Numbers of one feature of each representation: of one position, where there are several."""
+        size, wide = self.encoder.image_size, self.encoder.backbone.in_channels
+        widths = {}
+        for each in self.wanted:
+            level = self.readout(torch.zeros(1, wide, size, size, device=device), [each.layer])[0]
+            found = self.readout.patches(level, norm=False) if each.token == "patches" else each.of(self.readout, level)
+            widths[each.name] = found.shape[-1]
+        return widths
+
+
+@dataclass(eq=False)
+class _Cached(Dataset[dict[str, Any]]):
+    """`dataset[SampleKey]` -> {"features": {representation: its numbers}, "label": int}."""
+
+    features: Mapping[str, npt.NDArray[Any]]
+    labels: npt.NDArray[np.int64]
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        rows = {
+            name: torch.from_numpy(np.array(values[key.index], dtype=np.float32))
+            for name, values in self.features.items()
+        }
+        return {"features": rows, "label": int(self.labels[key.index])}
+
+
+@dataclass
+class Probe:
+    """One probe: everything that its training and its evaluations need.
+
+    Args:
+        run: its folder.
+        config: of the protocol.
+        frozen: the encoder.
+        inputs: for cached features.
+        heads: what is trained.
+        train: the images that heads are trained on.
+        val: those that they are measured on.
+        held: those that the best head is chosen on; None with one head.
+    """
+
+    run: Run
+    config: ProbeConfig
+    frozen: Frozen
+    inputs: Inputs
+    heads: Sequence[Head]
+    train: ImageIndex
+    val: ImageIndex
+    held: ImageIndex | None = None
+    correct: npt.NDArray[np.bool_] | None = field(default=None, init=False)
+    """Of the last evaluation's head."""
+    by_head: list[float] = field(default_factory=list, init=False)
+    """Accuracies on `held` at the last evaluation."""
+    chosen: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Read what is cached."""
+        self.banks: dict[str, Mapping[str, npt.NDArray[Any]]] = {}
+        if self.config.augment == "none":
+            for name, index in (("train", self.train), ("val", self.val), ("held", self.held)):
+                if index is not None:
+                    self.banks[name] = self._extracted(index)
+
+    def _extracted(self, index: ImageIndex) -> Mapping[str, npt.NDArray[Any]]:
+        """The features of a set, or of a part of train, from the cache."""
+        config, (readout, encoder) = self.config, (self.frozen.readout, self.frozen.encoder)
+        whole: ImageIndex = self.inputs.data.train if index is not self.val else self.val
+        found = extract(readout, encoder, whole, self.frozen.wanted, config, self.inputs)
+        if len(index) == len(whole):
+            return found
+        places = {path: place for place, path in enumerate(whole.paths)}
+        rows = np.array([places[path] for path in index.paths])
+        return {name: values[rows] for name, values in found.items()}
+
+    def fit(self) -> dict[str, float]:
+        """Train, and return the metrics of the last evaluation."""
+        config, run = self.config, self.run
+        labels = self.train.labels
+        assert labels is not None
+        plan = SamplePlan(len(self.train), config.batch_size, config.seed)
+        torch.manual_seed(config.seed)
+        model = Heads(self.heads, self.frozen.dims(run.device), len(self.train.classes)).to(run.device)
+        groups = parameter_groups(model, self.heads, batch_size=config.batch_size, weight_decay=config.weight_decay)
+        optimizer = optim.build(config.optimizer, groups, learning_rate=config.learning_rate)
+        settings = _settings(config, plan, self.train)
+        dataset: Dataset[Any] = (
+            _Cached(self.banks["train"], labels)
+            if self.banks
+            else RandomCrops(self.train, self.frozen.encoder.image_size, config.interpolation, config.crop, config.seed)
+        )
+        options = LoaderOptions(
+            num_workers=0 if self.banks else config.data.num_workers,
+            accumulation=config.accumulation,
+            rank=rank(),
+            world_size=world_size(),
+            pin_memory=run.device.type == "cuda",
+        )
+        run.note(**announcement(config, settings), heads=len(self.heads))
+        return run_loop(
+            run,
+            model,
+            optimizer=optimizer,
+            batches=lambda first: make_batches(dataset, plan.batch, range(first, settings.total_steps), options),
+            loss=self._loss,
+            settings=settings,
+            evaluate=self._evaluate,
+        )
+
+    def _loss(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """The sum over heads of their cross entropies; each head's gradient is its own."""
+        features = batch["features"] if "features" in batch else self.frozen.features(batch["image"])
+        with torch.autocast(batch["label"].device.type, enabled=False):
+            losses = [F.cross_entropy(logits, batch["label"]) for logits in model(features)]
+        return {"cross_entropy": torch.stack(losses).sum()}
+
+    def _evaluate(self, model: nn.Module, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
+        """Accuracy on val of the head that is best on what was held out."""
+        metrics: dict[str, float] = {}
+        self.chosen = 0
+        if self.held is not None:
+            assert self.held.labels is not None
+            scores = self._scores(model, self.held, "held", range(len(self.heads)), check_stop)
+            self.by_head = [100 * float(top_hits(each, self.held.labels)["top1"].mean()) for each in scores]
+            self.chosen = int(np.argmax(self.by_head))
+            metrics["top1_held_out"] = self.by_head[self.chosen]
+        assert self.val.labels is not None
+        (scores_nc,) = self._scores(model, self.val, "val", [self.chosen], check_stop)
+        right = top_hits(scores_nc, self.val.labels)
+        self.correct = right["top1"]
+        low, high = accuracy_interval(self.correct, seed=self.config.seed, resamplings=self.config.bootstrap)
+        found = {name: 100 * float(value.mean()) for name, value in right.items()}
+        return {**found, **metrics, "top1_low": low, "top1_high": high}
+
+    def _scores(
+        self, model: nn.Module, index: ImageIndex, name: str, heads: Sequence[int], check_stop: Callable[[], None]
+    ) -> list[npt.NDArray[np.float64]]:
+        """Logits (N, C) of some heads over a whole set, in order."""
+        found: list[list[npt.NDArray[np.float64]]] = [[] for _ in heads]
+        for features in self._in_order(index, name):
+            check_stop()
+            with torch.autocast(self.run.device.type, enabled=False):
+                logits = model(features)
+            for rows, head in zip(found, heads, strict=True):
+                rows.append(logits[head].double().cpu().numpy())
+        return [np.concatenate(rows) for rows in found]
+
+    def _in_order(self, index: ImageIndex, name: str) -> Iterator[Features]:
+        size = self.config.extract_batch
+        if self.banks:
+            for first in range(0, len(index), size):
+                rows = {n: np.array(v[first : first + size], dtype=np.float32) for n, v in self.banks[name].items()}
+                yield {n: torch.from_numpy(v).to(self.run.device) for n, v in rows.items()}
+            return
+        crops = centre_crops(index, self.config)
+        workers = self.config.data.num_workers
+        for _, images in batches_in_order(crops, len(index), 0, batch_size=size, num_workers=workers):
+            yield self.frozen.features(images.to(self.run.device))
+
+
+def _settings(config: ProbeConfig, plan: SamplePlan, index: ImageIndex) -> LoopSettings:
+    per_epoch = plan.steps_per_epoch
+    total = config.epochs * per_epoch
+    if config.warmup_epochs >= config.epochs:
+        raise ConfigError(f"warmup_epochs: {config.warmup_epochs} is not below the {config.epochs} epochs")
+    return LoopSettings(
+        total_steps=total,
+        steps_per_epoch=per_epoch,
+        batch_size=config.batch_size,
+        schedule=Schedule(kind="cosine", total_steps=total, warmup_steps=config.warmup_epochs * per_epoch),
+        seed=config.seed,
+        checkpoint_every=config.checkpoint_every,
+        precision=config.precision,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every * per_epoch,
+        name_batch=lambda step: [index.path(key.index) for key in plan.batch(step)],
+    )
