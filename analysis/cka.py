@@ -83,7 +83,8 @@ def measure(config: CkaConfig, subject: Subject, folder: Path) -> Measurement:
             found.append(gram)
         one, two = found
         parts = [unbiased_hsic(one, two), unbiased_hsic(one, one).diagonal(), unbiased_hsic(two, two).diagonal()]
-        sums = [total + part.cpu() for total, part in zip(sums, parts, strict=True)] or [p.cpu() for p in parts]
+        known = sums or [torch.zeros_like(part).cpu() for part in parts]
+        sums = [total + part.cpu() for total, part in zip(known, parts, strict=True)]
         progress.advance(end - start)
     cka = sums[0] / (sums[1][:, None] * sums[2][None]).sqrt()
     lines = [

@@ -59,18 +59,18 @@ def _measurement(depths: list[Spectrum], *, are_residual: bool) -> Measurement:
     lines = [
         Line(
             number / max(len(depths) - 1, 1),
-            {
-                "depth": number,
-                "high_frequency": depth.relative()[-1],
-                "frequency_pi": frequencies(depth.height)[-1],
-                "variance": depth.mean_variance(),
-                "side": depth.height,
-            },
+            {"depth": number, **_highest(depth), "variance": depth.mean_variance(), "side": depth.height},
         )
         for number, depth in enumerate(depths)
     ]
-    metrics = {
-        "high_frequency_last": lines[-1].values["high_frequency"],
-        "variance_last": lines[-1].values["variance"],
-    }
+    high = [line.values["high_frequency"] for line in lines if "high_frequency" in line.values]
+    metrics = {"high_frequency_last": high[-1]} if high else {}
+    metrics["variance_last"] = lines[-1].values["variance"]
     return Measurement(lines, metrics, {"units": [depth.name for depth in depths], "residual_units": are_residual})
+
+
+def _highest(depth: Spectrum) -> dict[str, float]:
+    """Of a map of two positions in a row only the frequency zero is known: nothing."""
+    if depth.height < 3:
+        return {}
+    return {"high_frequency": depth.relative()[-1], "frequency_pi": frequencies(depth.height)[-1]}

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.ticker import LogLocator, NullLocator
 
 from results.figures.activation import activation_maps
 from results.figures.data import first_of, with_labels
@@ -110,8 +111,12 @@ def _depths(lines: pd.DataFrame) -> Drawing:
     axes[0].set_ylabel("Δ log amplitude")
     axes[1].set_ylabel("Variance over positions")
     axes[1].set_yscale("log")
+    for axis in (axes[1].yaxis.set_major_formatter, axes[1].yaxis.set_minor_formatter):
+        axis(lambda value, _: f"{value:g}")  # the usual ones write in TeX
+    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+    axes[1].yaxis.set_minor_locator(NullLocator())
     legend_below(figures)
-    frequencies = ", ".join(f"{value:.3g}" for value in sorted(set(lines["frequency_pi"]), reverse=True))
+    frequencies = ", ".join(f"{value:.3g}" for value in sorted(set(lines["frequency_pi"].dropna()), reverse=True))
     caption = (
         f"Log amplitude at the highest frequency on the diagonal ({frequencies} pi) minus that of zero frequency, and "
         "variance over positions, after every residual branch. Vertical lines: the maps get smaller."
