@@ -16,6 +16,14 @@ def device(request):
     return torch.device(request.param)
 
 
+def pytest_collection_modifyitems(config, items):
+    """What takes minutes runs when it is asked for by its marker."""
+    if "study" not in (config.getoption("-m") or ""):
+        for item in items:
+            if item.get_closest_marker("study"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with -m study"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """Tiny networks are two to three times slower on two threads of a busy machine."""

@@ -195,7 +195,7 @@ class Units:
         return _Plan((first.name, first.number), sums, frozenset((call.name, call.number) for call in calls))
 
     def _agrees(self, images_bchw: Tensor) -> bool:
-        """Whether tokens are kept row by row: then the last unit of a stage is the map that timm gives of it."""
+        """Whether tokens are kept row by row: then every map that timm gives is one of the units."""
         states: list[Tensor] = []
         is_map = True
 
@@ -215,8 +215,12 @@ class Units:
             return True
         with torch.no_grad():
             maps = [features for _, features in self._named_maps(images_bchw)]
-        pairs = ((one, other) for one in maps for other in states if one.shape == other.shape)
-        return any(torch.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in pairs)
+        alike = [[state for state in states if state.shape == each.shape] for each in maps]
+        return any(alike) and all(
+            any(torch.allclose(each, state, rtol=1e-3, atol=1e-4) for state in found)
+            for each, found in zip(maps, alike, strict=True)
+            if found
+        )
 
     def _named_maps(self, images_bchw: Tensor) -> Iterator[tuple[str, Tensor]]:
         net = self._backbone.net

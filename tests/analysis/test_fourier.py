@@ -76,19 +76,19 @@ def test_maps_with_known_spectra(name):
         ("resnet18", 9, {}),  # the stem and every block
         ("convnext_atto", 13, {}),
         ("test_vit", 13, {}),  # patches, then attention and MLP of six blocks
-        ("swin_s3_tiny_224", 25, {"depths": (2, 2, 6, 2)}),
-        ("mixer_s32_224", 17, {}),
+        ("swin_tiny_patch4_window7_224", 11, {"depths": (1, 1, 2, 1), "embed_dim": 24}),
         ("beit_base_patch16_224", 5, {"depth": 2, "embed_dim": 48, "num_heads": 3}),  # gammas inside the sum
-        ("vgg11", 6, {}),  # no residual branch: its own maps
+        ("densenet121", 5, {"growth_rate": 4, "block_config": (2, 2, 2, 2)}),  # no sums
+        ("hiera_tiny_224", 4, {"stages": (1, 1, 2, 1), "embed_dim": 24, "num_heads": 1}),  # tokens in its own order
     ],
 )
 def test_units_of_depth_are_found_in_any_network(name, units, options):
-    size = 64 if name in ("resnet18", "convnext_atto", "vgg11") else 224
+    size = 64 if name in ("resnet18", "convnext_atto", "densenet121") else 224
     backbone = build_backbone(name, image_size=size, **options).eval()
     seen = []
     found = Units(backbone, size)
     with torch.inference_mode():
         found.run(torch.randn(1, 3, size, size), lambda unit, maps: seen.append((unit, maps.shape)))
     assert len(seen) == units, seen
-    assert found.are_residual == (name != "vgg11")
+    assert found.are_residual == (name not in ("densenet121", "hiera_tiny_224"))
     assert all(shape[2] == shape[3] > 1 for _, shape in seen)
