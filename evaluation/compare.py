@@ -39,19 +39,26 @@ def compare(folders: Sequence[Path], where: Path, protocol: str) -> str:
 
 def _markdown(folders: Sequence[Path], runs: Sequence[dict[str, Any]], headline: str) -> str:
     metrics = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
-    bounds = {f"{headline}_low", f"{headline}_high"}
+    bounds = {f"{name}_{end}" for name in metrics for end in ("low", "high")}
     others = [name for name in metrics if name != headline and name not in bounds]
     rows = []
     for folder, run in zip(folders, runs, strict=True):
         found = run["metrics"]
-        interval = f" [{found[f'{headline}_low']:.1f}, {found[f'{headline}_high']:.1f}]" if bounds <= set(found) else ""
-        row = {"encoder": run["row"]["encoder"], _title(headline, run): f"{found[headline]:.2f}{interval}"}
+        row = {"encoder": run["row"]["encoder"], _title(headline, run): _cell(found, headline)}
         if len(runs) > 1:
             row["to the first"] = _difference(folders[0], folder, runs[0], run, headline)
-        row |= {name: f"{found[name]:.2f}" if name in found else "" for name in others}
+        row |= {name: _cell(found, name) for name in others}
         row["s"] = f"{run['row']['seconds']:.0f}"
         rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
+
+
+def _cell(metrics: dict[str, float], name: str) -> str:
+    """A number with its interval, where it has one; "" for a number that this encoder lacks."""
+    if name not in metrics:
+        return ""
+    low, high = (metrics.get(f"{name}_{end}") for end in ("low", "high"))
+    return f"{metrics[name]:.2f}" + ("" if low is None or high is None else f" [{low:.1f}, {high:.1f}]")
 
 
 def _title(headline: str, run: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ A protocol's module has
 from dataclasses import dataclass
 
 from evaluation import config
+from evaluation.robustness.config import RobustnessConfig
 
 
 @dataclass(frozen=True)
@@ -32,4 +33,5 @@ PROTOCOLS: dict[str, Protocol] = {
     "attentive": Protocol(config.AttentiveConfig, "evaluation.attentive"),
     "logistic": Protocol(config.LogisticConfig, "evaluation.logistic"),
     "fewshot": Protocol(config.FewshotConfig, "evaluation.fewshot"),
+    "robustness": Protocol(RobustnessConfig, "evaluation.robustness.protocol"),
 }

@@ -5,8 +5,10 @@ B batch, K classes, H W pixels.
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,41 +34,51 @@ _TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 log = logging.getLogger("mim")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedClassifier:
-    """A classifier with what it needs to be fed.
+    """A classifier with what it needs to be fed; what evaluation.run.Subject asks for."""
 
-    Args:
-        source: as it was asked for.
-        network: in evaluation mode, on the CPU: normalised images (B, 3, H, W) to logits (B, K).
-        classes: names of the K classes; ImageNet's are wnids.
-        transform: PIL image to uint8 tensor (3, H, W), its own evaluation preprocessing.
-        preprocessing: model, test_size, crop_pct, interpolation, mean and std, for the record.
-    """
-
+    reference: str
+    """As it was asked for."""
+    name: str
+    """What tables and folders call it."""
     source: str
+    """The file of its weights."""
+    model: str
+    """Name of the network."""
     network: nn.Module
+    """In evaluation mode: normalised images (B, 3, H, W) to logits (B, K)."""
     classes: tuple[str, ...]
+    """Names of the K classes; ImageNet's are wnids."""
     transform: Callable[[Image.Image], Tensor]
+    """PIL image to uint8 tensor (3, H, W): its own evaluation."""
     preprocessing: Mapping[str, Any]
+    """test_size, crop_pct, interpolation, mean and std."""
+    description: dict[str, Any] = field(default_factory=dict)
+    """What the file says of its training; {} for other people's."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 over its tensors, wherever they are stored."""
         return weights_digest(self.network.state_dict())
 
     @property
-    def test_size(self) -> int:
+    def method(self) -> str:
+        """How it was made, as far as its file tells."""
+        return str(self.description.get("method", ""))
+
+    @property
+    def image_size(self) -> int:
         """Side in pixels of the images it is tested at."""
         return int(self.preprocessing["test_size"])
 
     def as_it_is(self, image: Image.Image) -> Tensor:
         """The transform for pictures that were cropped before they were corrupted: those of the test size stay as they
         are, others are resized to it, with nothing cut off a square one. PIL image to uint8 (3, H, W)."""
-        if image.size != (self.test_size, self.test_size):
+        if image.size != (self.image_size, self.image_size):
             mode = transforms.InterpolationMode(self.preprocessing["interpolation"])
-            resize = transforms.Resize(self.test_size, interpolation=mode)
-            image = transforms.CenterCrop(self.test_size)(resize(image))
+            resize = transforms.Resize(self.image_size, interpolation=mode)
+            image = transforms.CenterCrop(self.image_size)(resize(image))
         array: Tensor = transforms.PILToTensor()(image)
         return array
 
@@ -76,115 +88,153 @@ class LoadedClassifier:
         return (images_bchw.float() - pair[0].view(1, 3, 1, 1)) / pair[1].view(1, 3, 1, 1)
 
 
-def open_classifier(source: str) -> LoadedClassifier:
+def load(reference: str, *, image_size: int | None = None) -> LoadedClassifier:
     """The classifier of a fine-tuned run (its folder or its classifier.safetensors), of a timm folder (config.json
     beside model.safetensors, as the hub gives it and as RUN/timm is), or `timm:NAME` with timm's pretrained weights.
 
+    Args:
+        reference: what to load.
+        image_size: None, or the size it is tested at: it brings its own.
+
     Raises:
-        ConfigError: there is no classifier: an encoder alone cannot be tested so.
+        ConfigError: there is no classifier: an encoder alone cannot be tested so; or another size is asked for.
         WeightsError: a file is damaged, or does not fit its configuration.
+        WeightsFileError: timm's weights are not in its cache.
     """
-    if source.startswith(TIMM):
-        return _by_name(source)
-    path = Path(source)
+    found = _by_name(reference) if reference.startswith(TIMM) else _from_disk(reference)
+    if image_size not in (None, found.image_size):
+        raise ConfigError(f"image_size: {image_size}: {reference} is tested at {found.image_size} pixels: leave it out")
+    return found
+
+
+def _from_disk(reference: str) -> LoadedClassifier:
+    path = Path(reference)
+    if not path.exists():
+        raise ConfigError(f"{reference}: there is no such run folder or file ({TIMM}NAME for one of timm's)")
     folder = path if path.is_dir() else path.parent
-    if not (folder if path.is_dir() else path).exists():
-        raise ConfigError(f"{source}: there is no such run folder or file ({TIMM}NAME for one of timm's)")
     is_timm = (folder / "config.json").is_file() and "architecture" in _read(folder / "config.json")
-    if is_timm and path.name != FILE:
-        return _from_timm_folder(source, folder, path)
-    return _of_run(source, path)
+    return _of_timm(reference, folder, path) if is_timm and path.name != FILE else _of_run(reference, path)
 
 
-def _of_run(source: str, path: Path) -> LoadedClassifier:
+def _of_run(reference: str, path: Path) -> LoadedClassifier:
     try:
         found = load_classifier(path)
     except ConfigError as error:
         raise ConfigError(
             f"{error}. The robustness sets test a classifier: fine-tune the encoder first (python -m classification "
-            f"RECIPE --init {source} ...)"
+            f"RECIPE --init {reference} ...)"
         ) from error
-    augment = found.augment
+    weights, augment = path / FILE if path.is_dir() else path, found.augment
+    description = open_weights(weights).description
     preprocessing = {
-        "model": _model_name(path),
         "test_size": augment.test_size,
         "crop_pct": augment.crop_pct,
         "interpolation": "bilinear" if augment.interpolation == "random" else augment.interpolation,
         "mean": tuple(IMAGENET_MEAN),
         "std": tuple(IMAGENET_STD),
     }
-    return LoadedClassifier(source, found.network, found.classes, evaluation_transform(augment), preprocessing)
+    return LoadedClassifier(
+        reference=reference,
+        name=_label(path),
+        source=str(weights),
+        model=str(description["model"]),
+        network=found.network,
+        classes=found.classes,
+        transform=evaluation_transform(augment),
+        preprocessing=preprocessing,
+        description={key: value for key, value in description.items() if key not in ("classes", "preprocessing")},
+    )
 
 
-def _model_name(path: Path) -> str:
-    return str(open_weights(path / FILE if path.is_dir() else path).description["model"])
+def _label(path: Path) -> str:
+    """The name of a run folder, of the run that a timm folder is of, or of a file without its suffix."""
+    path = path.absolute()
+    if path.name in (FILE, "timm", *_TIMM_WEIGHTS) and path.parent.name:
+        return _label(path.parent)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-.") or "classifier"
 
 
-def _from_timm_folder(source: str, folder: Path, path: Path) -> LoadedClassifier:
+def _of_timm(reference: str, folder: Path, path: Path) -> LoadedClassifier:
     """A folder with timm's config.json; its weights are read without running anything in them."""
     names = [path.name] if path.is_file() else [name for name in _TIMM_WEIGHTS if (folder / name).is_file()]
     if not names:
         raise ConfigError(f"{folder}: no {' and no '.join(_TIMM_WEIGHTS)} beside its config.json")
-    weights = folder / names[0]
-    stored = _read(folder / "config.json")
+    weights, stored = folder / names[0], _read(folder / "config.json")
+    model = str(stored["architecture"])
     arguments = {**(stored.get("model_args") or {}), "num_classes": stored.get("num_classes", 1000)}
     try:
-        network = timm.create_model(stored["architecture"], pretrained=False, **arguments)
+        network = timm.create_model(model, pretrained=False, **arguments)
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
+        reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{folder / 'config.json'}: timm cannot build it: {reason}") from error
-    _fill(network, weights, stored["architecture"])
-    return _timm_classifier(
-        source,
-        network,
-        {**(stored.get("pretrained_cfg") or {}), **{n: stored.get(n) for n in ("architecture", "label_names")}},
+    description = _fill(network, weights, model)
+    labels = description.get("classes") or stored.get("label_names")
+    return LoadedClassifier(
+        reference=reference,
+        name=_label(path),
+        source=str(weights),
+        model=model,
+        network=network.eval(),
+        classes=_classes(reference, network, labels, known="classes" in description),
+        **_feeding(reference, stored.get("pretrained_cfg") or {}),
+        description={key: value for key, value in description.items() if key not in ("classes", "preprocessing")},
     )
 
 
-def _by_name(source: str) -> LoadedClassifier:
-    name = source.removeprefix(TIMM)
+def _by_name(reference: str) -> LoadedClassifier:
+    name = reference.removeprefix(TIMM)
     weights = timm_file(name)
     config: Any = timm.get_pretrained_cfg(name)
     network = timm.create_model(name, pretrained=False, num_classes=config.num_classes)
     _fill(network, weights, name)
-    return _timm_classifier(source, network, config.to_dict())
+    return LoadedClassifier(
+        reference=reference,
+        name=name,
+        source=str(weights),
+        model=name,
+        network=network.eval(),
+        classes=_classes(reference, network, config.label_names),
+        **_feeding(reference, config.to_dict()),
+        description={"method": f"timm {name}"},
+    )
 
 
-def _fill(network: nn.Module, weights: Path, name: str) -> None:
+def _fill(network: nn.Module, weights: Path, name: str) -> dict[str, Any]:
+    """Load a file whole, or nothing; returns what it says of itself."""
+    file = open_weights(weights)
     try:
-        network.load_state_dict(open_weights(weights).state)
+        network.load_state_dict(file.state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{weights} does not fit {name}: {reason}") from error
+    return file.description
 
 
-def _timm_classifier(source: str, network: nn.Module, settings: Mapping[str, Any]) -> LoadedClassifier:
+def _feeding(reference: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """timm's own evaluation of a pretrained configuration: `transform` and `preprocessing`."""
     chosen = resolve_data_config({}, pretrained_cfg=dict(settings))  # type: ignore[no-untyped-call]
     height, width = chosen["input_size"][1:]
     if height != width:
-        raise ConfigError(f"{source}: it is tested at {height}x{width} pixels; only squares are known here")
-    preprocessing = {
-        "model": str(settings.get("architecture") or type(network).__name__),
-        "test_size": height,
-        "crop_pct": chosen["crop_pct"],
-        "interpolation": chosen["interpolation"],
-        "mean": tuple(chosen["mean"]),
-        "std": tuple(chosen["std"]),
+        raise ConfigError(f"{reference}: it is tested at {height}x{width} pixels; only squares are known here")
+    named = {name: chosen[name] for name in ("crop_pct", "interpolation")}
+    statistics = {name: tuple(chosen[name]) for name in ("mean", "std")}
+    return {
+        "transform": create_transform(**{**chosen, "normalize": False}),
+        "preprocessing": {"test_size": height, **named, **statistics},
     }
-    transform: Any = create_transform(**{**chosen, "normalize": False})
-    classes = _timm_classes(source, int(network.num_classes), settings.get("label_names"))  # type: ignore[arg-type]
-    return LoadedClassifier(source, network.eval(), classes, transform, preprocessing)
 
 
-def _timm_classes(source: str, number: int, names: Any) -> tuple[str, ...]:
-    """The names of the classes; timm's ImageNet models, which have none or words, are in ImageNet's order."""
-    named = isinstance(names, list) and len(names) == number
-    if named and (number != len(imagenet_classes()) or set(names) == set(imagenet_classes())):
+def _classes(reference: str, network: Any, names: Any, *, known: bool = False) -> tuple[str, ...]:
+    """The names of the classes. timm's ImageNet models, which have none or words, are in ImageNet's order; `known`
+    are those that a run of the suite wrote."""
+    number, imagenet = int(network.num_classes), imagenet_classes()
+    named = isinstance(names, list | tuple) and len(names) == number
+    if named and (known or number != len(imagenet) or set(names) == set(imagenet)):
         return tuple(map(str, names))
-    if number == len(imagenet_classes()):
-        log.info("%s: its 1000 classes are taken for ImageNet's, in their order", source)
-        return imagenet_classes()
-    raise ConfigError(f"{source}: it has {number:,} classes without names, which are not the 1000 of ImageNet-1k")
+    if number == len(imagenet):
+        log.info("%s: its 1000 classes are taken for ImageNet's, in their order", reference)
+        return imagenet
+    raise ConfigError(f"{reference}: it has {number:,} classes without names, which are not the 1000 of ImageNet-1k")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The mean corruption error of ImageNet-C (Hendrycks and Dietterich 2019), with its interval over images.
+"""The mean corruption error of ImageNet-C (Hendrycks and Dietterich 2019).
 
 C corruptions, S severities, N images.
 """
@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.robustness.facts import ALEXNET_ERRORS, CORRUPTIONS
-
-_AT_ONCE = 64  # resamples drawn together: 50,000 images times this many counts
 
 
 @dataclass(frozen=True)
@@ -45,29 +43,17 @@ def corruption_error(errors: Mapping[str, Sequence[float]]) -> CorruptionError:
     return CorruptionError(ce, float(np.mean(list(ce.values()))), mean_error)
 
 
-def mce_interval(
-    wrong: Mapping[str, npt.NDArray[np.bool_]], *, resamples: int, seed: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The bootstrap interval of the mCE in percent, over images: a resample takes an image in all its corruptions and
-    severities at once, because those are the same picture.
+def of_each_image(wrong: Mapping[str, npt.NDArray[np.bool_]]) -> npt.NDArray[np.float64]:
+    """What each image adds to the mCE (N,), of which the mCE is 100 times the mean.
+
+    The mCE is linear in the images, so a bootstrap over images is one over these numbers: a resample takes an image in
+    all its corruptions and severities at once, because those are the same picture.
 
     Args:
         wrong: of each of the 15 corruptions (S, N): whether image n is wrong at a severity, in the same order of images
             everywhere.
-        resamples: how many.
-        seed: of their draws.
-        confidence: share of the resamples inside.
     """
-    weights = np.concatenate(
-        [np.full(5, 100 / np.sum(ALEXNET_ERRORS[name]) / len(CORRUPTIONS)) for name in CORRUPTIONS]
-    )
-    # The mCE is linear in the images: of each, what it adds to the sum.
-    of_image_n = weights @ np.concatenate([wrong[name] for name in CORRUPTIONS]).astype(np.float64)
-    source = np.random.Generator(np.random.Philox(seed))
-    num = len(of_image_n)
-    means = [
-        source.multinomial(num, np.full(num, 1 / num), size=min(_AT_ONCE, resamples - first)) @ of_image_n / num
-        for first in range(0, resamples, _AT_ONCE)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    scale = {name: 1 / np.sum(ALEXNET_ERRORS[name]) / len(CORRUPTIONS) for name in CORRUPTIONS}
+    parts = np.stack([scale[name] * wrong[name].sum(axis=0) for name in CORRUPTIONS])
+    of_each: npt.NDArray[np.float64] = parts.sum(axis=0)
+    return of_each

@@ -7,10 +7,10 @@ Sketch       sketch/<wnid>/*.JPEG              ImageNet-V2      imagenetv2-match
 ImageNet     val/<wnid>/*.JPEG, for ReaL and the clean partners of A and R; ReaL's labels are real.json
 """
 
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 from engine.errors import DataError
+from evaluation.robustness.config import SETS, SetsConfig
 from evaluation.robustness.facts import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 
 _DEEPEST = 3  # folders below the root in which a set is looked for
@@ -29,66 +29,16 @@ _NAMES = {
     "v2_top": ("imagenetv2-top-images-format-val", "imagenetv2-topimages-format-val", "imagenetv2-top-images"),
     "c": ("imagenet-c", "imagenetc"),
 }
-TITLES = {
-    "imagenet": "ImageNet",
-    "real": "ReaL",
-    "v2": "V2",
-    "v2_threshold": "V2 (threshold 0.7)",
-    "v2_top": "V2 (top images)",
-    "r": "R",
-    "r_clean": "R clean",
-    "a": "A",
-    "a_clean": "A clean",
-    "sketch": "Sketch",
-    "c": "C (mCE)",
-}
-"""Of each measurement, in the order of the table's columns."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Folders:
-    """Where each set is; "" for a set that is not there. They are looked for below `root` where they are not given."""
-
-    root: str = ""
-    """Folder that holds the sets as their archives unpack: imagenet-a/, imagenet-r/, sketch/,
-    imagenetv2-matched-frequency-format-val/, ImageNet-C/, val/, real.json; or one of them."""
-    imagenet: str = ""
-    """ImageNet's validation images, val/<wnid>/, or the folder that holds val/: for ReaL, and for the images of A's and
-    R's classes."""
-    real: str = ""
-    """ReaL's real.json; without it timm's copy of it."""
-    a: str = ""
-    """ImageNet-A."""
-    r: str = ""
-    """ImageNet-R."""
-    sketch: str = ""
-    """ImageNet-Sketch."""
-    v2: str = ""
-    """ImageNet-V2, matched frequency."""
-    v2_threshold: str = ""
-    """ImageNet-V2, threshold 0.7."""
-    v2_top: str = ""
-    """ImageNet-V2, top images."""
-    c: str = ""
-    """ImageNet-C."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        given = any(getattr(self, field.name) for field in fields(self) if field.name != "real")
-        return [] if given else ["root: not given: the folder that holds the sets (--data.root DIR)"]
-
-
-def find_folders(options: Folders) -> dict[str, Path]:
+def find_folders(options: SetsConfig) -> dict[str, Path]:
     """Set -> its folder (real: its file), of those that are given or found.
 
     Raises:
         DataError: one that is given does not exist, one is there twice, or none is there.
     """
-    found = {
-        field.name: Path(value)
-        for field in fields(options)
-        if field.name != "root" and (value := getattr(options, field.name))
-    }
+    given = {name: getattr(options, name) for name in (*SETS, "real")}
+    found = {name: Path(value) for name, value in given.items() if value}
     for name, path in found.items():
         if not (path.is_file() if name == "real" else path.is_dir()):
             raise DataError(f"data.{name}: {path}: no such {'file' if name == 'real' else 'folder'}")
@@ -102,7 +52,7 @@ def find_folders(options: Folders) -> dict[str, Path]:
             f"imagenetv2-matched-frequency-format-val, ImageNet-C (or a corruption such as {CORRUPTIONS[0]}) or val; "
             "give a folder of another name by --data.a DIR, --data.c DIR, ..."
         )
-    return {name: found[name] for name in ("imagenet", "real", *_NAMES) if name in found}
+    return {name: found[name] for name in (*SETS, "real") if name in found}
 
 
 def _below(root: Path) -> dict[str, Path]:
@@ -117,7 +67,7 @@ def _below(root: Path) -> dict[str, Path]:
     for name, paths in twice.items():
         shown = " and ".join(map(str, paths[:2]))
         option = f"--data.{name} {'FILE' if name == 'real' else 'DIR'}"
-        raise DataError(f"{root} holds {TITLES.get(name, name)} twice, {shown}: say which by {option}")
+        raise DataError(f"{root} holds {name} twice, {shown}: say which by {option}")
     return {name: paths[0] for name, paths in places.items()}
 
 

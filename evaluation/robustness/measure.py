@@ -1,68 +1,35 @@
-"""Predictions of a classifier over a folder of pictures, kept per image, and the accuracies made from them.
+"""Predictions of a classifier over a folder of pictures, kept per image.
 
 N images, B batch, K classes of the classifier.
 """
 
-import math
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from scipy import stats
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from classification.evaluation import batch_of_rank
 from engine import use
 from engine.data.images import read_sample
 from engine.data.index import ImageIndex
-from engine.data.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.sampler import SampleKey
 from engine.distributed import pick_device
 from engine.errors import DivergedError
+from engine.run import storage
+from engine.training.state import PRECISIONS
+from evaluation.data import batches_in_order
 from evaluation.robustness.classifier import LoadedClassifier
+from evaluation.robustness.config import RobustnessConfig
 
 TOP = 5
 Best = npt.NDArray[np.int64]
 """Numbers of the up to five classes of the highest scores, best first, (N, min(5, K))."""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Percent of right images, with the interval of a bootstrap over images.
-
-    Args:
-        top1: the class of the highest score is right.
-        low: lower end of the interval of top1.
-        high: its upper end.
-        num_images: how many counted.
-        top5: one of the five highest is right; None where that means nothing (five classes or fewer).
-    """
-
-    top1: float
-    low: float
-    high: float
-    num_images: int
-    top5: float | None = None
-
-
-def accuracy(first_n: npt.NDArray[np.bool_], among_five_n: npt.NDArray[np.bool_] | None = None) -> Accuracy:
-    """The accuracy over images of which each is right or wrong."""
-    low, high = bootstrap_interval(int(first_n.sum()), len(first_n))
-    top5 = None if among_five_n is None else 100 * float(among_five_n.mean())
-    return Accuracy(100 * float(first_n.mean()), low, high, len(first_n), top5)
-
-
-def bootstrap_interval(right: int, num: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The percentile bootstrap interval of a share of `num` images, in percent.
-
-    Resampling images that are right or wrong gives a binomial count: its quantiles are what infinitely many resamples
-    would give, so nothing is drawn.
-    """
-    ends = stats.binom.ppf([(1 - confidence) / 2, (1 + confidence) / 2], num, right / num)
-    return float(100 * ends[0] / num), float(100 * ends[1] / num)
 
 
 @dataclass(eq=False)
@@ -86,53 +53,81 @@ class Pictures(Dataset[Tensor]):
         return self.transform(Image.fromarray(array))
 
 
-@torch.inference_mode()
-def predict(
-    classifier: LoadedClassifier,
-    index: ImageIndex,
-    masks: Mapping[str, Sequence[int] | None],
-    transform: Callable[[Image.Image], Tensor],
-    *,
-    batch_size: int,
-    num_workers: int,
-    title: str = "",
-) -> dict[str, Best]:
-    """The classes of the highest scores of each image, under each mask.
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts whole sets; what is done is kept in the run folder, so that a stopped run goes on with the next set.
 
     Args:
         classifier: its network is moved to this machine's device.
-        index: the images.
-        masks: name -> numbers of the classes that a prediction may be, None for all K. The scores of the others are
-            put aside before the best are taken.
-        transform: PIL image to uint8 (3, H, W).
-        batch_size: images at once.
-        num_workers: reader processes.
-        title: of the progress bar.
-
-    Raises:
-        DataError: an image cannot be read.
-        DivergedError: the scores of an image are not finite.
+        config: batch size, workers, precision.
+        run_dir: for predictions/<set>.npz, with one array for each mask, in the order of the sorted paths.
     """
-    device = pick_device()
-    network = classifier.network.to(device)
-    allowed = {name: None if only is None else torch.tensor(list(only), device=device) for name, only in masks.items()}
-    dataset = Pictures(index, transform)
-    num_batches = math.ceil(len(index) / batch_size)
-    options = LoaderOptions(num_workers=num_workers, pin_memory=device.type == "cuda")
-    batches = make_batches(
-        dataset, lambda number: batch_of_rank(number, len(index), batch_size, 0, 1), range(num_batches), options
-    )
-    best: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in masks}
-    for number in use.each(range(num_batches), title):
-        for images in next(batches):
-            logits = network(classifier.normalise(images.to(device, non_blocking=True))).float()
-            if not logits.isfinite().all():
-                bad = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
-                path = index.path(number * batch_size + bad)
-                raise DivergedError(f"{classifier.source}: its scores are not finite, for {path} first")
-            for name, only in allowed.items():
-                best[name].append(_best(logits, only).cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in best.items()}
+
+    classifier: LoadedClassifier
+    config: RobustnessConfig
+    run_dir: Path
+
+    def __call__(
+        self,
+        name: str,
+        index: ImageIndex,
+        masks: Mapping[str, Sequence[int] | None],
+        transform: Callable[[Image.Image], Tensor],
+    ) -> dict[str, Best]:
+        """The classes of the highest scores of each image, under each mask.
+
+        Args:
+            name: of the set.
+            index: its images.
+            masks: name -> numbers of the classes that a prediction may be, None for all K. The scores of the others
+                are put aside before the best are taken.
+            transform: PIL image to uint8 (3, H, W).
+
+        Raises:
+            DataError: an image cannot be read.
+            DivergedError: the scores of an image are not finite.
+            CheckpointError: the predictions cannot be written.
+        """
+        path = self.run_dir / "predictions" / f"{name}.npz"
+        known = _read(path)
+        if known.keys() == masks.keys() and all(len(best) == len(index) for best in known.values()):
+            return known
+        best = self._predict(name, index, masks, transform)
+        content = io.BytesIO()
+        np.savez(content, **best)  # type: ignore[arg-type]
+        with storage.storage_errors(self.run_dir):
+            path.parent.mkdir(exist_ok=True)
+            storage.write_atomic(path, content.getvalue())
+        return best
+
+    @torch.inference_mode()
+    def _predict(
+        self,
+        name: str,
+        index: ImageIndex,
+        masks: Mapping[str, Sequence[int] | None],
+        transform: Callable[[Image.Image], Tensor],
+    ) -> dict[str, Best]:
+        device, size, dtype = pick_device(), self.config.batch_size, PRECISIONS[self.config.precision]
+        network = self.classifier.network.to(device)
+        allowed = {
+            key: None if only is None else torch.tensor(list(only), device=device) for key, only in masks.items()
+        }
+        best: dict[str, list[Best]] = {key: [] for key in masks}
+        batches = batches_in_order(
+            Pictures(index, transform), len(index), 0, batch_size=size, num_workers=self.config.data.num_workers
+        )
+        for _ in use.each(range(-(-len(index) // size)), name):
+            first, images = next(batches)
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+                logits = network(self.classifier.normalise(images.to(device, non_blocking=True))).float()
+            finite = logits.isfinite().all(dim=1)
+            if not finite.all():
+                path = index.path(first + int((~finite).nonzero()[0, 0]))
+                raise DivergedError(f"{self.classifier.reference}: its scores are not finite, for {path} first")
+            for key, only in allowed.items():
+                best[key].append(_best(logits, only).cpu().numpy())
+        return {key: np.concatenate(parts) for key, parts in best.items()}
 
 
 def _best(logits_bk: Tensor, only: Tensor | None) -> Tensor:
@@ -142,7 +137,10 @@ def _best(logits_bk: Tensor, only: Tensor | None) -> Tensor:
     return found if only is None else only[found]
 
 
-def judge(best: Best, labels_n: npt.NDArray[np.int64]) -> Accuracy:
-    """The accuracy of predictions against one label each."""
-    hits = best == labels_n[:, None]
-    return accuracy(hits[:, 0], hits.any(axis=1) if best.shape[1] == TOP else None)
+def _read(path: Path) -> dict[str, Best]:
+    """What is kept; {} where there is nothing that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except Exception:  # whatever a torn archive makes zipfile and numpy raise: it is predicted again
+        return {}
