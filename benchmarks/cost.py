@@ -46,7 +46,7 @@ def describe(stages: list[Stage], num_devices: int, num_images: int) -> str:
         config = stage.config
         hours = gpu_hours(stage, num_images)
         total += hours
-        pieces = config.accumulation or 1
+        pieces = config.accumulation
         share = config.batch_size // (num_devices * pieces)
         length = f"{config.epochs} epochs" if hasattr(config, "epochs") else f"{config.iterations} iterations"
         lines.append(

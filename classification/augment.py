@@ -25,9 +25,9 @@ def training_transform(augment: AugmentConfig, image_size: int) -> transforms.Co
     transform: transforms.Compose = create_transform(
         image_size,
         is_training=True,
-        scale=augment.scale,
-        ratio=augment.ratio,
-        hflip=augment.hflip,
+        scale=augment.crop_scale,
+        ratio=augment.crop_ratio,
+        hflip=augment.flip,
         color_jitter=augment.color_jitter,
         auto_augment=augment.auto_augment or None,
         interpolation=augment.interpolation,

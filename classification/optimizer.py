@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
-from timm.optim.lamb import Lamb
 from torch import nn
 
 from classification.config import ClassificationConfig, OptimizerConfig
+from engine.training import optim
 
 # Beside every one-dimensional tensor (biases, norm and layer scales) and what the network itself asks for.
 NO_DECAY = ("*bias*", "*pos_embed", "*cls_token", "*reg_token", "*dist_token", "*relative_position_bias_table")
@@ -45,11 +45,6 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, learning_rate
 
 
 def build_optimizer(model: nn.Module, config: ClassificationConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer over `model`'s trainable parameters; fused where there is a fused one."""
-    options = config.optimizer
-    groups = parameter_groups(model, options, config.learning_rate)
-    if options.name == "lamb":
-        return Lamb(groups, lr=config.learning_rate, betas=options.betas)
-    if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=options.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=options.betas, fused=True)
+    """The recipe's optimizer over `model`'s trainable parameters."""
+    groups = parameter_groups(model, config.optimizer, config.learning_rate)
+    return optim.build(config.optimizer, groups, config.learning_rate)

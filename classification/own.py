@@ -71,7 +71,7 @@ def fit(
         log_every=min(max(per_epoch // 2, 5), 20),
         data=DataConfig(num_workers=choose_workers(), val_share=val_share),
         augment=AugmentConfig(
-            scale=(0.5, 1.0), test_size=size, crop_pct=1.0, interpolation="bilinear", label_smoothing=0.0
+            crop_scale=(0.5, 1.0), test_size=size, crop_pct=1.0, interpolation="bilinear", label_smoothing=0.0
         ),
         loss=LossConfig(),
         optimizer=_optimizer(model, batch, peak, probe),

@@ -214,7 +214,7 @@ def linear_probe(model: str = "r50") -> ClassificationConfig:
     token_model = family(model) == "vit"
     rate, batch = (12.0, 1024) if token_model else (30.0, 256)
     schedule = (
-        ScheduleConfig(warmup_epochs=0, min_learning_rate=0.0)
+        ScheduleConfig(warmup_epochs=0, min_rate=0.0)
         if token_model
         else ScheduleConfig(kind="step", warmup_epochs=0, milestones=(60, 80))
     )
@@ -241,10 +241,10 @@ def own(
     why.
 
     The images' own size (64 to 224 pixels), a batch that leaves an epoch thirty-two steps, 30 epochs, for few images up
-    to 100, AdamW, crops and flips (`--augment.hflip 0` where left and right differ, as in digits and text).
+    to 100, AdamW, crops and flips (`--augment.flip 0` where left and right differ, as in digits and text).
     `--steps N`, `--batch-size N`, `--image-size N` say otherwise, and the rest follows. Without a folder for validation
     a fifth of each class is held out. `--freeze encoder` trains a linear classifier alone.
-    Source: none. Expected and cost: depend on the data.
+    Source: none. Expected: depends on the data. Cost: likewise.
     """
     asked = Asked.of(steps=steps, batch_size=batch_size, image_size=image_size)
     if not data_root:  # help, and the refusal that names it
@@ -269,7 +269,7 @@ def demo(model: str = "r50") -> ClassificationConfig:
         checkpoint_every=100,
         evaluate_every=2,
         data=DataConfig(num_workers=1, evaluation_batch_size=50),
-        augment=AugmentConfig(scale=(0.7, 1.0), test_size=64, crop_pct=1.0, interpolation="bilinear"),
+        augment=AugmentConfig(crop_scale=(0.7, 1.0), test_size=64, crop_pct=1.0, interpolation="bilinear"),
         optimizer=OptimizerConfig(base_learning_rate=1e-3, base_batch=16, weight_decay=0.05, clip_grad=5.0),
         schedule=ScheduleConfig(warmup_epochs=1, warmup_start=0.0),
     )

@@ -30,7 +30,6 @@ from engine.errors import ConfigError
 from engine.run import checkpoint, storage
 from engine.run.open import Run
 from engine.task import Assembly, Task, is_new
-from engine.training.optim import Schedule
 from engine.training.state import LoopSettings
 
 LAST_EPOCHS = 10  # the published accuracy is the best of these
@@ -97,18 +96,10 @@ def loop_settings(
     config: ClassificationConfig, plan: SamplePlan, *, channels_last: bool, files: Callable[[int], str]
 ) -> LoopSettings:
     """The configuration in steps instead of epochs."""
-    per_epoch, schedule = plan.steps_per_epoch, config.schedule
+    per_epoch = plan.steps_per_epoch
     return task.loop_settings(
         config,
         plan,
-        Schedule(
-            kind=schedule.kind,
-            total_steps=config.epochs * per_epoch,
-            warmup_steps=schedule.warmup_epochs * per_epoch,
-            warmup_start=schedule.warmup_start,
-            min_rate=schedule.min_learning_rate,
-            milestones=tuple(epoch * per_epoch for epoch in schedule.milestones),
-        ),
         files,
         channels_last=channels_last,
         ema_decay=config.ema.decay or None,

@@ -11,6 +11,7 @@ from torch import nn
 from backbones import Backbone
 from detection.config import DetectionConfig
 from detection.encoder import is_isotropic
+from engine.training import optim
 
 NO_DECAY = re.compile(r"(pos_embed|cls_token|reg_token|relative_position_bias_table|gamma(_[12])?)$")
 """Position embeddings and tables, class tokens and layer scales. Norms are recognised by their modules."""
@@ -92,9 +93,5 @@ def parameter_groups(
 def build_optimizer(
     model: nn.Module, config: DetectionConfig, scales: Mapping[int, float] | None
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer over `model`'s trainable parameters; the kernels are fused."""
-    options = config.optimizer
-    groups = parameter_groups(model, config, scales)
-    if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=options.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=options.betas, fused=True)
+    """The recipe's optimizer over `model`'s trainable parameters."""
+    return optim.build(config.optimizer, parameter_groups(model, config, scales), config.learning_rate)

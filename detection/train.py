@@ -28,7 +28,6 @@ from engine.distributed import gather_objects
 from engine.run import checkpoint, storage
 from engine.run.open import Run
 from engine.task import Assembly, Task
-from engine.training.optim import Schedule
 from engine.training.state import LoopSettings, seed_step
 from engine.training.transfer import to_device
 
@@ -54,7 +53,7 @@ def assemble(run: Run, config: DetectionConfig) -> Assembly:
     detector = framework.build(config, backbone, len(train_set.category_ids)).to(run.device)
     _compile_encoder(detector, config)
     samples = framework.samples(train_set, config, True, run.dir)
-    settings = loop_settings(config, plan, channels_last=backbone.is_cnn, files=train_set.index.path)
+    settings = task.loop_settings(config, plan, train_set.index.path, channels_last=backbone.is_cnn, compile=False)
 
     def batches(steps: range) -> Iterator[list[Any]]:
         return make_batches(samples, plan.batch, steps, options)
@@ -136,29 +135,6 @@ def start_from(backbone: Backbone, init: str, run_dir: Path | None = None) -> No
         WeightsError: the weights do not fit or lack a tensor; the encoder is unchanged.
     """
     task.start_from(init, lambda source: load_weights(backbone, source), run_dir)
-
-
-def loop_settings(
-    config: DetectionConfig, plan: GroupedPlan, *, channels_last: bool, files: Callable[[int], str]
-) -> LoopSettings:
-    """The configuration in steps of its own batch size (linear rule)."""
-    schedule = config.schedule
-    return task.loop_settings(
-        config,
-        plan,
-        Schedule(
-            kind=schedule.kind,
-            total_steps=config.steps(config.iterations),
-            warmup_steps=config.steps(schedule.warmup_iterations),
-            warmup_start=schedule.warmup_start,
-            milestones=tuple(config.steps(milestone) for milestone in schedule.milestones),
-            step_factor=schedule.step_factor,
-        ),
-        files,
-        channels_last=channels_last,
-        compile=False,
-        evaluate_every=config.evaluate_every,
-    )
 
 
 @dataclasses.dataclass

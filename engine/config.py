@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from engine import formats
 from engine.errors import ConfigError
+from engine.fields import outside
 
 log = logging.getLogger("mim")
 Config = TypeVar("Config")
@@ -125,18 +126,28 @@ def config_hash(values: dict[str, Any]) -> str:
 
 
 def check(config: Any) -> None:
-    """Ask every group of the configuration for its problems and report all of them at once.
+    """Report at once everything about a configuration that cannot be run.
 
-    A group states its own in a method `problems() -> list[str]`: the field, the value and the allowed range of each.
+    The ranges of its fields stand on them (engine/fields.py). A group states what is left, rules between its fields, in
+    a method `problems() -> list[str]`: the field, the value and what is allowed of each.
 
     Raises:
         ConfigError: listing every problem.
     """
-    values = flatten(to_dict(config))  # refuses values of another type
-    found = [line for name, value in values.items() for line in _impossible(name, value)] or _problems(config)
-    if found:
+    if found := problems_of(config):
         lines = "".join(f"\n  - {line}" for line in found)
         raise ConfigError(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:{lines}")
+
+
+def problems_of(config: Any) -> list[str]:
+    """What `check` reports, one line each.
+
+    Raises:
+        ConfigError: a value is of another type.
+    """
+    values = flatten(to_dict(config))
+    impossible = [line for name, value in values.items() for line in _impossible(name, value)]
+    return impossible or list(dict.fromkeys([*outside(config), *_problems(config)]))
 
 
 _LARGEST = 2**31 - 1
@@ -151,8 +162,6 @@ def _impossible(name: str, value: Any) -> list[str]:
         return [f"{name} is {value}; allowed: a finite number"]
     if isinstance(value, int) and abs(value) > _LARGEST:
         return [f"{name} is {value}; allowed: at most {_LARGEST}"]
-    if name == "seed" and isinstance(value, int) and value < 0:
-        return [f"{name} is {value}; allowed: 0 or more"]
     if isinstance(value, str) and "\0" in value:
         return [f"{name} is {value!r}; allowed: text without null characters"]
     return []

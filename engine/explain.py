@@ -51,7 +51,7 @@ def _storage_error(error: Exception) -> CheckpointError | None:
 def _out_of_memory(reason: str, settings: Mapping[str, Any], fitting: int | None = None) -> MemoryExhaustedError:
     names = ("batch_size", "image_size", "accumulation")
     where = "".join(f", {name} {settings[name]}" for name in names if settings.get(name) is not None)
-    advice = f"--accumulation {fitting or 2 * (settings.get('accumulation') or 1)} or more"
+    advice = f"--accumulation {fitting or 2 * (settings.get('accumulation', 1))} or more"
     batch_size = settings.get("batch_size")
     if fitting and isinstance(batch_size, int):
         advice += f" (a piece of {batch_size // fitting} fitted just now, forward and backward)"

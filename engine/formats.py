@@ -45,7 +45,48 @@ def own_options(package: str, config: Values) -> Values:
     return config
 
 
-UPGRADES: tuple[Upgrade, ...] = (own_options,)
+_SPELLINGS = {
+    "schedule.min_learning_rate": "schedule.min_rate",
+    "schedule.step_epochs": "schedule.milestones",
+    "augment.hflip": "augment.flip",
+    "augment.scale": "augment.crop_scale",
+    "augment.ratio": "augment.crop_ratio",
+}
+_ADDED: dict[str, Values] = {
+    "pretrain": {"schedule.power": 1.0},
+    "classification": {"optimizer.eps": None, "schedule.step_factor": 0.1, "schedule.power": 1.0},
+    "detection": {"optimizer.eps": None, "schedule.min_rate": 0.0, "schedule.power": 1.0},
+    "segmentation": {
+        "optimizer.eps": None, "schedule.kind": "poly", "schedule.milestones": [], "schedule.step_factor": 0.1
+    },
+}  # fmt: skip
+"""What a task was without and now shares with the others, at the value that changes nothing: else a run of before would
+be told apart from one of today by what it could not say."""
+
+
+def one_spelling(package: str, config: Values) -> Values:
+    """Format 3: the groups that all tasks share are spelt one way in all."""
+    if package not in _ADDED:
+        return config
+    for old, new in _SPELLINGS.items():
+        move(config, old, new)
+    if config.get("accumulation", 1) is None:
+        config["accumulation"] = 1
+    schedule = config.get("schedule")
+    if isinstance(schedule, dict):
+        schedule.setdefault("final_weight_decay", None)
+        if isinstance(schedule.get("warmup_epochs"), int):
+            schedule["warmup_epochs"] = float(schedule["warmup_epochs"])
+        if package == "pretrain" and schedule.get("kind") != "step":
+            schedule["milestones"] = []  # which nothing looked at
+    for name, value in _ADDED[package].items():
+        group, _, field = name.partition(".")
+        if isinstance(config.get(group), dict):
+            config[group].setdefault(field, copy.deepcopy(value))
+    return config
+
+
+UPGRADES: tuple[Upgrade, ...] = (own_options, one_spelling)
 """The first takes format 1 to 2, the next 2 to 3, and so on. Each may change the values it is given."""
 
 

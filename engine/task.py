@@ -16,6 +16,7 @@ from torch import nn
 
 from engine.data.sampler import LoaderOptions, micro_batches
 from engine.distributed import rank, world_size
+from engine.groups import EpochRun, IterationRun
 from engine.loop import Batch, Evaluate, Losses, run_loop
 from engine.run import checkpoint, storage
 from engine.run.open import Run, open_run
@@ -120,7 +121,7 @@ class Task:
 
 def announcement(config: Any, settings: LoopSettings) -> dict[str, Any]:
     """What a person wants to know before a run starts: batch, learning rate and steps in effect."""
-    accumulation = config.accumulation or 1
+    accumulation = config.accumulation
     return {
         "global_batch": config.batch_size,
         "ranks": world_size(),
@@ -133,14 +134,13 @@ def announcement(config: Any, settings: LoopSettings) -> dict[str, Any]:
 
 
 def loop_settings(
-    config: Any, plan: Any, schedule: Schedule, files: Callable[[int], str] | None, **more: Any
+    config: EpochRun | IterationRun, plan: Any, files: Callable[[int], str] | None, **more: Any
 ) -> LoopSettings:
-    """The settings that every task's configuration has under the same names; `more` are a task's own, or replace some.
+    """The configuration in steps; `more` are settings that a task has of its own, or replace some.
 
     Args:
         config: a task's configuration.
         plan: which samples are in a batch (engine.data.sampler.SamplePlan or one like it).
-        schedule: of the whole run.
         files: position in the data set -> file, to name the images of a step that went wrong.
         more: further fields of LoopSettings.
     """
@@ -156,8 +156,22 @@ def loop_settings(
     }
     if files is not None:
         shared["name_batch"] = lambda step: [files(key.index) for key in plan.batch(step)]
+    if isinstance(config, IterationRun):
+        shared["evaluate_every"] = config.evaluate_every
+    per_epoch, options = plan.steps_per_epoch, config.schedule
+    schedule = Schedule(
+        kind=options.kind,
+        total_steps=config.steps(config.length, per_epoch),
+        warmup_steps=config.steps(options.warmup, per_epoch),
+        warmup_start=options.warmup_start,
+        min_rate=options.min_rate,
+        milestones=tuple(config.steps(milestone, per_epoch) for milestone in options.milestones),
+        step_factor=options.step_factor,
+        power=options.power,
+        final_weight_decay=options.final_weight_decay,
+    )
     return LoopSettings(
-        total_steps=schedule.total_steps, steps_per_epoch=plan.steps_per_epoch, schedule=schedule, **{**shared, **more}
+        total_steps=schedule.total_steps, steps_per_epoch=per_epoch, schedule=schedule, **{**shared, **more}
     )
 
 
@@ -171,7 +185,7 @@ def loader_options(
     """
     options = LoaderOptions(
         num_workers=config.data.num_workers,
-        accumulation=config.accumulation or 1,
+        accumulation=config.accumulation,
         rank=rank(),
         world_size=world_size(),
         pin_memory=device.type == "cuda",

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from engine.cli import guard
+from engine.config import problems_of
 from engine.data.decode import decode_image, opened, read_bytes
 from engine.data.exclude import write_list
 from engine.data.hashes import differences, read_hashes, write_hashes
@@ -178,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with guard():
         _refuse_unwritable(options.list, options.hashes)
         image_options = ImageOptions(exclude=options.exclude, max_pixels=options.max_pixels)
-        if problems := image_options.image_problems():
+        if problems := problems_of(image_options):
             raise ConfigError("--" + "; --".join(problems).replace("_", "-"))
         report = verify(
             options.root, hashes_path=options.hashes, num_workers=options.num_workers, options=image_options

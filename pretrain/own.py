@@ -71,7 +71,7 @@ def fit(base: PretrainConfig, seen: Survey, val_share: float, asked: Asked) -> t
         mask=replace(base.mask, cell_size=cell),
         options=base.options.for_demo(),
         optimizer=replace(base.optimizer, base_learning_rate=peak, base_batch=batch),
-        schedule=replace(base.schedule, kind="cosine", warmup_epochs=epochs / 20, warmup_start=0.0, step_epochs=()),
+        schedule=replace(base.schedule, kind="cosine", warmup_epochs=epochs / 20, warmup_start=0.0, milestones=()),
     )
     return config, [
         f"image size {size}, mask cells of {cell} pixels: {why_size}",

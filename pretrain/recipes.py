@@ -96,7 +96,7 @@ def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
         mask=replace(config.mask, cell_size=cell_size),
         options=config.options.for_demo(),
         optimizer=replace(config.optimizer, base_learning_rate=1e-3, base_batch=32),
-        schedule=replace(config.schedule, kind="cosine", warmup_epochs=0.5, warmup_start=0.0, step_epochs=()),
+        schedule=replace(config.schedule, kind="cosine", warmup_epochs=0.5, warmup_start=0.0, milestones=()),
     )
 
 

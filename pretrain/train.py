@@ -16,7 +16,7 @@ from engine.run.checkpoint import SUITE_VERSION
 from engine.run.open import Run
 from engine.task import Assembly, Task
 from engine.training import optim
-from engine.training.optim import Schedule, parameter_groups
+from engine.training.optim import parameter_groups
 from engine.training.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
@@ -76,37 +76,19 @@ def build_optimizer(config: PretrainConfig, model: nn.Module) -> torch.optim.Opt
         no_decay=options.no_decay,
         rate_scale=options.rate_scale,
     )
-    return optim.build(
-        options.name,
-        groups,
-        learning_rate=config.learning_rate,
-        betas=options.betas,
-        eps=options.eps,
-        momentum=options.momentum,
-    )
+    return optim.build(options, groups, config.learning_rate)
 
 
 def loop_settings(
     config: PretrainConfig, plan: SamplePlan, *, channels_last: bool, index: ImageIndex | None = None
 ) -> LoopSettings:
     """The configuration in steps instead of epochs."""
-    per_epoch, schedule = plan.steps_per_epoch, config.schedule
     return task.loop_settings(
         config,
         plan,
-        Schedule(
-            kind=schedule.kind,
-            total_steps=config.epochs * per_epoch,
-            warmup_steps=round(schedule.warmup_epochs * per_epoch),
-            warmup_start=schedule.warmup_start,
-            min_rate=schedule.min_rate,
-            milestones=tuple(epoch * per_epoch for epoch in schedule.step_epochs),
-            step_factor=schedule.step_factor,
-            final_weight_decay=schedule.final_weight_decay,
-        ),
         None if index is None else index.path,
         channels_last=channels_last,
-        evaluate_every=config.visualize_every_epochs * per_epoch,
+        evaluate_every=config.visualize_every_epochs * plan.steps_per_epoch,
         evaluate_first=True,
     )
 

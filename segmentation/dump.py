@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from engine.config import check
+from engine.errors import ConfigError
 from engine.run import storage
 from segmentation.config import DataConfig, SegmentationConfig
 from segmentation.dataset import dataset_config
@@ -69,7 +70,7 @@ def runner_config(config: SegmentationConfig) -> dict[str, Any]:
         "train_cfg": {
             "type": "IterBasedTrainLoop",
             "max_iters": config.iterations,
-            "val_interval": config.evaluate_every,
+            "val_interval": config.evaluate_every or config.iterations,
         },
         "val_cfg": {"type": "ValLoop"},
         "test_cfg": {"type": "TestLoop"},
@@ -107,6 +108,11 @@ def _loader(config: SegmentationConfig, data: DataConfig, *, train: bool) -> dic
 
 def _optimizer(config: SegmentationConfig) -> dict[str, Any]:
     options = config.optimizer
+    if options.name not in ("sgd", "adamw") or config.schedule.kind != "poly":
+        raise ConfigError(
+            f"optimizer.name is {options.name}, schedule.kind {config.schedule.kind}; files of MMSegmentation are "
+            "written for sgd and adamw, and for poly"
+        )
     optimizer: dict[str, Any] = {"type": "SGD", "lr": config.learning_rate, "momentum": options.momentum}
     if options.name == "adamw":
         optimizer = {"type": "AdamW", "lr": config.learning_rate, "betas": options.betas}
@@ -129,7 +135,7 @@ def _schedule(config: SegmentationConfig) -> list[dict[str, Any]]:
     poly = {
         "type": "PolyLR",
         "power": schedule.power,
-        "eta_min": schedule.min_learning_rate,
+        "eta_min": schedule.min_rate,
         "begin": warmup,
         "end": config.iterations,
         "by_epoch": False,

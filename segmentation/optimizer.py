@@ -8,6 +8,7 @@ from timm.optim._param_groups import param_groups_layer_decay
 from torch import nn
 
 from engine.errors import ConfigError
+from engine.training import optim
 from segmentation.config import OptimizerConfig, SegmentationConfig
 
 _ENCODER = "backbone.encoder.net."
@@ -45,12 +46,9 @@ def parameter_groups(segmentor: nn.Module, options: OptimizerConfig, learning_ra
 
 
 def build_optimizer(segmentor: nn.Module, config: SegmentationConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the trainable parameters; the kernels are fused."""
-    options = config.optimizer
-    groups = parameter_groups(segmentor, options, config.learning_rate)
-    if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=options.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=options.betas, fused=True)
+    """The recipe's optimizer over the trainable parameters."""
+    groups = parameter_groups(segmentor, config.optimizer, config.learning_rate)
+    return optim.build(config.optimizer, groups, config.learning_rate)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

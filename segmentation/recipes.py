@@ -40,7 +40,7 @@ from segmentation.config import (
 )
 from segmentation.sources import SOURCES
 
-_WARM = ScheduleConfig(power=1.0, warmup_iterations=1500, warmup_start=1e-6, min_learning_rate=0.0)
+_WARM = ScheduleConfig(power=1.0, warmup_iterations=1500, warmup_start=1e-6, min_rate=0.0)
 _CONVNEXT_DROP_PATH = {"convnext_t": 0.4, "convnext_s": 0.3, "convnext_b": 0.4}
 _VIT_WIDTH = {"vit_s": 768, "vit_b": 768, "vit_l": 1024, "deit_s": 384}
 
@@ -208,7 +208,7 @@ def demo(model: str = "r50") -> SegmentationConfig:
             no_decay="one_dimensional",
             clip_grad=5.0,
         ),
-        schedule=ScheduleConfig(power=1.0, warmup_iterations=20, warmup_start=0.01, min_learning_rate=0.0),
+        schedule=ScheduleConfig(power=1.0, warmup_iterations=20, warmup_start=0.01, min_rate=0.0),
         evaluation=EvaluationConfig(mode=mode),
     )
 
@@ -241,7 +241,7 @@ def own(model: str = "r50") -> SegmentationConfig:
             layer_decay=0.65 if token_model else 1.0,
             clip_grad=5.0,
         ),
-        schedule=ScheduleConfig(power=1.0, warmup_iterations=50, warmup_start=0.01, min_learning_rate=0.0),
+        schedule=ScheduleConfig(power=1.0, warmup_iterations=50, warmup_start=0.01, min_rate=0.0),
         evaluation=EvaluationConfig(mode="slide" if token_model else "whole"),
     )
 

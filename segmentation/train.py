@@ -19,8 +19,6 @@ from engine.errors import ConfigError
 from engine.run import storage
 from engine.run.open import Run
 from engine.task import Assembly, Task, is_new
-from engine.training.optim import Schedule
-from engine.training.state import LoopSettings
 from segmentation.config import SegmentationConfig
 from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate
@@ -65,7 +63,12 @@ def assemble(run: Run, config: SegmentationConfig) -> Assembly:
         optimizer=build_optimizer(segmentor, config),
         batches=lambda first: make_batches(sets.train, plan.batch, range(first, config.iterations), options),
         loss=loss_function(segmentor),
-        settings=loop_settings(config, plan, channels_last=segmentor.backbone.encoder.is_cnn, files=sets.train.path),
+        settings=task.loop_settings(
+            config,
+            plan,
+            sets.train.path,
+            channels_last=segmentor.backbone.encoder.is_cnn,
+        ),
         evaluate=_evaluation(config, run, sets),
         finish=finish,
         notes={"framework": f"{FRAMEWORK} {framework_version()}"},
@@ -112,28 +115,6 @@ def loader_options(config: SegmentationConfig, plan: SamplePlan, device: torch.d
             "makes 1 image each, of which batch norm cannot take statistics: use a larger batch or fewer parts"
         )
     return options
-
-
-def loop_settings(
-    config: SegmentationConfig, plan: SamplePlan, *, channels_last: bool, files: Callable[[int], str]
-) -> LoopSettings:
-    """The configuration as the loop takes it."""
-    schedule = config.schedule
-    return task.loop_settings(
-        config,
-        plan,
-        Schedule(
-            kind="poly",
-            total_steps=config.iterations,
-            warmup_steps=schedule.warmup_iterations,
-            warmup_start=schedule.warmup_start,
-            min_rate=schedule.min_learning_rate,
-            power=schedule.power,
-        ),
-        files,
-        channels_last=channels_last,
-        evaluate_every=config.evaluate_every,
-    )
 
 
 def loss_function(

@@ -1,7 +1,9 @@
 """What every task lets its user say about image files: fields of the data group of each task's configuration."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from engine.fields import NotNegative, Range
 
 Unreadable = Literal["stop", "skip"]
 """What to do at a file that is not a whole image: stop the run, or take another image in its place."""
@@ -20,7 +22,7 @@ class ImageOptions:
     unreadable: Unreadable = "stop"
     """What to do at a training image that cannot be decoded: "stop", or "skip" to use a substitute and count it. A
     validation image that cannot be decoded always stops the run: accuracy over other images is another number."""
-    max_unreadable: float = 0.001
+    max_unreadable: NotNegative = 0.001
     """How many images "skip" may skip before it stops the run after all: below 1 a share of the training set, from 1 on
     a number of images."""
     exclude: str = ""
@@ -29,20 +31,15 @@ class ImageOptions:
     exif: Exif = "ignore"
     """What to do with a photo's EXIF orientation: "ignore" reads the pixels as stored, as torchvision and timm do and
     so every published recipe; "apply" turns the photo upright; "stop" refuses it."""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Annotated[int, Range(1, 2**31)] = MAX_PIXELS
     """Largest picture accepted, width times height; a larger one counts as unreadable. One pixel takes about 10 bytes
     of memory while it is decoded."""
 
     def image_problems(self) -> list[str]:
-        """What of these fields cannot be run as given."""
-        found = []
-        if not (0 <= self.max_unreadable < 1 or (self.max_unreadable >= 1 and self.max_unreadable % 1 == 0)):
-            found.append(
-                f"max_unreadable: {self.max_unreadable} is neither a share in [0, 1) nor a whole number of images"
-            )
-        if not 1 <= self.max_pixels <= 2**31:
-            found.append(f"max_pixels: {self.max_pixels} is outside [1, {2**31}]")
-        return found
+        """What of these fields cannot be run as given, beside what is outside its range."""
+        if 0 <= self.max_unreadable < 1 or self.max_unreadable % 1 == 0:
+            return []
+        return [f"max_unreadable is {self.max_unreadable}; allowed: a share below 1, or a whole number of images"]
 
     def accepts_unreadable(self, num_bad: int, num_images: int) -> bool:
         """Whether "skip" goes on with this many bad images among `num_images`."""

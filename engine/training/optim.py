@@ -4,10 +4,12 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
+
+from engine.groups import OptimizerOptions, ScheduleKind
 
 
 def parameter_groups(
@@ -48,40 +50,27 @@ def _new_group(rate: float, decay: float) -> dict[str, Any]:
     return {"params": [], "names": [], "lr": rate, "base_rate": rate, "weight_decay": decay}
 
 
-Name = Literal["adamw", "lamb", "lars", "sgd"]
-
-
-def build(
-    name: Name,
-    groups: list[dict[str, Any]],
-    *,
-    learning_rate: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float | None = None,
-    momentum: float = 0.9,
-) -> torch.optim.Optimizer:
+def build(options: OptimizerOptions, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
     """An optimizer over parameter groups; its kernels are fused where the library has them so.
 
     Args:
-        name: "adamw" and "sgd" are torch's; "lamb" (You et al. 2020; a gradient of norm above 1 is scaled down to 1)
-            and "lars" (You et al. 2017; groups without weight decay are not adapted) are timm's.
+        options: which, and its constants. "adamw" and "sgd" are torch's; "lamb" (You et al. 2020; a gradient of norm
+            above 1 is scaled down to 1) and "lars" (You et al. 2017; groups without weight decay are not adapted) are
+            timm's.
         groups: as parameter_groups makes them.
         learning_rate: of groups without one.
-        betas: decay of the moments, of "adamw" and "lamb".
-        eps: added to the root of the second moment; None for the library's own.
-        momentum: of "sgd" and "lars".
     """
-    small: dict[str, Any] = {} if eps is None else {"eps": eps}
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True, **small)
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True)
+    small: dict[str, Any] = {} if options.eps is None else {"eps": options.eps}
+    if options.name == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=options.betas, fused=True, **small)
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=options.momentum, fused=True)
     from timm.optim.lamb import Lamb  # importing timm takes seconds
     from timm.optim.lars import Lars
 
-    if name == "lamb":
-        return Lamb(groups, lr=learning_rate, betas=betas, **small)
-    return Lars(groups, lr=learning_rate, momentum=momentum)
+    if options.name == "lamb":
+        return Lamb(groups, lr=learning_rate, betas=options.betas, **small)
+    return Lars(groups, lr=learning_rate, momentum=options.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +90,7 @@ class Schedule:
         (DINO, I-JEPA); None: it stays.
     """
 
-    kind: Literal["cosine", "warmup_times_cosine", "step", "poly", "constant"]
+    kind: ScheduleKind
     total_steps: int
     warmup_steps: int = 0
     warmup_start: float = 0.0

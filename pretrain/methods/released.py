@@ -38,7 +38,7 @@ CLEAN_NO_DECAY = (
 """Every bias, norm scale, layer scale, token and position table, in the names of ResNets, ConvNeXts and ViTs."""
 
 COSINE = ScheduleConfig(kind="warmup_times_cosine", warmup_epochs=10, min_rate=1e-5)
-STEP = ScheduleConfig(kind="step", warmup_epochs=10, warmup_start=2e-6, step_epochs=(700,))
+STEP = ScheduleConfig(kind="step", warmup_epochs=10, warmup_start=2e-6, milestones=(700,))
 
 
 BESIDE_ENCODER = {

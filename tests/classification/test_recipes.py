@@ -54,7 +54,7 @@ def test_rsb_recipes_have_the_published_values(name):
         0.0,
         0.0,
     )
-    assert (config.schedule.kind, config.schedule.warmup_start, config.schedule.min_learning_rate) == (
+    assert (config.schedule.kind, config.schedule.warmup_start, config.schedule.min_rate) == (
         "cosine",
         1e-4,
         1e-6,
@@ -102,7 +102,7 @@ def test_fine_tuning_recipes_have_the_published_values(name, model):
         0.875,
         "bicubic",
     )
-    assert config.schedule.min_learning_rate == 1e-6
+    assert config.schedule.min_rate == 1e-6
 
 
 def test_the_linear_probe_moves_only_the_classifier_with_plain_sgd():

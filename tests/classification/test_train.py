@@ -35,7 +35,7 @@ def easy(root, **changes):
     """Light augmentation and AdamW, with which the colours are learnt in a few epochs."""
     return tiny_config(
         root,
-        augment=AugmentConfig(scale=(0.5, 1.0), test_size=32, crop_pct=1.0),
+        augment=AugmentConfig(crop_scale=(0.5, 1.0), test_size=32, crop_pct=1.0),
         loss=LossConfig(),
         optimizer=OptimizerConfig(base_learning_rate=2e-3, base_batch=6),
         schedule=ScheduleConfig(warmup_epochs=1),
@@ -230,5 +230,5 @@ def test_the_command_without_init_is_refused_before_a_folder_is_made(root, tmp_p
     with pytest.raises(SystemExit) as left:
         main("classification", RECIPES, train, arguments)
     assert left.value.code == 2
-    assert "init: not given" in capsys.readouterr().err
+    assert "init is not given" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

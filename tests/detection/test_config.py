@@ -42,26 +42,26 @@ def test_every_problem_is_named_with_what_was_found():
     with pytest.raises(ConfigError) as error:
         check(config)
     for text in (
-        "init: not given",
-        "data.root: not given",
-        "image_size: 2000 is above data.max_side 1333",
-        "batch_size: 6 is not a multiple of accumulation, 4",
-        "batch_size: 6 is not a multiple of data.group_size, 4",
-        "drop_path: 1.0",
-        "data.short_sides: (640, 1400)",
-        "data.flip: 2.0",
-        "data.square: 1000",
-        "optimizer.base_learning_rate: 0",
-        "optimizer.layer_decay: 0",
+        "init is not given",
+        "data.root is not given",
+        "image_size is 2000; allowed: up to data.max_side 1333",
+        "accumulation is 4; allowed: a divisor of batch_size 6",
+        "data.group_size is 4; allowed: a divisor of batch_size 6",
+        "drop_path is 1.0",
+        "data.short_sides is (640, 1400)",
+        "data.flip is 2.0",
+        "data.square is 1000",
+        "optimizer.base_learning_rate is 0",
+        "optimizer.layer_decay is 0",
         "optimizer.betas",
-        "schedule.milestones: (80, 60)",
-        "schedule.warmup_iterations: -1 is below 0",
+        "schedule.milestones is (80, 60)",
+        "schedule.warmup_iterations is -1; allowed: 0 or more",
     ):
         assert text in str(error.value), text
 
 
 def test_milestones_after_the_end_are_refused():
-    with pytest.raises(ConfigError, match=r"iterations: 1000 end before the milestones"):
+    with pytest.raises(ConfigError, match=r"schedule.milestones is \(60000, 80000\); allowed: below iterations 1000"):
         check(good(iterations=1000))
 
 

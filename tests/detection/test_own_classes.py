@@ -101,5 +101,5 @@ def test_classes_that_are_not_there_are_refused_with_the_nearest(own, classes, e
 def test_the_recipe_for_own_data_is_a_valid_one(own, model):
     config = RECIPES["own"](model)
     check(replace(config, init="none", data=replace(config.data, root=str(own), val_share=0.2)))
-    with pytest.raises(ConfigError, match=r"val_share: 1.0 is outside"):
+    with pytest.raises(ConfigError, match=r"val_share is 1.0; allowed"):
         check(replace(config, init="none", data=replace(config.data, root=str(own), val_share=1.0)))

@@ -18,12 +18,13 @@ from detection.finished import load_detector
 from detection.frameworks.contract import load_framework
 from detection.grouping import GroupedPlan
 from detection.recipes import RECIPES
-from detection.train import loop_settings, train
+from detection.train import train
 from detection.visualize import main as visualize
 from engine.cli import main
 from engine.config import config_hash, to_dict
 from engine.errors import CheckpointError, ConfigError, DataError, StopRequested
 from engine.run.open import prepare
+from engine.task import loop_settings
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read, read_split, tiny_config, write
 from tests.helpers import assert_same_bytes, start_python
 
@@ -267,14 +268,14 @@ def test_accumulated_passes_see_the_same_images_as_one(root, tmp_path):
 
 def test_milestones_and_warm_up_are_in_steps_of_the_run_s_own_batch():
     config = replace(RECIPES["mask-rcnn-fpn-1x"](), batch_size=8)
-    settings = loop_settings(config, GroupedPlan(np.ones(800, bool), 8, 0, 2), channels_last=True, files=str)
+    settings = loop_settings(config, GroupedPlan(np.ones(800, bool), 8, 0, 2), None)
     assert (settings.total_steps, settings.schedule.milestones) == (180_000, (120_000, 160_000))
     rates = [settings.schedule.rate(s, config.learning_rate) for s in (0, 1000, 2000, 119_999, 120_000, 179_999)]
     assert rates == pytest.approx([1e-5, 0.5005 * 0.01, 0.01, 0.01, 1e-3, 1e-4])
 
 
 def test_a_batch_that_does_not_divide_into_accumulation_is_refused(root, tmp_path):
-    with pytest.raises(ConfigError, match="not a multiple of accumulation, 3"):
+    with pytest.raises(ConfigError, match="accumulation is 3; allowed: a divisor"):
         train(tiny_config(root, accumulation=3), tmp_path / "run")
 
 

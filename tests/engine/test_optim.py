@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from engine.groups import OptimizerOptions
 from engine.training.optim import Schedule, build, norms_by_group, parameter_groups
 
 
@@ -83,7 +84,7 @@ def test_every_optimizer_takes_the_groups_and_moves_towards_the_minimum(name):
     torch.manual_seed(0)
     net = nn.Linear(4, 1)
     groups = parameter_groups(net.named_parameters(), learning_rate=0.05, weight_decay=1e-4, no_decay=("bias",))
-    optimizer = build(name, groups, learning_rate=0.05)
+    optimizer = build(OptimizerOptions(name=name), groups, 0.05)
     assert [group["base_rate"] for group in optimizer.param_groups] == [0.05, 0.05]
     x = torch.randn(64, 4)
     y = x.sum(1, keepdim=True) + 1
@@ -100,7 +101,7 @@ def test_every_optimizer_takes_the_groups_and_moves_towards_the_minimum(name):
 def test_the_weight_decay_goes_by_half_a_cosine_and_groups_without_one_keep_none():
     net = nn.Linear(2, 2)
     groups = parameter_groups(net.named_parameters(), learning_rate=0.1, weight_decay=0.04, no_decay=("bias",))
-    optimizer = build("adamw", groups, learning_rate=0.1)
+    optimizer = build(OptimizerOptions(), groups, 0.1)
     schedule = Schedule(kind="constant", total_steps=100, final_weight_decay=0.4)
     seen = []
     for step in (0, 50, 25, 100):  # a function of the step, whatever came before

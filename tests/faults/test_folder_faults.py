@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from classification.train import train
+from engine.config import problems_of
 from engine.data import files
 from engine.data.content import check_same, identify, look_into, remarks
 from engine.data.images import ImageOptions, index_images, read_sample
@@ -205,11 +206,11 @@ class TestLimits:
                 read_sample(index, SampleKey(0, 3), policy="skip", seed=0)
 
     def test_bad_values_are_refused_with_their_range(self):
-        assert ImageOptions(max_unreadable=1.5).image_problems()
-        assert ImageOptions(max_unreadable=-0.1).image_problems()
-        assert ImageOptions(max_unreadable=float("nan")).image_problems()
-        assert ImageOptions(max_pixels=0).image_problems()
-        assert not ImageOptions(max_unreadable=0.5).image_problems()
+        assert problems_of(ImageOptions(max_unreadable=1.5))
+        assert problems_of(ImageOptions(max_unreadable=-0.1))
+        assert problems_of(ImageOptions(max_unreadable=float("nan")))
+        assert problems_of(ImageOptions(max_pixels=0))
+        assert not problems_of(ImageOptions(max_unreadable=0.5))
 
     def test_larger_pictures_are_accepted_on_request(self, tmp_path):
         fill(tmp_path, 1, side=100)

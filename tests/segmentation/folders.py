@@ -64,7 +64,7 @@ def tiny_config(root: Path, **changes) -> SegmentationConfig:
         augment=AugmentConfig(),
         head=HeadConfig(channels=16, aux_channels=8),
         optimizer=OptimizerConfig(name="adamw", base_learning_rate=3e-3, base_batch=4, no_decay="one_dimensional"),
-        schedule=ScheduleConfig(power=1.0, warmup_iterations=2, min_learning_rate=0.0),
+        schedule=ScheduleConfig(power=1.0, warmup_iterations=2, min_rate=0.0),
         evaluation=EvaluationConfig(num_panels=1),
     )
     return replace(config, **changes)

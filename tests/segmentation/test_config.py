@@ -31,8 +31,8 @@ def test_every_recipe_lacks_nothing_but_data_and_initialisation(name, model):
     check(complete(name, model))
     with pytest.raises(ConfigError, match="2 problems") as caught:
         check(RECIPES[name](model))
-    assert "init: not given" in str(caught.value)
-    assert "data.root: not given" in str(caught.value)
+    assert "init is not given" in str(caught.value)
+    assert "data.root is not given" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -53,25 +53,25 @@ def test_all_problems_are_listed_with_their_allowed_range():
         augment=AugmentConfig(resize_ratio=(2.0, 0.5), cat_max_ratio=0.0, flip=1.5),
         head=HeadConfig(channels=0, aux_weight=0.0, dropout=1.0),
         optimizer=OptimizerConfig(base_learning_rate=0.0, layer_decay=1.5, clip_grad=0.0, momentum=1.0),
-        schedule=ScheduleConfig(power=0.0, warmup_iterations=10, warmup_start=2.0),
+        schedule=ScheduleConfig(power=0.0, warmup_iterations=11, warmup_start=2.0),
         evaluation=EvaluationConfig(scales=(), num_panels=-1),
     )
     with pytest.raises(ConfigError) as caught:
         check(config)
     text = str(caught.value)
     for problem in (
-        "image_size: 16 is below 32",
-        "init: not given",
-        "drop_path: 1.0 is outside [0, 1)",
-        "warmup_iterations: 10 is not below the 10 iterations",
-        "batch_size: 6 is not a multiple of accumulation, 4",
-        "data.root: not given",
-        "data.num_workers: -1 is below 0",
-        "data.evaluation_batch_size: 0 is below 1",
+        "image_size is 16; allowed: 32 or more",
+        "init is not given",
+        "drop_path is 1.0; allowed: from 0 up to but not 1",
+        "schedule.warmup_iterations is 11; allowed: 0 to iterations 10",
+        "accumulation is 4; allowed: a divisor of batch_size 6",
+        "data.root is not given",
+        "data.num_workers is -1; allowed: 0 or more",
+        "data.evaluation_batch_size is 0; allowed: 1 or more",
         "augment.resize_ratio",
         "augment.cat_max_ratio",
         "augment.flip",
-        "head.channels: 0 is below 1",
+        "head.channels is 0; allowed: 1 or more",
         "head.aux_weight",
         "head.dropout",
         "optimizer.base_learning_rate",

@@ -34,7 +34,7 @@ def test_published_values(recipe, model, expected):
         config.head.channels,
         config.evaluation.mode,
         schedule.power,
-        schedule.min_learning_rate,
+        schedule.min_rate,
     ) == expected
     assert (config.iterations, config.batch_size, config.image_size) == (160_000, 16, 512)
     assert (config.head.aux_channels, config.head.aux_weight, config.head.dropout) == (256, 0.4, 0.1)

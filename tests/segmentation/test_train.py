@@ -12,9 +12,10 @@ import pytest
 from engine.data.sampler import SamplePlan
 from engine.errors import ConfigError, StopRequested
 from engine.run.open import prepare
+from engine.task import loop_settings
 from segmentation.__main__ import main
 from segmentation.recipes import RECIPES
-from segmentation.train import loop_settings, summary, train
+from segmentation.train import summary, train
 from tests.helpers import assert_same_bytes, run_module, start_python
 from tests.segmentation.folders import tiny_config
 
@@ -161,14 +162,14 @@ def test_a_batch_that_leaves_one_image_for_batch_norm_is_refused(root, tmp_path)
 
 def test_the_schedule_is_mmsegmentations():
     config = RECIPES["upernet-160k"]("vit_b")
-    settings = loop_settings(config, SamplePlan(20_210, 16, 0), channels_last=False, files=str)
+    settings = loop_settings(config, SamplePlan(20_210, 16, 0), None)
     rate = lambda step: settings.schedule.rate(step, config.learning_rate)  # noqa: E731
     assert rate(0) == pytest.approx(4e-10)
     assert rate(1500) == pytest.approx(4e-4)
     assert rate(80_750) == pytest.approx(2e-4)
     assert rate(160_000) == 0
     config = RECIPES["upernet-160k"]("r50")
-    settings = loop_settings(config, SamplePlan(20_210, 16, 0), channels_last=False, files=str)
+    settings = loop_settings(config, SamplePlan(20_210, 16, 0), None)
     assert settings.schedule.rate(80_000, 0.01) == pytest.approx((0.01 - 1e-4) * 0.5**0.9 + 1e-4)
     assert settings.schedule.rate(160_000, 0.01) == pytest.approx(1e-4)
     assert settings.evaluate_every == 16_000

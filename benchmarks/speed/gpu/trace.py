@@ -57,7 +57,7 @@ def short_config(part: Part, model: str, batch_size: int, root: Path) -> Pretrai
         log_every=1 if part.small else 5,
         visualize_every_epochs=0,
         data=dataclasses.replace(config.data, root=str(root), num_workers=1 if part.small else 16),
-        schedule=dataclasses.replace(config.schedule, kind="cosine", warmup_epochs=0, step_epochs=()),
+        schedule=dataclasses.replace(config.schedule, kind="cosine", warmup_epochs=0, milestones=()),
     )
 
 
