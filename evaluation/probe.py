@@ -21,6 +21,7 @@ from engine.data.images import ImageIndex
 from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
 from engine.distributed import rank, world_size
 from engine.errors import ConfigError
+from engine.groups import OptimizerOptions
 from engine.loop import run_loop
 from engine.run.open import Run
 from engine.task import announcement
@@ -138,7 +139,7 @@ class Probe:
         torch.manual_seed(config.seed)
         model = Heads(self.heads, self.frozen.dims(run.device), len(self.train.classes)).to(run.device)
         groups = parameter_groups(model, self.heads, batch_size=config.batch_size, weight_decay=config.weight_decay)
-        optimizer = optim.build(config.optimizer, groups, learning_rate=config.learning_rate)
+        optimizer = optim.build(OptimizerOptions(name=config.optimizer), groups, config.learning_rate)
         settings = _settings(config, plan, self.train)
         dataset: Dataset[Any] = (
             _Cached(self.banks["train"], labels)

@@ -64,5 +64,5 @@ def test_without_freeze_the_same_run_trains_the_encoder(root, tmp_path):
 def test_c4_whose_head_is_the_last_stage_is_refused():
     config = RECIPES["mask-rcnn-c4-2x"]()
     config = replace(config, init="none", freeze="all", data=replace(config.data, root="coco"))
-    with pytest.raises(ConfigError, match='freeze: "all" with a C4 detector'):
+    with pytest.raises(ConfigError, match='freeze is "all" with a C4 detector'):
         check(config)
