@@ -13,12 +13,12 @@ ADE20K  ?=
 PYTHON  ?=
 PYTEST  ?= -n 2 --dist loadfile -rs -m "not slurm"
 PIP     ?= -q --disable-pip-version-check
-EXTRAS  := .[analysis,segmentation,slurm,dev]
+EXTRAS  := .[analysis,segmentation,slurm,docs,dev]
 BIN     := .venv/bin
 STAMP   := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark demo-data verify-data throughput wheelhouse tables test test-slurm test-browser format check clean
+.PHONY: help setup benchmark demo-data verify-data throughput wheelhouse tables docs test test-slurm test-browser format check clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ wheelhouse: $(STAMP) ## fetch what benchmarks/speed/gpu.sh needs beside torch an
 
 tables: $(STAMP) ## write every table, figure and the page from RUNS
 	@$(BIN)/python -m results all $(RUNS)
+
+docs: $(STAMP) ## write the documentation as a site, site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q && echo "written: site/index.html"
 
 test: $(STAMP) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
