@@ -61,7 +61,7 @@ tables: $(STAMP) ## write every table, figure and the page from RUNS
 	@$(BIN)/python -m results all $(RUNS)
 
 docs: $(STAMP) ## write the documentation as a site, site/index.html
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q && echo "written: site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict && echo "written: site/index.html"
 
 test: $(STAMP) ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
