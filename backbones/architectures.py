@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import BackboneError
+from .small import small_factory
 
 Family = Literal["resnet", "convnext", "vit", "swin", "other"]
 """Whose published rules a network follows: see family.py."""
@@ -92,6 +93,33 @@ PUBLISHED: dict[str, Architecture] = {
 """Published name -> architecture. ResNets are version 1.5 (stride on the 3x3), ConvNeXts version 1."""
 
 
+def _small(timm_name: str, family: Family, stride: int) -> Architecture:
+    return Architecture(timm_name=timm_name, family=family, factory=small_factory(timm_name, stride))
+
+
+def _small_vit(patch: int) -> Architecture:
+    return Architecture(
+        timm_name="vit_tiny_patch16_224",
+        family="vit",
+        options={"patch_size": patch},
+        for_size=lambda image_size: {"img_size": image_size},
+    )
+
+
+SMALL: dict[str, Architecture] = {
+    "resnet18_small": _small("resnet18", "resnet", 1),
+    "resnet50_small": _small("resnet50", "resnet", 1),
+    "convnext_atto_small": _small("convnext_atto", "convnext", 1),
+    "resnet18_small_64": _small("resnet18", "resnet", 2),
+    "resnet50_small_64": _small("resnet50", "resnet", 2),
+    "convnext_atto_small_64": _small("convnext_atto", "convnext", 2),
+    "vit_tiny_p2": _small_vit(2),
+    "vit_tiny_p4": _small_vit(4),
+    "vit_tiny_p8": _small_vit(8),
+}
+"""Networks for pictures of 32 to 96 pixels; backbones/small.py says which is for which size."""
+
+
 FAMILY_OF_MODULE: dict[str, Family] = {
     "resnet": "resnet",
     "resnetv2": "resnet",
@@ -122,13 +150,15 @@ form; ConvNeXt 1 and 2; Transformers of one width whose blocks all see the same 
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture called `name`: a published name, else a timm name (a `.tag` after it is ignored), else one's own
-    class or function, `package.module:Name`.
+    """The architecture called `name`: a published name, one of SMALL, a timm name (a `.tag` after it is ignored), or
+    one's own class or function, `package.module:Name`.
 
     Raises BackboneError naming the nearest valid names if there is none.
     """
     if name in PUBLISHED:
         return PUBLISHED[name]
+    if name in SMALL:
+        return SMALL[name]
     if ":" in name and not name.startswith("hf-hub:"):
         return _own_architecture(name)
     import timm  # here, because it takes seconds and published names need none of it

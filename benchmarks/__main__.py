@@ -1,4 +1,4 @@
-"""`python -m benchmarks run | demo-data | throughput | gpu-check | prepare`."""
+"""`python -m benchmarks run | demo-data | throughput | gpu-check | prepare | study`."""
 
 import dataclasses
 import sys
@@ -15,6 +15,7 @@ from engine.cli import guard
 
 with guard():  # MIM_METHODS may name what is no method
     from benchmarks.plan import METHODS
+    from benchmarks.study.command import StudyOptions, study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,19 +93,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Throughput, tyro.conf.subcommand("throughput")]
             | Annotated[GpuCheck, tyro.conf.subcommand("gpu-check")]
             | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+            | Annotated[StudyOptions, tyro.conf.subcommand("study")]
         )
         config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
         options = tyro.cli(commands, args=arguments, prog="python -m benchmarks", config=config)
         return _run(options)
 
 
-def _run(options: Run | DemoData | Throughput | GpuCheck | Prepare) -> int:
+def _run(options: Run | DemoData | Throughput | GpuCheck | Prepare | StudyOptions) -> int:
     """Do what was asked; each imports here what takes seconds to import, or needs packages that others do not."""
     if isinstance(options, GpuCheck):
         return run_check(options)
     if isinstance(options, Prepare):
         prepare(options)
         return 0
+    if isinstance(options, StudyOptions):
+        return study(options)
     if isinstance(options, Run):
         from benchmarks.run import benchmark
 

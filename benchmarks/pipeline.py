@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from benchmarks.plan import Stage, lay_out
 from engine.errors import STOPPED_EXIT_CODE
 
 log = logging.getLogger("mim")
+POLL_S = 0.1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -39,7 +40,15 @@ class Outcome:
         return exit_code(self.states)
 
 
-def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1, parallel: int = 1) -> Outcome:
+def run_stages(
+    stages: Sequence[Stage],
+    runs_dir: Path,
+    *,
+    num_devices: int = 1,
+    parallel: int = 1,
+    children: "Children | None" = None,
+    finished: Callable[[Stage], None] = lambda stage: None,
+) -> Outcome:
     """Run every stage whose needs are finished.
 
     Args:
@@ -47,6 +56,8 @@ def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1,
         runs_dir: folder of run folders.
         num_devices: processes per run; more than one go through torchrun.
         parallel: how many runs at once; with several, each keeps to its share of the processor cores.
+        children: the processes to run in, instead of one for each run.
+        finished: called with each stage when it has finished.
 
     Raises:
         ConfigError: a run folder holds another configuration.
@@ -54,7 +65,7 @@ def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1,
     lay_out(stages, runs_dir)
     outcome = Outcome({stage.name: "finished" if is_finished(stage, runs_dir) else "pending" for stage in stages})
     by_name, needs = {stage.name: stage for stage in stages}, {stage.name: stage.needs for stage in stages}
-    states, children = outcome.states, _Children(parallel)
+    states, children = outcome.states, children or Children(parallel)
     with children.forwarding_signals(), _view(stages, runs_dir, outcome) as show:
         while True:
             changes = advance(needs, states, room=children.room(), stopping=children.stopping)
@@ -64,9 +75,11 @@ def run_stages(stages: Sequence[Stage], runs_dir: Path, *, num_devices: int = 1,
             show()
             if not children.running:
                 return outcome
-            time.sleep(0.3)
+            time.sleep(POLL_S)
             for name, code in children.ended():
                 states[name] = _state_after(runs_dir / name, code, stopping=children.stopping)
+                if states[name] == "finished":
+                    finished(by_name[name])
 
 
 def is_finished(stage: Stage, runs_dir: Path) -> bool:
@@ -100,16 +113,25 @@ def _command(stage: Stage, runs_dir: Path, num_devices: int) -> list[str]:
     return [*launcher, "-m", stage.package, str(folder / "config.json"), "--run-dir", str(folder), "--resume"]
 
 
-class _Children:
-    """The processes of the running stages; stop signals are passed on to them, and they save before they leave."""
+class Children:
+    """The processes of the running stages; stop signals are passed on to them, and they save before they leave.
 
-    def __init__(self, parallel: int) -> None:
+    Args:
+        parallel: how many at most.
+        threads: of each; by default its share of the processor's cores where there are several.
+    """
+
+    def __init__(self, parallel: int, threads: int | None = None) -> None:
         self.stopping = False
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._parallel = parallel
+        if threads is None and parallel > 1 and "OMP_NUM_THREADS" not in os.environ:
+            threads = max((os.cpu_count() or 1) // parallel, 1)
+        self._environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
     @contextmanager
     def forwarding_signals(self) -> Iterator[None]:
+        """Pass signals on in this block."""
         previous = {number: signal.signal(number, self._forward) for number in SIGNALS}
         try:
             yield
@@ -124,14 +146,11 @@ class _Children:
             process.kill() if again else process.terminate()  # a second Ctrl-C does not wait for the save
 
     def room(self) -> int:
+        """How many more may start."""
         return self._parallel - len(self.running)
 
     def start(self, name: str, command: list[str], folder: Path) -> None:
         """Start a stage; its output goes to its run folder."""
-        environment = dict(os.environ)
-        if self._parallel > 1:
-            threads = max((os.cpu_count() or 1) // self._parallel, 1)
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
         # A session of its own: a Ctrl-C on the terminal reaches it once, through us.
         with (folder / "output.log").open("ab") as output:
             self.running[name] = subprocess.Popen(
@@ -140,7 +159,7 @@ class _Children:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=environment,
+                env=self._environment,
             )
 
     def ended(self) -> Iterator[tuple[str, int]]:

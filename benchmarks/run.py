@@ -3,13 +3,14 @@
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks import cost
-from benchmarks.pipeline import failure, run_stages
+from benchmarks.pipeline import Outcome, failure, run_stages
 from benchmarks.plan import DEMO_DATA, PRETRAINING, Request, Stage, data_sets, images_of, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.data.images import index_images, require_batch
@@ -68,17 +69,22 @@ def benchmark(options: "Run") -> int:
         write_demo_data(options.data or DEMO_DATA)
     parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))
     outcome = run_stages(stages, options.runs_dir, num_devices=request.num_devices, parallel=parallel)
+    return report(stages, outcome, options.runs_dir, f"{options.profile}-{options.model}")
+
+
+def report(stages: Sequence[Stage], outcome: Outcome, runs_dir: Path, name: str) -> int:
+    """Say how a graph of runs ended, and print its table and write it to `runs_dir`/`name`; returns the exit code."""
     for stage in stages:
         if outcome.states[stage.name] in ("failed", "blocked"):
-            reason = failure(stage, options.runs_dir) if outcome.states[stage.name] == "failed" else "its start failed"
+            reason = failure(stage, runs_dir) if outcome.states[stage.name] == "failed" else "its start failed"
             print(f"{stage.name} {outcome.states[stage.name]}: {reason}", file=sys.stderr)
     if outcome.exit_code == 75:
         print("stopped; give the same command again to continue", file=sys.stderr)
         return outcome.exit_code
-    rows, rejected = collect([stage.folder(options.runs_dir) for stage in stages])
+    rows, rejected = collect([stage.folder(runs_dir) for stage in stages])
     table = benchmark_table(rows)
     print_table(table, rejected)
-    paths = write_table(table, options.runs_dir / f"{options.profile}-{options.model}", rejected)
+    paths = write_table(table, runs_dir / name, rejected)
     print("written: " + ", ".join(str(path) for path in paths))
     print_headlines(table)
     return outcome.exit_code

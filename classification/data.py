@@ -52,6 +52,8 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
         transform: PIL image to uint8 tensor; may draw from the global generators.
         seed: with the key, of everything the transform draws.
         whole: what the index is a part of, None where it is all there is.
+        epoch_length: samples of an epoch; where there are fewer images they come again, sample s being image s modulo
+            their number, with draws of its own. None for each image once.
         unreadable: what to do at a file that is not a whole image.
         run_dir: where skipped files are listed.
     """
@@ -62,6 +64,16 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
     unreadable: Unreadable = "stop"
     run_dir: Path | None = None
     whole: ImageIndex | None = None
+    epoch_length: int | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch."""
+        return len(self.index) if self.epoch_length is None else self.epoch_length
+
+    def path(self, index: int) -> str:
+        """File of a sample."""
+        return self.index.path(index % len(self.index))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -73,7 +85,8 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
             DataError: the file cannot be used.
         """
         assert self.index.labels is not None
-        array, position = read_sample(self.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir)
+        place = key._replace(index=key.index % len(self.index))
+        array, position = read_sample(self.index, place, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir)
         with seeded(generator(self.seed, key)):
             image = self.transform(Image.fromarray(array))
         return {"image": image, "label": torch.tensor(self.index.labels[position])}
@@ -117,8 +130,9 @@ def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tupl
         record_part(part, train, config, run_dir)
     transform = training_transform(config.augment, config.image_size)
     whole = None if part is train else train
+    length = len(train) if options.full_epochs else None
     return (
-        LabelledImages(part, transform, config.seed, options.unreadable, run_dir, whole),
+        LabelledImages(part, transform, config.seed, options.unreadable, run_dir, whole, length),
         # A validation image is never replaced: accuracy over other images would be another number.
         LabelledImages(val, evaluation_transform(config.augment), config.seed),
     )

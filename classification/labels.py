@@ -106,6 +106,9 @@ def record_part(part: ImageIndex, whole: ImageIndex, config: ClassificationConfi
     path = run_dir / LIST_NAME
     if not (path.exists() and (run_dir / "data.json").exists()):  # else it resumes, and is held to what it used
         write_list(path, part.paths)
+    if config.data.full_epochs:
+        log.info("train: %s of %s images, listed in %s, in epochs as long as all", len(part), len(whole), path)
+        return
     steps, all_steps = (len(index) // config.batch_size for index in (part, whole))
     log.info(
         "train: %s of %s images, listed in %s: %d steps an epoch instead of %d, %s in %d epochs%s",

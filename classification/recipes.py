@@ -24,6 +24,7 @@ from classification.config import (
     ScheduleConfig,
 )
 from classification.own import fit, look
+from classification.small import cifar_vit, small, small_linear
 from classification.sources import SOURCES
 from engine.data.survey import Asked, say
 from engine.deviations import with_deviations
@@ -295,6 +296,9 @@ RECIPES: dict[str, Callable[..., ClassificationConfig]] = with_deviations(
         "linear-probe": linear_probe,
         "own": own,
         "demo": demo,
+        "small": small,
+        "small-linear": small_linear,
+        "cifar-vit": cifar_vit,
     },
     SOURCES,
 )

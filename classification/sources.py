@@ -80,5 +80,13 @@ SOURCES: Sources = {
     ),
     "own": (),
     "demo": (),
+    "small": (),
+    "small-linear": (),
+    "cifar-vit": (
+        Source(
+            name="small MAE train_classifier",
+            other=("images are normalised with ImageNet's mean and deviation, there with 0.5 and 0.5",),
+        ),
+    ),
 }
 """Recipe -> the files it follows."""

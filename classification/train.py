@@ -42,7 +42,7 @@ def assemble(run: Run, config: ClassificationConfig) -> Assembly:
     last ten epochs, which is what the A2MIM tables report.
     """
     train_set, val_set = open_data(config, run.dir)
-    plan = SamplePlan(len(train_set), config.batch_size, config.seed, config.augment.repeats)
+    plan = SamplePlan(train_set.num_samples, config.batch_size, config.seed, config.augment.repeats)
     options = loader_options(config, plan, run.device)
     run.pin_data("train", train_set.index)
     if train_set.whole is not None:  # by it the seeds, each with a part of its own, are known to belong together
@@ -53,7 +53,7 @@ def assemble(run: Run, config: ClassificationConfig) -> Assembly:
     network = build_network(config, len(classes))
     if is_new(run):
         start_from(network, config.init, run.dir if run.main else None)
-    settings = loop_settings(config, plan, channels_last=is_convolutional(network), files=train_set.index.path)
+    settings = loop_settings(config, plan, channels_last=is_convolutional(network), files=train_set.path)
     model = trainable(network, config).to(run.device)
 
     def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:

@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from classification import labels
+from classification.config import EmaConfig
+from classification.data import open_data
 from classification.labels import labelled_part, listed_subset, stratified_subset
 from classification.train import train
 from engine.config import check
 from engine.data.images import index_images
+from engine.data.sampler import SampleKey
 from engine.errors import ConfigError, DataError
 from tests.classification.folders import make_folder, tiny_config
 
@@ -111,3 +115,18 @@ def test_a_list_and_a_fraction_together_are_refused(root):
     both = replace(config, data=replace(config.data, train_fraction=0.5, label_list="x"))
     with pytest.raises(ConfigError, match="label_list: given beside train_fraction"):
         check(both)
+
+
+def test_full_epochs_of_few_images_take_as_many_steps_with_other_draws_for_each_copy(root, tmp_path):
+    config = tiny_config(root, epochs=2, batch_size=8, ema=EmaConfig())
+    config = replace(config, data=replace(config.data, train_fraction=0.01, full_epochs=True))
+    part, _ = open_data(config)
+    assert (len(part), part.num_samples) == (3, 24)
+    first, copy = (part[SampleKey(0, index)] for index in (1, 4))
+    assert first["label"] == copy["label"]
+    assert not torch.equal(first["image"], copy["image"])
+    train(config, tmp_path / "few")
+    train(replace(config, data=replace(config.data, train_fraction=1.0)), tmp_path / "all")
+    told = [json.loads((tmp_path / name / "environment.json").read_text()) for name in ("few", "all")]
+    assert [environment["effective"]["steps"] for environment in told] == [6, 6]
+    assert json.loads((tmp_path / "few" / "finished.json").read_text())["num_train"] == 3

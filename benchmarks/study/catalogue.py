@@ -1,0 +1,94 @@
+"""The studies: which pictures, which networks, how long. A study is a function of this file alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.study.pictures import CLIPART, CLIPART_SIZE, DIGITS_SIZE, write_clipart, write_digits
+from classification.config import ClassificationConfig
+from pretrain.config import PretrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study: the recipes `small` for these networks, with the lengths that fit these pictures.
+
+    Args:
+        title: what it is about.
+        write: (folder, source) writes the pictures as image folders.
+        source: where they come from by default, if from files.
+        image_size: in pixels.
+        models: networks by their plain names (backbones/small.py).
+        labels: shares of the labelled training images.
+        seeds: pre-training and fine-tuning runs of each kind; seed i is fine-tuned from pre-training i.
+        pretrain: changes of the recipe.
+        finetune: likewise.
+    """
+
+    title: str
+    write: Callable[[Path, Path], None]
+    source: Path = Path()
+    image_size: int
+    models: tuple[str, ...]
+    labels: tuple[float, ...]
+    seeds: int
+    pretrain: Callable[[PretrainConfig], PretrainConfig]
+    finetune: Callable[[ClassificationConfig], ClassificationConfig]
+
+
+def _pretrain(
+    config: PretrainConfig, *, epochs: int, batch: int, warmup: float, mirror: float, cell: int
+) -> PretrainConfig:
+    return replace(
+        config,
+        epochs=epochs,
+        batch_size=batch,
+        checkpoint_every=1000,
+        log_every=20,
+        visualize_every_epochs=0,
+        deterministic=True,
+        data=replace(config.data, num_workers=0, flip=mirror),
+        mask=replace(config.mask, cell_size=max(cell, config.mask.cell_size)),
+        optimizer=replace(config.optimizer, base_batch=batch),
+        schedule=replace(config.schedule, warmup_epochs=warmup),
+    )
+
+
+def _finetune(config: ClassificationConfig, *, epochs: int, batch: int, mirror: float) -> ClassificationConfig:
+    return replace(
+        config,
+        epochs=epochs,
+        batch_size=batch,
+        checkpoint_every=1000,
+        evaluate_every=epochs,
+        deterministic=True,
+        data=replace(config.data, num_workers=0, evaluation_batch_size=250),
+        augment=replace(config.augment, flip=mirror),
+        optimizer=replace(config.optimizer, base_batch=batch),
+        schedule=replace(config.schedule, warmup_epochs=1),
+    )
+
+
+STUDIES: dict[str, Study] = {
+    "digits": Study(
+        title="scikit-learn's handwritten digits: 1,797 pictures, 10 classes, 32 x 32 pixels",
+        write=lambda folder, _: write_digits(folder),
+        image_size=DIGITS_SIZE,
+        models=("resnet18", "vit_tiny", "convnext_atto"),
+        labels=(0.01, 0.05, 0.1, 1.0),
+        seeds=5,
+        pretrain=lambda config: _pretrain(config, epochs=20, batch=64, warmup=2, mirror=0.0, cell=8),
+        finetune=lambda config: _finetune(config, epochs=5, batch=32, mirror=0.0),
+    ),
+    "clipart": Study(
+        title="Debian's openclipart-png: clip art in 13 classes, 64 x 64 pixels",
+        write=write_clipart,
+        source=CLIPART,
+        image_size=CLIPART_SIZE,
+        models=("resnet18",),
+        labels=(0.1, 1.0),
+        seeds=3,
+        pretrain=lambda config: _pretrain(config, epochs=40, batch=128, warmup=4, mirror=0.5, cell=8),
+        finetune=lambda config: _finetune(config, epochs=10, batch=64, mirror=0.5),
+    ),
+}
