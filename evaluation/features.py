@@ -27,6 +27,7 @@ from evaluation.cache import FeatureCache, key
 from evaluation.config import FeaturesConfig
 from evaluation.data import Labelled, batches_in_order, centre_crops, normalise, open_labelled
 from evaluation.measured import Inputs, Measured
+from evaluation.measures import rank_me
 
 VERSION = 1
 RECORD_EVERY_S = 20.0
@@ -222,21 +223,6 @@ def _check_finite(
             f"{encoder.name} computes {each.name} that is not finite for {index.path(start + int(bad.argmax()))}: its "
             "weights, or the precision, are no good for this layer"
         )
-
-
-def rank_me(features_nd: npt.NDArray[Any]) -> float:
-    """Effective rank exp(H(p)), p = singular values over their sum, of centred features (RankMe, Garrido et al. 2023;
-    its published form does not centre). Between 1 and D; float64.
-    """
-    values = np.asarray(features_nd, dtype=np.float64)
-    values = values - values.mean(axis=0)
-    scatter = values.T @ values if len(values) >= values.shape[1] else values @ values.T
-    singular = np.sqrt(np.clip(np.linalg.eigvalsh(scatter), 0, None))
-    total = singular.sum()
-    if total == 0:
-        return 1.0
-    shares = singular[singular > total * 1e-12] / total
-    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def measure(run: Run, encoder: Encoder, config: FeaturesConfig, inputs: Inputs) -> Measured:

@@ -1,7 +1,4 @@
-"""The `knn` protocol: votes of the nearest neighbours (Wu et al. 2018, as DINO measures it).
-
-Q queries, K neighbours, C classes.
-"""
+"""The `knn` protocol: votes of the nearest neighbours (Wu et al. 2018, as DINO measures it)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,43 +13,11 @@ from evaluation.config import KnnConfig
 from evaluation.data import Labelled, open_labelled
 from evaluation.features import Representation, counts, extract, list_hash, open_readout, representations
 from evaluation.measured import Inputs, Measured
+from evaluation.measures import hits, votes
 from evaluation.neighbours import nearest
 
 VERSION = 1
 open_data: Callable[[KnnConfig], Labelled] = open_labelled
-Ranking = npt.NDArray[np.int64]
-
-
-def votes(
-    similarities_qk: npt.NDArray[np.float64], labels_qk: Ranking, *, k: int, temperature: float, num_classes: int
-) -> npt.NDArray[np.float64]:
-    """Scores (Q, C): the sum of exp(s / T) over the k nearest of each class, float64, added from the nearest on."""
-    scores = np.zeros((len(labels_qk), num_classes))
-    rows = np.arange(len(labels_qk))
-    for place in range(min(k, labels_qk.shape[1])):
-        scores[rows, labels_qk[:, place]] += np.exp(similarities_qk[:, place] / temperature)
-    return scores
-
-
-def ranking(scores_qc: npt.NDArray[np.float64]) -> Ranking:
-    """The classes in the order of their scores, (Q, C); of equal scores the lower class first."""
-    return np.argsort(-scores_qc, axis=1, kind="stable")
-
-
-def hits(scores_qc: npt.NDArray[np.float64], labels_q: npt.NDArray[np.int64], k: int) -> dict[str, npt.NDArray[Any]]:
-    """Whether each query is right, (Q,) for each way to count.
-
-    "top1"; "top5": among the first five classes that have a vote; "top5_dino": among the first min(5, k) ranks, classes
-    without any vote included, as DINO's code counts, which flatters a small k.
-    """
-    order = ranking(scores_qc)
-    match = order == labels_q[:, None]
-    voted = np.take_along_axis(scores_qc, order, axis=1) > 0
-    return {
-        "top1": match[:, 0],
-        "top5": (match & voted)[:, :5].any(axis=1),
-        "top5_dino": match[:, : min(5, k)].any(axis=1),
-    }
 
 
 def grid(

@@ -72,6 +72,37 @@ class ScheduleConfig(EpochSchedule):
     min_rate: NotNegative = 1e-5
 
 
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig:
+    """What is measured of the frozen encoder while it trains; training is the same to the bit without it."""
+
+    every_epochs: int = 0
+    """Epochs between measurements, which stand beside the losses in metrics.jsonl, split "val"; there is one before
+    the first step and one at the end too. 0: none."""
+    data: str = ""
+    """Folder of images that training does not see. With train/<class>/ and val/<class>/: k-NN accuracy of val against
+    train (k = 20, T = 0.07). Any folder of images: the effective rank of the features (RankMe), and the loss on masked
+    images."""
+    max_images: int = 5000
+    """Images of each part at most, evenly spread."""
+    batch_size: int = 64
+    """Images in one forward pass."""
+
+    def problems(self) -> list[str]:
+        """What cannot be run, one line each."""
+        found = []
+        if self.every_epochs < 0:
+            found.append(f"every_epochs is {self.every_epochs}; allowed: 0 (no monitor) or more")
+        if self.every_epochs and not self.data:
+            found.append("data is not given: a folder of images to measure on (--monitor.data DIR)")
+        if self.data and not self.every_epochs:
+            found.append("every_epochs is 0 beside monitor.data; allowed: 1 or more (--monitor.every-epochs N)")
+        for name in ("max_images", "batch_size"):
+            if getattr(self, name) < 1:
+                found.append(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        return found
+
+
 def num_masked(image_size: int, cell_size: int, mask_ratio: float) -> int:
     """How many of the (image_size / cell_size)^2 cells are hidden: the ratio of them, rounded up."""
     return math.ceil((image_size // cell_size) ** 2 * mask_ratio)
@@ -106,6 +137,8 @@ class PretrainConfig(EpochRun):
     log_every: Count = 50
     visualize_every_epochs: Natural = 25
     """Epochs between reconstruction panels; 0: only at the end."""
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    """Measurements of the encoder while it trains."""
     data: DataConfig = field(default_factory=DataConfig)
     """The images."""
     mask: MaskConfig = field(default_factory=MaskConfig)

@@ -21,6 +21,7 @@ from engine.training.state import LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import PretrainDataset, collate, training_images
+from pretrain.monitor import monitored
 from pretrain.start import named, start_from
 from pretrain.visualize import panel_batch, save_panel
 
@@ -51,7 +52,7 @@ def assemble(run: Run, config: PretrainConfig) -> Assembly:
         batches=_batches(config, run, index, plan),
         loss=compute_losses,
         settings=loop_settings(config, plan, channels_last=model.encoder.is_cnn, index=index),
-        evaluate=_panels(config, run, index, plan.steps_per_epoch),
+        evaluate=monitored(_panels(config, run, index, plan.steps_per_epoch), config, run, plan.steps_per_epoch),
         finish=finish,
     )
 
@@ -88,7 +89,7 @@ def loop_settings(
         plan,
         None if index is None else index.path,
         channels_last=channels_last,
-        evaluate_every=config.visualize_every_epochs * plan.steps_per_epoch,
+        evaluate_every=(config.monitor.every_epochs or config.visualize_every_epochs) * plan.steps_per_epoch,
         evaluate_first=True,
     )
 

@@ -17,8 +17,13 @@ FORBIDDEN = {
     "results": TASKS | {"benchmarks", "evaluation", "slurm", "backbones"},
     "slurm": {"backbones"},
 }
-ALLOWED = {("results", "backbones.family")}
-"""Exceptions: which family a network is, a question with one answer, which needs neither torch nor timm."""
+ALLOWED = {
+    ("results", "backbones.family"),
+    ("pretrain", "evaluation.measures"),
+    ("pretrain", "evaluation.neighbours"),
+}
+"""Exceptions: which family a network is, a question with one answer, which needs neither torch nor timm; and measures
+of features, which know no task, no encoder and no file."""
 
 
 def imported(path):

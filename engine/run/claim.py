@@ -23,6 +23,7 @@ FREE_TO_CHANGE = {
     "checkpoint_every",
     "log_every",
     "visualize_every_epochs",
+    "monitor.data",
 }
 LENGTHS = {"epochs", "iterations"}  # may grow where the schedule has no end
 # What those who start runs leave in a folder, and what a run leaves that was refused before it began.

@@ -25,6 +25,7 @@ _PINNED = {
     "num_train": ("train", "training images", "train images"),
     "num_val": ("val", "validation images", "val images"),
 }
+_MONITOR = "monitor"  # what is looked at during pre-training changes nothing of it
 _WHOLE = "train before train_fraction"  # the set that a fraction was taken from
 
 
@@ -98,6 +99,8 @@ def _pinned(data: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
     """{name: (number of images, digest)}; of what pins something else than images 0 and all that it says."""
     found = {}
     for name, entry in data.items():
+        if name.startswith(_MONITOR):
+            continue
         if isinstance(entry, dict) and is_count(entry.get("num_images")):
             found[name] = (entry["num_images"], str(entry.get("digest", "")))
         elif any(name in places for places in _PINNED.values()):

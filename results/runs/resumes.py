@@ -11,6 +11,7 @@ HARMLESS = {
     "init", "data.root", "data.num_workers", "checkpoint_every", "log_every", "visualize_every_epochs", "deterministic",
     "digest", "other", "other_digest",  # the weights that something was measured of, as `init` names them
     "data.unreadable", "data.max_unreadable", "data.max_pixels",  # the images that were skipped are counted
+    "monitor.every_epochs", "monitor.data", "monitor.max_images", "monitor.batch_size",
     "data.exclude", "data.label_list",  # the run holds on to the images that its lists came to
 }  # fmt: skip
 _TOLD = {"git_commit": "code", "suite_version": "suite's version", "world_size": "number of ranks"}

@@ -14,9 +14,10 @@ from evaluation import features
 from evaluation.cache import FeatureCache, Writer
 from evaluation.config import DataConfig, FeaturesConfig
 from evaluation.data import centre_crops, normalise, open_labelled
-from evaluation.features import Representation, extract, open_readout, rank_me, representations
+from evaluation.features import Representation, extract, open_readout, representations
 from evaluation.intervals import accuracy_interval, difference_interval
 from evaluation.measured import Inputs
+from evaluation.measures import rank_me
 from evaluation.run import for_encoder
 from tests.evaluation.test_command import write_images
 

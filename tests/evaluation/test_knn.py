@@ -8,7 +8,8 @@ import torch
 
 from evaluation import neighbours
 from evaluation.config import KnnConfig
-from evaluation.knn import grid, hits, ranking, votes
+from evaluation.knn import grid
+from evaluation.measures import hits, ranking, votes
 from evaluation.neighbours import nearest
 from tests.helpers import ROOT
 
