@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from backbones import load_encoder
 from backbones.source import weights_digest
 from engine.errors import ConfigError
+from engine.groups import OptimizerOptions
 from engine.training import optim
 from evaluation.config import LinearConfig
 from evaluation.crops import crop_box
@@ -75,7 +76,7 @@ def test_lars_moves_weights_by_their_norm_and_biases_by_their_gradient():
     model = Heads(heads, {"a": 5}, 3)
     groups = parameter_groups(model, heads, batch_size=16384, weight_decay=0.0)
     assert [group["base_rate"] for group in groups] == pytest.approx([6.4, 6.4, 12.8, 12.8])
-    optimizer = optim.build("lars", groups, learning_rate=6.4)
+    optimizer = optim.build(OptimizerOptions(name="lars"), groups, 6.4)
     before = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
         p.grad = torch.randn_like(p)

@@ -66,7 +66,7 @@ def test_training_is_the_same_to_the_bit_with_and_without_it(images, tmp_path, m
 
 def test_images_without_labels_have_no_accuracy_and_at_most_as_many_are_read(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MIM_TRACKERS", "")
-    flat = settings(images, "simmim", "test_vit", every_epochs=2, data=str(images / "val" / "class0"), max_images=2)
+    flat = settings(images, "simmim", every_epochs=2, data=str(images / "val" / "class0"), max_images=2)
     train(flat, tmp_path / "run", recipe="demo")
     assert [row["epoch"] for row in lines(tmp_path / "run", "val")] == [0, 2]
     for row in lines(tmp_path / "run", "val"):
