@@ -27,7 +27,7 @@ SCORE_SHOWN = 0.5
 _ALWAYS_SHOWN = 3
 _SMALLEST_WIDTH_PX = 480  # of a drawing: smaller images are enlarged, so that names can be read
 _MASK_OPACITY = 0.45
-_HEADING_PX = 18
+_FONT_SHARE = 32  # widths of a letter in the width of a drawing: pages show drawings a few hundred pixels wide
 Rectangle = tuple[float, float, float, float]
 
 
@@ -54,11 +54,16 @@ def draw(image: ImageArray, objects: Sequence[Result], names: dict[int, str]) ->
     for thing, (x, y, width, height) in zip(objects, boxes, strict=True):
         pen.rectangle((x, y, x + width, y + height), outline=colours[thing["category_id"]], width=2)
     taken: list[Rectangle] = []
+    font = ImageFont.load_default(_font_px(drawing))
     for thing, (x, y, _, _) in reversed(list(zip(objects, boxes, strict=True))):
         score = f" {thing['score']:.2f}" if "score" in thing else " (crowd)" if thing.get("iscrowd") else ""
         text = names[thing["category_id"]] + score
-        taken.append(_label(pen, text, (x + 2, y + 1), colours[thing["category_id"]], taken))
+        taken.append(_label(pen, text, (x + 2, y + 1), colours[thing["category_id"]], taken, font))
     return drawing
+
+
+def _font_px(drawing: Image.Image) -> int:
+    return max(15, drawing.width // _FONT_SHARE)
 
 
 def _label(
@@ -67,9 +72,9 @@ def _label(
     corner: tuple[float, float],
     colour: tuple[int, int, int],
     taken: Sequence[Rectangle],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> Rectangle:
     """Write `text` at a corner, or as far below it as keeps off the rectangles of other labels; returns its own."""
-    font = ImageFont.load_default(13)
     while True:
         place = pen.textbbox(corner, text, font=font)
         hit = [other for other in taken if _overlap(place, other)]
@@ -92,12 +97,16 @@ def _colour(place: int) -> tuple[int, int, int]:
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two drawings of one size, headed "annotated" and "detected", with a white line between them."""
-    joined = Image.new("RGB", (left.width + right.width + 8, left.height + _HEADING_PX), "white")
+    """Two drawings of one size, headed as annotated and as detected with what is drawn of it, a white line between."""
+    size = _font_px(left)
+    joined = Image.new("RGB", (left.width + right.width + 8, left.height + size + 6), "white")
     pen = ImageDraw.Draw(joined)
-    for x, heading, drawing in ((0, "annotated", left), (left.width + 8, "detected", right)):
-        pen.text((x + 2, 1), heading, font=ImageFont.load_default(13), fill=(0, 0, 0))
-        joined.paste(drawing, (x, _HEADING_PX))
+    headings = "annotated", f"detected: scores from {SCORE_SHOWN:g} on, and the surest {_ALWAYS_SHOWN}"
+    for x, heading, drawing in ((0, headings[0], left), (left.width + 8, headings[1], right)):
+        length = pen.textlength(heading, font=ImageFont.load_default(size))
+        fitting = size * min(1.0, (drawing.width - 4) / length)
+        pen.text((x + 2, 1), heading, font=ImageFont.load_default(fitting), fill=(0, 0, 0))
+        joined.paste(drawing, (x, size + 6))
     return joined
 
 

@@ -24,7 +24,8 @@ from segmentation.mmseg_adapter import evaluation_pipeline, mmseg_scope
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it reports its font cache
 Labels = npt.NDArray[np.uint8]
-_NUM_NAMED = 16  # classes in a legend
+_NUM_NAMED = 12  # classes in a legend
+_FONT_PT = 13  # pages show the figure at a third to a half of its size
 
 
 def draw_panels(segmentor: nn.Module, config: SegmentationConfig, pairs: Pairs, folder: Path) -> list[Path]:
@@ -92,15 +93,15 @@ def panel(
     for i, (name, picture) in enumerate(shown, start=1):
         axes = figure.add_subplot(1, len(shown), i)
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=_FONT_PT)
         axes.axis("off")
     heading = "pixels in the prediction" if truth_hw is None else "pixels in truth / prediction"
     figure.legend(
         handles=_legend(predicted_hw, truth_hw, classes),
         title=heading,
         loc="outside right center",
-        fontsize=8,
-        title_fontsize=8,
+        fontsize=_FONT_PT,
+        title_fontsize=_FONT_PT,
         frameon=False,
     )
     return figure
