@@ -31,11 +31,12 @@ class Run:
     """Rows of the table."""
     tasks: tuple[str, ...] | None = None
     """What the models are fine-tuned for; by default every task that has data (in the demo, all)."""
-    profile: Literal["demo", "own", "paper"] = "demo"
+    profile: Literal["demo", "own", "small", "paper"] = "demo"
     """demo: generated scenes, minutes on two CPU cores. own: does pre-training help on the class folders in --data, by
-    the recipes that fit them. paper: the published recipes on ImageNet."""
+    the recipes that fit them. small: pictures of 32 to 96 pixels in --imagenet, such as CIFAR-10's. paper: the
+    published recipes on ImageNet."""
     seeds: int | None = None
-    """Fine-tuning runs per method: by default 1, and for own 3, from which on there are intervals."""
+    """Fine-tuning runs per method: by default 1, and for own and small 3, from which on there are intervals."""
     labels: tuple[float, ...] = (1.0,)
     """Shares of the labelled images to train classifiers on (0.05 0.1 1), each by every method and seed."""
     pretrain_seeds: int = 1
@@ -48,6 +49,8 @@ class Run:
     """Steps of each pre-training of own, instead of what fits the data set."""
     finetune_steps: int | None = None
     """Steps of each fine-tuning of own, likewise."""
+    image_size: int | None = None
+    """Of small, instead of what fits the pictures: 32, 64 or 96."""
     imagenet: Path | None = None
     """ImageNet, or any image folder with train/ and val/ class folders."""
     coco: Path | None = None

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,11 @@ from typing import Any, Literal
 import pretrain.methods
 import pretrain.recipes
 from backbones import find_architecture
+from backbones.small import small_network
 from engine import config
+from engine.data.index import index_images
+from engine.data.split import image_root
+from engine.data.survey import survey
 from engine.errors import ConfigError
 from suite_tasks import DATA_SETS, find, of_kind
 
@@ -24,7 +29,7 @@ METHODS = ("scratch", *(method.name for method in pretrain.methods.METHODS))
 TASKS = tuple(entry.name for entry in of_kind("finetuning"))
 DEMO_DATA = Path("data/demo")
 """Where the generated scenes are, if nothing else is said."""
-Profile = Literal["demo", "own", "paper"]
+Profile = Literal["demo", "own", "small", "paper"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ class Request:
         methods: of METHODS, in table order.
         data: the data set of each task. Pre-training uses that of a task that is trained on the same images.
         tasks: of TASKS, what each model is fine-tuned for; by default everything that has data.
-        profile: "demo" for minutes on two cores, "own" for what fits the data set, "paper" for the published recipes.
+        profile: "demo" for minutes on two cores, "own" for what fits the data set, "small" for pictures of 32 to 96
+            pixels, "paper" for the published recipes.
         seeds: fine-tuning runs per method, seeds 0 to seeds - 1.
         labels: shares of the labelled images that tasks on PRETRAINING's images are trained on, each by every method
             and seed.
@@ -62,6 +68,7 @@ class Request:
         num_devices: processes that train together, for the accumulation that keeps the published batch.
         num_workers: loader processes of each, or the recipe's.
         steps: of pre-training and of fine-tuning, instead of what fits the data set (profile own).
+        image_size: of profile small, instead of what fits the pictures.
     """
 
     model: str
@@ -78,6 +85,7 @@ class Request:
     num_devices: int = 1
     num_workers: int | None = None
     steps: tuple[int | None, int | None] = (None, None)
+    image_size: int | None = None
 
 
 def data_sets(
@@ -100,8 +108,8 @@ def data_sets(
     The demo leaves out a task whose extra is not installed, and says so.
 
     Raises:
-        ConfigError: the paper profile, or a demo with COCO or ADE20K, without an image folder; or the own profile with
-            another data set than a folder.
+        ConfigError: the paper or small profile, or a demo with COCO or ADE20K, without an image folder; or the own
+            profile with another data set than a folder.
     """
     if profile == "own":
         if folder is None or imagenet or coco or ade20k:
@@ -112,9 +120,11 @@ def data_sets(
     given = {"imagenet": imagenet, "coco": coco, "ade20k": ade20k}
     tasks = of_kind("finetuning")
     found = {task.name: path for task in tasks if (path := given.get(task.data)) is not None}
+    if profile == "small":
+        found = {task: path for task, path in found.items() if _on_images(task)}
     if imagenet is not None:
         return found
-    if profile == "paper" or found:
+    if profile in ("paper", "small") or found:
         raise ConfigError("--imagenet DIR is needed too: a folder with train/ and val/ class folders")
     ready = [task for task in tasks if all(importlib.util.find_spec(module) for module in task.needs)]
     for task in tasks:
@@ -130,8 +140,10 @@ def make_stages(request: Request) -> list[Stage]:
         ConfigError: the model, a method or a recipe does not exist, or a configuration has problems.
         BackboneError: the model does not exist.
     """
-    find_architecture(request.model)
-    images_of(request)
+    images = images_of(request)
+    small = request.profile == "small"
+    size = request.image_size or (small_size(images) if small else 0)
+    find_architecture(small_network(request.model, size) if small else request.model)
     problems = [f"no method {name!r}: {', '.join(METHODS)}" for name in request.methods if name not in METHODS]
     tasks = tuple(dict.fromkeys(request.data if request.tasks is None else request.tasks))
     problems += [f"no task {name!r}: {', '.join(TASKS)}" for name in {*request.data, *tasks} if name not in TASKS]
@@ -141,6 +153,8 @@ def make_stages(request: Request) -> list[Stage]:
             f"seeds {request.seeds}, pretrain seeds {request.pretrain_seeds}: must be 1 <= pretrain <= seeds"
         )
     problems += [f"labels {share}: must be over 0 and at most 1" for share in request.labels if not 0 < share <= 1]
+    if request.image_size is not None and not (small and request.image_size >= 1):
+        problems.append(f"image_size {request.image_size}: only of profile small, and 1 or more")
     problems += [] if request.labels else ["labels: name one share of the labelled images or several"]
     if problems:
         raise ConfigError("; ".join(problems))
@@ -211,6 +225,9 @@ def _pretraining(request: Request, method: str, seed: int) -> Stage:
         recipe, base = "demo", pretrain.recipes.RECIPES["demo"](model=request.model, method=method)
     elif request.profile == "own":
         recipe, base = "own", _own(PRETRAINING.name, request, request.steps[0], method=method)
+    elif request.profile == "small":
+        size = request.image_size or small_size(images_of(request))
+        recipe, base = "small", pretrain.recipes.RECIPES["small"](request.model, method, size)
     else:
         recipe = pretrain_recipe(request.model, method)
         recipes = pretrain.recipes.RECIPES
@@ -227,8 +244,12 @@ def _finetuning(request: Request, method: str, task: str, share: float, seed: in
     recipe = chosen or usual
     if recipe not in module.RECIPES:
         raise ConfigError(f"no {task} recipe {recipe!r}: {', '.join(module.RECIPES)}")
-    own = request.profile == recipe == "own"
-    base = _own(task, request, request.steps[1]) if own else module.RECIPES[recipe](model=request.model)
+    if request.profile == recipe == "own":
+        base = _own(task, request, request.steps[1])
+    elif request.profile == "small":
+        base = _small(module.RECIPES[recipe], request)
+    else:
+        base = module.RECIPES[recipe](model=request.model)
     if choice:
         base = module.with_framework(base, **choice)
     fitted = _fit(base, request, task, seed)
@@ -243,6 +264,28 @@ def _finetuning(request: Request, method: str, task: str, share: float, seed: in
         dataclasses.replace(fitted, init=init),
         needs=() if method == "scratch" else (parent,),
     )
+
+
+def _small(recipe: Any, request: Request) -> Any:
+    """A recipe for small pictures, or another one at their size, with the network that stands for them."""
+    size = request.image_size or small_size(images_of(request))
+    if "image_size" in inspect.signature(recipe).parameters:
+        return recipe(model=request.model, image_size=size)
+    base = recipe(model=small_network(request.model, size))
+    return dataclasses.replace(
+        base, image_size=size, augment=dataclasses.replace(base.augment, test_size=size, crop_pct=1.0)
+    )
+
+
+@functools.cache
+def small_size(folder: Path) -> int:
+    """The side in pixels that fits the training pictures of a folder: 32, 64 or 96.
+
+    Raises:
+        DataError: there are none.
+    """
+    side = survey(index_images(image_root(folder), labelled=False)).short_side
+    return 32 if side <= 48 else 64 if side <= 80 else 96
 
 
 def _own(task: str, request: Request, steps: int | None, **more: str) -> Any:

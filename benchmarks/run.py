@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks import cost
+from benchmarks.meaning import meaning
 from benchmarks.pipeline import Outcome, failure, run_stages
 from benchmarks.plan import DEMO_DATA, PRETRAINING, Request, Stage, data_sets, images_of, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.data.images import index_images, require_batch
+from engine.data.split import image_root
 from results.runs.collect import collect
 from results.tables.rows import benchmark_table, print_headlines, print_table, write_table
 from suite_tasks import find
 
 if TYPE_CHECKING:
     from benchmarks.__main__ import Run
+
+SEEDS = {"own": 3, "small": 3}
+"""Fine-tuning runs per method by default, where it is not one."""
 
 
 def describe_own(stages: list[Stage], runs_dir: Path) -> str:
@@ -41,7 +46,7 @@ def benchmark(options: "Run") -> int:
         model=options.model,
         methods=options.methods,
         profile=options.profile,
-        seeds=options.seeds if options.seeds is not None else 3 if options.profile == "own" else 1,
+        seeds=options.seeds if options.seeds is not None else SEEDS.get(options.profile, 1),
         labels=options.labels,
         pretrain_seeds=options.pretrain_seeds,
         runs_dir=options.runs_dir,
@@ -52,28 +57,33 @@ def benchmark(options: "Run") -> int:
         num_devices=num_devices if options.profile == "paper" else 1,
         num_workers=options.num_workers,
         steps=(options.pretrain_steps, options.finetune_steps),
+        image_size=options.image_size,
     )
     stages = make_stages(request)
-    if options.profile == "paper":
+    if options.profile in ("paper", "small"):
         print(f"{len(stages)} runs under {options.runs_dir}:")
-        images = index_images(images_of(request) / "train", labelled=False)
+        images = index_images(image_root(images_of(request)), labelled=False)
         print(cost.describe(stages, request.num_devices, len(images)), flush=True)
     elif options.profile == "own":
         print(describe_own(stages, options.runs_dir), flush=True)
     if options.dry_run:
         print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
         return 0
-    if options.profile == "paper":  # before hours are spent on the stages that come first
+    if options.profile in ("paper", "small"):  # before hours are spent on the stages that come first
         require_batch(images, max(s.config.batch_size for s in stages if find(s.package).data == PRETRAINING.data))
     if options.profile == "demo" and options.imagenet is None:
         write_demo_data(options.data or DEMO_DATA)
     parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))
     outcome = run_stages(stages, options.runs_dir, num_devices=request.num_devices, parallel=parallel)
-    return report(stages, outcome, options.runs_dir, f"{options.profile}-{options.model}")
+    return report(stages, outcome, options.runs_dir, f"{options.profile}-{options.model}", options.profile)
 
 
-def report(stages: Sequence[Stage], outcome: Outcome, runs_dir: Path, name: str) -> int:
-    """Say how a graph of runs ended, and print its table and write it to `runs_dir`/`name`; returns the exit code."""
+def report(stages: Sequence[Stage], outcome: Outcome, runs_dir: Path, name: str, profile: str) -> int:
+    """Say how a graph of runs ended, print its table and write it to `runs_dir`/`name`, and say what it means.
+
+    Returns:
+        The exit code.
+    """
     for stage in stages:
         if outcome.states[stage.name] in ("failed", "blocked"):
             reason = failure(stage, runs_dir) if outcome.states[stage.name] == "failed" else "its start failed"
@@ -87,4 +97,5 @@ def report(stages: Sequence[Stage], outcome: Outcome, runs_dir: Path, name: str)
     paths = write_table(table, runs_dir / name, rejected)
     print("written: " + ", ".join(str(path) for path in paths))
     print_headlines(table)
+    print(meaning(table, profile))
     return outcome.exit_code

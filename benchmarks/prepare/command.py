@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from backbones.small import LARGEST
 from benchmarks.prepare.archives import archive_errors
 from benchmarks.prepare.catalogue import DATA_SETS, DataSet
 from benchmarks.prepare.download import download
@@ -18,6 +19,7 @@ from benchmarks.prepare.writer import only_writer, write_pictures
 from classification.labels import stratified_subset
 from engine.data.exclude import write_list
 from engine.data.index import index_images
+from engine.data.survey import survey
 from engine.errors import ConfigError, DataError, StopRequested
 from engine.run.storage import storage_errors, write_atomic
 from engine.training.stop import StopFlag
@@ -221,5 +223,7 @@ def _report(options: Prepare, counts: Counter[str], differences: Sequence[str], 
         print(f"  {difference}")
     print(f"label lists: {', '.join(map(str, lists))}")
     root = directory / "unlabelled" if counts["unlabelled"] else directory
-    print(f"next: python -m pretrain demo --run-dir runs/{options.name} --data.root {root}")
-    print(f"      make benchmark MODEL=resnet18 IMAGENET={directory}")
+    small = survey(index_images(directory / "train", labelled=False)).short_side <= LARGEST
+    recipe, profile = ("small", "PROFILE=small ") if small else ("demo", "")
+    print(f"next: python -m pretrain {recipe} --run-dir runs/{options.name} --data.root {root}")
+    print(f"      make benchmark MODEL=resnet18 {profile}IMAGENET={directory}")

@@ -112,7 +112,7 @@ def _run(options: StudyOptions, stages: list[Stage], runs_dir: Path) -> int:
             remove_weights(stage, stage.folder(runs_dir))
 
     outcome = run_stages(stages, runs_dir, children=Workers(workers, options.threads), finished=finished)
-    return report(stages, outcome, runs_dir, options.name)
+    return report(stages, outcome, runs_dir, options.name, "study")
 
 
 def remove_weights(stage: Stage, folder: Path) -> None:
