@@ -64,7 +64,7 @@ def _cell(metrics: dict[str, float], name: str) -> str:
 def _title(headline: str, run: dict[str, Any]) -> str:
     """The headline's name with where it was measured, the same for all encoders of a table."""
     row = run["row"]
-    if row["k"] is not None:
+    if row["k"] is not None and row["temperature"] is not None:
         return f"{headline} (k {row['k']}, T {row['temperature']:g})"
     return headline
 

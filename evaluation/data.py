@@ -3,6 +3,7 @@
 B batch, H W pixels.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,17 +63,15 @@ class CentreCrops(Dataset[Tensor]):
     image_size: int
     crop_pct: float
     interpolation: str
+    squash: bool = False
+    """Instead of all that: resize to (S, S), whatever the shape."""
 
     def __post_init__(self) -> None:
         """The transform, which has no state."""
-        mode = transforms.InterpolationMode(self.interpolation)
-        self._transform = transforms.Compose(
-            [
-                transforms.Resize(round(self.image_size / self.crop_pct), interpolation=mode),
-                transforms.CenterCrop(self.image_size),
-                transforms.PILToTensor(),
-            ]
-        )
+        mode, size = transforms.InterpolationMode(self.interpolation), self.image_size
+        resized = (size, size) if self.squash else round(size / self.crop_pct)
+        steps = [transforms.Resize(resized, interpolation=mode), transforms.CenterCrop(size), transforms.PILToTensor()]
+        self._transform = transforms.Compose(steps)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -88,6 +87,11 @@ def centre_crops(index: ImageIndex, config: EvaluationConfig) -> CentreCrops:
     """The views of an image set that a configuration asks for; its image_size is known by now."""
     assert config.image_size is not None
     return CentreCrops(index, config.image_size, config.crop_pct, config.interpolation)
+
+
+def squashed(index: ImageIndex, config: EvaluationConfig) -> CentreCrops:
+    """Whole images as squares, without regard for their shape."""
+    return dataclasses.replace(centre_crops(index, config), squash=True)
 
 
 def batches_in_order(

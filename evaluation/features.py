@@ -25,7 +25,15 @@ from engine.run.open import Run
 from engine.training.state import PRECISIONS
 from evaluation.cache import FeatureCache, key
 from evaluation.config import FeaturesConfig
-from evaluation.data import Labelled, batches_in_order, centre_crops, normalise, open_labelled
+from evaluation.data import (
+    CentreCrops,
+    Labelled,
+    batches_in_order,
+    centre_crops,
+    normalise,
+    open_labelled,
+    squashed,
+)
 from evaluation.measured import Inputs, Measured
 from evaluation.measures import rank_me
 
@@ -126,24 +134,31 @@ def extract(
     wanted: Sequence[Representation],
     config: FeaturesConfig,
     inputs: Inputs,
+    *,
+    squash: bool = False,
 ) -> dict[str, npt.NDArray[Any]]:
     """The features of every image of a set, {representation: (N, D)}, mapped from the cache.
 
-    What is missing there is computed in one pass over the images and can be stopped at any time.
+    What is missing there is computed in one pass over the images and can be stopped at any time. With `squash` an image
+    is seen whole, resized to a square, instead of its centre.
 
     Raises:
         DataError: an image cannot be read.
         DivergedError: a feature is not finite.
         CheckpointError, ConfigError: the cache cannot be written, or another process writes it.
     """
-    cache = _cache(encoder, index, config, inputs)
+    views = squashed(index, config) if squash else centre_crops(index, config)
+    cache = _cache(encoder, index, config, inputs, squash=squash)
     names = [each.name for each in wanted]
     if cache.missing(names):
-        _extract(cache, readout, encoder, index, [each for each in wanted if each.name in cache.missing(names)], config)
+        missing = [each for each in wanted if each.name in cache.missing(names)]
+        _extract(cache, readout, encoder, views, missing, config)
     return {name: cache.read(name) for name in names}
 
 
-def _cache(encoder: Encoder, index: ImageIndex, config: FeaturesConfig, inputs: Inputs) -> FeatureCache:
+def _cache(
+    encoder: Encoder, index: ImageIndex, config: FeaturesConfig, inputs: Inputs, *, squash: bool
+) -> FeatureCache:
     """Where the features of a set lie: by the content of encoder and images, and by all that changes a number."""
     view = {
         "version": VERSION,
@@ -157,6 +172,7 @@ def _cache(encoder: Encoder, index: ImageIndex, config: FeaturesConfig, inputs: 
         "precision": config.precision,
         "batch": config.extract_batch,
         "device": next(encoder.backbone.parameters()).device.type,
+        **({"view": "squashed"} if squash else {}),
     }
     folder = inputs.cache_dir / f"{encoder.name}-{key(**view)}" / key(**data_identity(index))
     return FeatureCache(folder, len(index), config.stored)
@@ -172,19 +188,18 @@ def _extract(
     cache: FeatureCache,
     readout: Readout,
     encoder: Encoder,
-    index: ImageIndex,
+    views: CentreCrops,
     wanted: Sequence[Representation],
     config: FeaturesConfig,
 ) -> None:
+    index = views.index
     size, device = config.extract_batch, next(encoder.backbone.parameters()).device
     layers = sorted({each.layer for each in wanted})
     with cache.writing() as writer:
         first = writer.first_missing([each.name for each in wanted]) // size * size
         if first:
             log.info("%s: going on at image %d of %d", cache.folder, first, len(index))
-        stream = batches_in_order(
-            centre_crops(index, config), len(index), first, batch_size=size, num_workers=config.data.num_workers
-        )
+        stream = batches_in_order(views, len(index), first, batch_size=size, num_workers=config.data.num_workers)
         recorded = time.monotonic()
         for step in use.each(range(first // size, -(-len(index) // size)), f"features {encoder.name}"):
             start, images = next(stream)

@@ -13,6 +13,7 @@ A protocol's module has
 from dataclasses import dataclass
 
 from evaluation import config
+from evaluation.dense.config import DenseConfig
 from evaluation.robustness.config import RobustnessConfig
 
 
@@ -33,5 +34,6 @@ PROTOCOLS: dict[str, Protocol] = {
     "attentive": Protocol(config.AttentiveConfig, "evaluation.attentive"),
     "logistic": Protocol(config.LogisticConfig, "evaluation.logistic"),
     "fewshot": Protocol(config.FewshotConfig, "evaluation.fewshot"),
+    "dense": Protocol(DenseConfig, "evaluation.dense.protocol"),
     "robustness": Protocol(RobustnessConfig, "evaluation.robustness.protocol"),
 }

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from backbones import load_encoder
-from engine.config import config_hash, to_dict
+from engine.config import check, config_hash, to_dict
 from engine.distributed import world_size
 from engine.errors import ConfigError
 from engine.run import storage
@@ -57,6 +57,7 @@ def evaluate_all(asked: Asked) -> str:
     Raises:
         SuiteError: with the exit code of what went wrong; encoders before it are measured.
     """
+    check(asked.config)
     module = importlib.import_module(PROTOCOLS[asked.protocol].module)
     data = module.open_data(asked.config)
     digests = {name: index.digest for name, index in data.indices.items()}

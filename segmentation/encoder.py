@@ -57,14 +57,14 @@ class SuiteEncoder(BaseModule):  # type: ignore[misc]
         self._stages = _dilated_stages(self.encoder) if options else None
         if frozen:
             self.encoder.requires_grad_(False)
-        elif self._stages is None and not self._after_norm:
+        elif self._stages is None and not self.after_norm:
             self.encoder.freeze_unused_by_features()  # the final norm
         self.channels = tuple(int(m.shape[1]) for m in run_on_shapes(self.encoder, self.forward, image_size))
         if maps == "stages" and len(self.channels) != 4:
             raise ConfigError(f"model {model} gives {len(self.channels)} feature maps, segmentation needs four")
 
     @property
-    def _after_norm(self) -> bool:
+    def after_norm(self) -> bool:
         """Whether the maps are taken after the final norm: the last one, or the last blocks' of a ViT."""
         return self._stages is None and (self.maps == "last" or (self.maps == "four" and self.single_stride))
 
@@ -79,9 +79,9 @@ class SuiteEncoder(BaseModule):  # type: ignore[misc]
             return self._maps(images_bchw)
 
     def _maps(self, images_bchw: Tensor) -> tuple[Tensor, ...]:
-        if self._after_norm and self.maps == "last":
+        if self.after_norm and self.maps == "last":
             return (self.encoder(images_bchw),)
-        if self._after_norm:
+        if self.after_norm:
             depth = len(self.encoder.net.feature_info)
             return self._intermediates(images_bchw, list(range(depth))[-4:], norm=True)
         if self._stages is None:

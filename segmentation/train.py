@@ -35,9 +35,14 @@ def assemble(run: Run, config: SegmentationConfig) -> Assembly:
     Its metrics are mIoU, aAcc and mAcc in percent of the last evaluation, mIoU_best over all, and with multi-scale
     evaluation mIoU_ms, aAcc_ms and mAcc_ms.
     """
-    segmentor: Any = build_segmentor(config)
+    segmentor = build_segmentor(config)
     if is_new(run):
         start_from(segmentor, config.init, run.dir if run.main else None)
+    return assembly_of(run, config, segmentor)
+
+
+def assembly_of(run: Run, config: SegmentationConfig, segmentor: Any) -> Assembly:
+    """The parts of a run around a segmentor that has its first weights."""
     sets = open_data(config, run)
     plan = SamplePlan(len(sets.train), config.batch_size, config.seed)
     options = loader_options(config, plan, run.device)

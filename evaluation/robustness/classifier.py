@@ -3,6 +3,7 @@
 B batch, K classes, H W pixels.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -23,7 +24,7 @@ from torchvision import transforms
 from backbones import IMAGENET_MEAN, IMAGENET_STD, WeightsError
 from backbones.source import timm_file, weights_digest
 from backbones.weights.files import open_weights
-from classification.augment import evaluation_transform
+from classification.augment import evaluation_transform, resized_side
 from classification.classifier import FILE, load_classifier
 from engine.errors import ConfigError
 from evaluation.robustness.facts import imagenet_classes
@@ -53,14 +54,15 @@ class LoadedClassifier:
     transform: Callable[[Image.Image], Tensor]
     """PIL image to uint8 tensor (3, H, W): its own evaluation."""
     preprocessing: Mapping[str, Any]
-    """test_size, crop_pct, interpolation, mean and std."""
+    """test_size, the short side before the crop, crop_pct, interpolation, mean and std."""
     description: dict[str, Any] = field(default_factory=dict)
     """What the file says of its training; {} for other people's."""
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over its tensors, wherever they are stored."""
-        return weights_digest(self.network.state_dict())
+        """sha256 over its tensors and how it is fed: both make its numbers."""
+        how = json.dumps({**self.preprocessing, "classes": self.classes}, sort_keys=True)
+        return hashlib.sha256(f"{weights_digest(self.network.state_dict())} {how}".encode()).hexdigest()
 
     @property
     def method(self) -> str:
@@ -128,6 +130,7 @@ def _of_run(reference: str, path: Path) -> LoadedClassifier:
     description = open_weights(weights).description
     preprocessing = {
         "test_size": augment.test_size,
+        "short_side": resized_side(augment),
         "crop_pct": augment.crop_pct,
         "interpolation": "bilinear" if augment.interpolation == "random" else augment.interpolation,
         "mean": tuple(IMAGENET_MEAN),
@@ -220,7 +223,7 @@ def _feeding(reference: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     statistics = {name: tuple(chosen[name]) for name in ("mean", "std")}
     return {
         "transform": create_transform(**{**chosen, "normalize": False}),
-        "preprocessing": {"test_size": height, **named, **statistics},
+        "preprocessing": {"test_size": height, "short_side": int(height / chosen["crop_pct"]), **named, **statistics},
     }
 
 

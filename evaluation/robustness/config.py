@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engine.fields import Count
 from evaluation.config import DataConfig, EvaluationConfig
 
 SETS = ("imagenet", "a", "r", "sketch", "v2", "v2_threshold", "v2_top", "c")
@@ -56,15 +57,13 @@ class RobustnessConfig(EvaluationConfig):
     Check: timm's resnet50.a1 at 224 has V2 68.47, R 40.42, A 9.97, Sketch 29.64, ReaL 85.71.
     """
 
-    batch_size: int = 125
+    batch_size: Count = 125
     """Images in one forward pass. Part of the configuration because rounding may depend on it."""
     data: SetsConfig = field(default_factory=SetsConfig)
 
     def problems(self) -> list[str]:
         """What cannot be run as given, apart from what the groups say themselves."""
         found = super().problems()
-        if self.batch_size < 1:
-            found.append(f"batch_size: {self.batch_size} is below 1")
         own = EvaluationConfig()
         for name in ("crop_pct", "interpolation"):
             if getattr(self, name) != getattr(own, name):

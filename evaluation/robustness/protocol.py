@@ -60,9 +60,10 @@ def _numbers(name: str, found: Found, config: RobustnessConfig) -> dict[str, flo
     how = {"seed": config.seed, "resamplings": config.bootstrap}
     if name != "c":
         low, high = accuracy_interval(found.per_image, **how)
-        return {f"{name}_top1": found.value, f"{name}_top1_low": low, f"{name}_top1_high": high}
+        metric = "top1" if name == "imagenet" else f"top1_{name}"
+        return {metric: found.value, f"{metric}_low": low, f"{metric}_high": high}
     low, high = mean_interval(100 * found.per_image, **how)
-    return {"mce": found.value, "mce_low": low, "mce_high": high, "mean_corruption_error": found.more["mean_error"]}
+    return {"mCE": found.value, "mCE_low": low, "mCE_high": high, "mean_corruption_error": found.more["mean_error"]}
 
 
 def _facts(found: Found) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from evaluation.robustness.folders import find_folders
 from evaluation.robustness.measure import Predictor
 from evaluation.robustness.sets import measure_sets, open_sets
 from evaluation.run import evaluate_all
+from results.runs.collect import collect
 from tests.evaluation.robustness_folders import SIZE, make_classifier, make_sets, picture
 from tests.helpers import ROOT
 
@@ -290,14 +291,16 @@ def test_the_command_leaves_a_run_of_each_classifier_and_one_table_and_predicts_
         assert set(ROW_FIELDS) <= row.keys()
         assert (row["resolution"], row["crop_pct"], row["interpolation"]) == (str(SIZE), "0.875", "bicubic")
     for name in ("imagenet", "real", "a", "a_clean", "r", "r_clean", "sketch", "v2"):
-        assert float(rows[0][f"{name}_top1"]) == measured[name].value
-        assert float(rows[0][f"{name}_top1_low"]) <= measured[name].value <= float(rows[0][f"{name}_top1_high"])
-    assert float(rows[0]["mce"]) == measured["c"].value
+        metric = "top1" if name == "imagenet" else f"top1_{name}"
+        assert float(rows[0][metric]) == measured[name].value
+        assert float(rows[0][f"{metric}_low"]) <= measured[name].value <= float(rows[0][f"{metric}_high"])
+    assert float(rows[0]["mCE"]) == measured["c"].value
     assert float(rows[0]["mean_corruption_error"]) == measured["c"].more["mean_error"]
     folder = next((tmp_path / "runs").glob("robustness-run*"))
     finished = json.loads((folder / "finished.json").read_text())
     assert finished["sets"]["a"]["rule"] == "best of the 200 classes of ImageNet-A"
     assert finished["sets"]["real"]["labels_sha256"]
+    assert not collect([tmp_path / "runs"])[1]
     (folder / "finished.json").unlink()  # as if killed there: the sets that are predicted stay so
     (folder / "predictions" / "c-snow.npz").write_bytes(b"torn")
     monkeypatch.setattr(Predictor, "_predict", counting(Predictor._predict, predicted := []))

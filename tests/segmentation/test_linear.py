@@ -88,7 +88,7 @@ def test_upernet_stands_on_a_frozen_encoder_too_and_a_linear_head_alone(root):
     segmentor = build_segmentor(replace(tiny_config(root), freeze="all")).train()
     assert not segmentor.backbone.encoder.training
     assert segmentor.decode_head.training
-    with pytest.raises(ConfigError, match="aux_channels: 8: a linear head has no auxiliary head beside it"):
+    with pytest.raises(ConfigError, match="aux_channels is 8; allowed beside a linear head: 0"):
         check(tiny_config(root, head=HeadConfig(kind="linear", aux_channels=8)))
 
 
