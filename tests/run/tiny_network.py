@@ -17,7 +17,13 @@ def tiny_resnet_of_tests(pretrained: bool = False, **options: Any) -> ResNet:
     return network
 
 
+def tiny_resnet_of_tests_32(pretrained: bool = False, **options: Any) -> ResNet:
+    """The same with strides 4, 8, 16 and 32, as a segmentor needs them."""
+    return tiny_resnet_of_tests(pretrained, **{"output_stride": 32, **options})
+
+
 def register() -> None:
-    """Make timm know it, once."""
-    if not timm.is_model(NAME):
-        timm.models.register_model(tiny_resnet_of_tests)
+    """Make timm know them, once."""
+    for network in (tiny_resnet_of_tests, tiny_resnet_of_tests_32):
+        if not timm.is_model(network.__name__):
+            timm.models.register_model(network)
