@@ -1,5 +1,5 @@
-"""Run folders of the second format of config.json, in which every task spelt shared settings its own way: they resume to
-the numbers that the version which wrote them came to, are collected, and run again.
+"""Run folders of the second format of config.json, in which every task spelt shared settings its own way: they resume
+to the numbers that the version which wrote them came to, are collected, and run again.
 
 tests/data/unfinished2 holds a run of each task stopped on its way, their data, and in expected/ the metrics of the same
 runs left alone, all written by the last version of that format.
