@@ -99,7 +99,6 @@ def _run(options: StudyOptions, stages: list[Stage], runs_dir: Path) -> int:
     import torch
 
     from benchmarks.pipeline import run_stages
-    from benchmarks.run import report
     from benchmarks.workers import Workers
 
     if options.device is not None:
@@ -112,6 +111,8 @@ def _run(options: StudyOptions, stages: list[Stage], runs_dir: Path) -> int:
             remove_weights(stage, stage.folder(runs_dir))
 
     outcome = run_stages(stages, runs_dir, children=Workers(workers, options.threads), finished=finished)
+    from benchmarks.run import report  # what only tables need may be missing where the runs are made
+
     return report(stages, outcome, runs_dir, options.name, "study")
 
 
