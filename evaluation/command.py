@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from evaluation.protocols import PROTOCOLS
 
 _OF_THE_COMMAND = {"init", "model", "digest"}
-_BESIDE = ("runs-dir", "cache-dir")
+_BESIDE = ("runs-dir", "cache-dir", "resume")
 _FLAGS = (tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes)
 
 
@@ -49,7 +49,8 @@ def parse(arguments: list[str]) -> Asked:
     taken = [argument.partition("=")[0].lstrip("-") for argument in rest if argument.startswith("--")]
     if wrong := _OF_THE_COMMAND & set(taken):
         raise ConfigError(f"--{wrong.pop()} is filled in for each encoder: name encoders as RUN_DIR, FILE, timm:NAME")
-    values = cli.with_values(default, rest)
+    # What is there is continued anyway; a run that was stopped says --resume, as every command of the suite.
+    values = cli.with_values(default, [argument for argument in rest if argument != "--resume"])
     options: Any = tyro.cli(_options(kind), args=values, prog=f"python -m evaluation {name}", config=_FLAGS)
     if not options.encoders:
         raise ConfigError(

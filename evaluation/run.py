@@ -120,12 +120,11 @@ def _pin(run: Run, data: Any, encoder: Subject) -> None:
     for name, index in data.indices.items():
         run.pin_data(name, index)
     if run.main:
-        title = {"method_title": "untrained"} if encoder.method == "none" else {}
-        description = {"method": "untrained" if encoder.method == "none" else encoder.method, **title}
-        record = {
-            "source": encoder.source or encoder.reference,
-            "description": encoder.description if "method" in encoder.description else description,
-        }
+        own = {
+            "method": "scratch" if encoder.method == "none" else encoder.method
+        }  # a network without training: the control
+        told = encoder.description if "method" in encoder.description else own
+        record = {"source": encoder.source or encoder.reference, "description": told}
         with storage.storage_errors(run.dir):
             storage.write_json(run.dir / "initialisation.json", record)
 

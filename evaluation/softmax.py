@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _ROWS_AT_ONCE = 1 << 16
+_KEPT_BYTES = 8 << 30  # features of ImageNet, 768 numbers each: read again and again they cost more than the fit
 _LINE_SEARCH = 50  # steps at most, as scikit-learn asks
 
 
@@ -52,7 +53,7 @@ def fit(
     """The minimum of the objective, from zeros or from another solution (`options.start`).
 
     Args:
-        features_nd: any float type; a part at a time is in memory as float64.
+        features_nd: any float type; in memory as float64, a part at a time where they are more than 8 GB.
         labels_n: 0 to num_classes - 1.
         num_classes: C.
         l2: strength of the penalty against the mean loss.
@@ -61,6 +62,8 @@ def fit(
     """
     width = features_nd.shape[1]
     labels = torch.from_numpy(labels_n).to(device)
+    small = features_nd.size * 8 <= _KEPT_BYTES
+    kept = list(_parts(features_nd, device)) if small else None
     start = np.zeros((num_classes, width + 1))
     if options.start is not None:
         start[:, :width], start[:, width] = options.start.weight_cd.cpu(), options.start.bias_c.cpu()
@@ -69,7 +72,7 @@ def fit(
         matrix = torch.from_numpy(flat).to(device).view(num_classes, width + 1)
         weight, bias = matrix[:, :width], matrix[:, width]
         loss, gradient = torch.zeros((), dtype=torch.float64, device=device), torch.zeros_like(matrix)
-        for part, first in _parts(features_nd, device):
+        for part, first in kept or _parts(features_nd, device):
             own = labels[first : first + len(part)]
             logits = part @ weight.T + bias
             loss += F.cross_entropy(logits, own, reduction="sum")

@@ -65,7 +65,7 @@ def test_knn_of_three_families_is_one_table_with_every_field_and_is_not_measured
     found, rejected = collect([tmp_path])
     assert not rejected
     assert set(found["task"]) == {"evaluation"}
-    assert set(found["method"]) == {"untrained"}
+    assert set(found["method"]) == {"scratch"}  # the control
 
 
 @pytest.mark.parametrize(
