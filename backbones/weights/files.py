@@ -21,8 +21,9 @@ from backbones.errors import WeightsFileError
 
 from .containers import HEADER_KEY, read_container
 from .keymaps import State, recognise
+from .origins import origin_of
 from .released import PREFIX, fetch_weights, find_released
-from .wrappers import encoder_part, find_tensors, split_averaged
+from .wrappers import AVERAGED, encoder_part, find_tensors, split_averaged
 
 OUR_FILE = "backbone.safetensors"
 """Name of the encoder in a run folder."""
@@ -36,7 +37,15 @@ class WeightsFile:
 
     state: State
     convention: str
-    """Whose names it used: timm, torchvision, openmixup, facebook, microsoft or detectron2."""
+    """Whose names it used: timm, torchvision, openmixup, facebook, microsoft, detectron2 and others of KEYMAPS."""
+    origin: str = "timm"
+    """Whose file it is by its names, as far as they tell (ORIGINS)."""
+    containers: tuple[str, ...] = ()
+    """Keys under which its tensors lie, outermost first."""
+    unused: tuple[str, ...] = ()
+    """Keys of other tensors in it, such as an optimizer's."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Names in `state` -> in the file, behind its wrappers, where they differ."""
     description: dict[str, Any] = field(default_factory=dict)
     """What save_backbone was told; empty for other people's files."""
     rest: State = field(default_factory=dict)
@@ -56,8 +65,9 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     (`released:a2mim-r50-300e`), which is downloaded unless it is here.
 
     Understood besides our own and timm's: torchvision, OpenMixup and its relatives (A2MIM and SimMIM checkpoints whole
-    or extracted, MMSelfSup, MMPretrain), the official SimMIM, MAE and SparK files, Facebook's ConvNeXt, Detectron2's
-    ResNet. `ema` takes the averaged copy OpenMixup keeps beside each weight (`ema_` and its name with underscores).
+    or extracted, MMSelfSup, MMPretrain, MMSegmentation), the official SimMIM, MAE, SparK, ConvNeXt (FCMAE's too),
+    MaskFeat, I-JEPA and DINO files, Detectron2's ResNet. `ema` takes the averaged copy that training scripts keep:
+    OpenMixup's beside each weight (`ema_` and its name with underscores), or under model_ema and the like.
 
     What kind of file it is, its bytes say, not its name. Nothing in the file is run. Raises WeightsFileError if it is
     missing, empty, damaged, holds no weights, would have to run code, or does not have the sha256 that its run's
@@ -67,13 +77,21 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     path = _find_file(Path(source)) if entry is None else fetch_weights(entry)
     remarks = _check_hashes(path)
     raw, description = read_container(path)
-    state = find_tensors(raw, path)
-    state, averaged = split_averaged(state, use=ema, path=path)
+    found = find_tensors(raw, path, ema=ema)
+    use = ema and not any(name in AVERAGED for name in found.containers)
+    state, averaged = split_averaged(found.state, use=use, path=path)
     state, rest = encoder_part(state)
     keymap = recognise(state)
+    convention = keymap.convention if keymap else "timm"
+    if convention == "slowfast":
+        remarks += ("its final norm is that before its prediction, as the encoder itself has none",)
     return WeightsFile(
         state=keymap.to_timm(state) if keymap else state,
-        convention=keymap.convention if keymap else "timm",
+        convention=convention,
+        origin=origin_of(found.state, found.containers, convention, ours="suite_version" in description),
+        containers=found.containers,
+        unused=found.others,
+        renamed={new: name for name in state if (new := keymap.new_name(name)) != name} if keymap else {},
         description=description if entry is None else {**description, **entry.description},
         rest={**averaged, **rest},
         remarks=remarks,

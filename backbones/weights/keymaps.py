@@ -3,6 +3,7 @@
 Only names, and the few tensors that are stored in another order or shape. Files are weights.py's business.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class KeyMap:
     @cached_property
     def _backward(self) -> list[tuple[re.Pattern[str], str, Change | None]]:
         return [(_pattern(rule.timm), rule.foreign, rule.to_foreign) for rule in self.rules]
+
+    def new_name(self, name: str) -> str:
+        """What timm calls the tensor that is called `name` here."""
+        return _rename(name, self._forward)[0]
 
     def _translate(self, state: State, rules: list[tuple[re.Pattern[str], str, Change | None]]) -> State:
         translated: State = {}
@@ -111,7 +116,15 @@ _DETECTRON2_RESNET = (
     ),
 )
 
+_V1C_RESNET = (  # OpenMMLab's ResNet with three convolutions in the stem, which timm calls resnet50c
+    *_pairs(*((f"stem.{place}", f"conv1.{place}") for place in (0, 1, 3, 4, 6))),
+    *_pairs(("stem.7", "bn1"), ("head.fc", "fc")),
+)
+
 # --- ViT
+
+_MASKFEAT_NORM = "pred_head.transforms.0.0"
+"""The norm between MaskFeat's encoder, which has none at its end, and its prediction."""
 
 _OPENMIXUP_VIT = (
     *_pairs(("patch_embed.projection", "patch_embed.proj"), ("ln1", "norm")),
@@ -154,6 +167,10 @@ _TORCHVISION_VIT = (
 # --- ConvNeXt. OpenMixup, Facebook (SparK's "official style") and timm differ in words, torchvision in numbering.
 
 
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1)
+
+
 def _convnext(depthwise: str, pointwise: str, norm: str, head: str) -> tuple[Rule, ...]:
     block = (
         (depthwise, "conv_dw"),
@@ -162,9 +179,14 @@ def _convnext(depthwise: str, pointwise: str, norm: str, head: str) -> tuple[Rul
         ("norm", "norm"),
         ("gamma", "gamma"),
     )
+    response = (("grn.gamma", "mlp.grn.weight"), ("grn.beta", "mlp.grn.bias"))
     return (
         *_pairs(("downsample_layers.0", "stem"), ("downsample_layers.{}", "stages.{}.downsample")),
         *_within("stages.{}.{}", "stages.{}.blocks.{}", *block),
+        *(
+            Rule(f"stages.{{}}.{{}}.{foreign}", f"stages.{{}}.blocks.{{}}.{timm}", _flat, lambda t: t.view(1, 1, 1, -1))
+            for foreign, timm in response
+        ),
         *_pairs((norm, "head.norm"), (head, "head.fc")),
     )
 
@@ -176,6 +198,41 @@ def _torchvision_convnext_stage(stage: int) -> tuple[Rule, ...]:
     entrance = "stem" if stage == 0 else f"stages.{stage}.downsample"
     return (Rule(f"features.{2 * stage}", entrance), *_within(foreign, timm, *block), scale)
 
+
+def _from_sparse(kernel: Tensor) -> Tensor:
+    """The kernel (K K, in, out) of a sparse convolution, or (K K, C) of a depthwise one, columns first, as a dense one
+    (out, in, K, K) or (C, 1, K, K)."""
+    side = math.isqrt(kernel.shape[0])
+    dense = kernel.permute(2, 1, 0) if kernel.ndim == 3 else kernel.T.unsqueeze(1)
+    return dense.unflatten(2, (side, side)).transpose(2, 3).contiguous()
+
+
+def _to_sparse(kernel: Tensor) -> Tensor:
+    """The inverse of _from_sparse."""
+    sparse = kernel.transpose(2, 3).flatten(2)
+    return (sparse.squeeze(1).T if kernel.shape[1] == 1 else sparse.permute(2, 1, 0)).contiguous()
+
+
+def _row(tensor: Tensor) -> Tensor:
+    return tensor.reshape(1, -1)
+
+
+_SPARSE_CONVNEXT = (  # ConvNeXt V2 as FCMAE pre-trains it, in layers of a library for sparse tensors
+    *_pairs(("downsample_layers.0", "stem"), ("downsample_layers.{}.0.ln", "stages.{}.downsample.0")),
+    Rule("downsample_layers.{}.1.kernel", "stages.{}.downsample.1.weight", _from_sparse, _to_sparse),
+    Rule("downsample_layers.{}.1.bias", "stages.{}.downsample.1.bias", _flat, _row),
+    Rule("stages.{}.{}.dwconv.kernel", "stages.{}.blocks.{}.conv_dw.weight", _from_sparse, _to_sparse),
+    Rule("stages.{}.{}.dwconv.bias", "stages.{}.blocks.{}.conv_dw.bias", _flat, _row),
+    Rule("stages.{}.{}.grn.gamma", "stages.{}.blocks.{}.mlp.grn.weight", _flat, _row),
+    Rule("stages.{}.{}.grn.beta", "stages.{}.blocks.{}.mlp.grn.bias", _flat, _row),
+    *_within(
+        "stages.{}.{}",
+        "stages.{}.blocks.{}",
+        ("norm.ln", "norm"),
+        ("pwconv1.linear", "mlp.fc1"),
+        ("pwconv2.linear", "mlp.fc2"),
+    ),
+)
 
 _TORCHVISION_CONVNEXT = (
     *(rule for stage in range(4) for rule in _torchvision_convnext_stage(stage)),
@@ -236,7 +293,11 @@ _TORCHVISION_SWIN = (
 )
 
 KEYMAPS: tuple[KeyMap, ...] = (
+    KeyMap("mmseg v1c", "resnet v1c", ("stem.0.weight", "layer1.0.conv1.weight"), _V1C_RESNET),
     KeyMap("openmixup", "resnet", ("layer1.0.conv1.weight", "head.fc.weight"), _pairs(("head.fc", "fc"))),
+    KeyMap(
+        "slowfast", "vit", ("blocks.0.attn.qkv.weight", f"{_MASKFEAT_NORM}.weight"), _pairs((_MASKFEAT_NORM, "norm"))
+    ),
     KeyMap("openmixup", "vit", ("layers.0.ffn.layers.0.0.weight",), _OPENMIXUP_VIT),
     KeyMap(
         "openmixup",
@@ -246,6 +307,7 @@ KEYMAPS: tuple[KeyMap, ...] = (
     ),
     KeyMap("openmixup", "swin", ("stages.0.blocks.0.attn.w_msa.qkv.weight",), _OPENMIXUP_SWIN),
     KeyMap("facebook", "convnext", ("stages.0.0.dwconv.weight",), _convnext("dwconv", "pwconv", "norm", "head")),
+    KeyMap("sparse facebook", "convnext", ("stages.0.0.dwconv.kernel",), _SPARSE_CONVNEXT),
     KeyMap("microsoft", "swin", ("layers.0.downsample.reduction.weight",), _OFFICIAL_SWIN),
     KeyMap("torchvision", "resnet", ()),
     KeyMap("torchvision", "vit", ("conv_proj.weight",), _TORCHVISION_VIT),

@@ -2,6 +2,8 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import Bottleneck, ResNet
 
 from backbones import WeightsError, build_classifier, to_detectron2, to_openmixup, to_torchvision
 from backbones.weights.files import open_weights
@@ -13,16 +15,25 @@ FAMILY_OF = {"r50": "resnet", "convnext_t": "convnext", "vit_b": "vit", "deit_s"
 
 def classifier_state(name: str) -> dict[str, torch.Tensor]:
     """A small classifier's tensors, all different: a swap of two could not hide."""
-    net = build_classifier(name, 3, image_size=64, **TINY[name])
-    generator = torch.Generator().manual_seed(0)
-    return {key: torch.randn(value.shape, generator=generator) for key, value in net.state_dict().items()}
+    return filled(build_classifier(name, 3, image_size=64, **TINY[name]))
 
 
 def plain_vit() -> torch.nn.Module:
     return timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=16, depth=2, num_heads=2, num_classes=3)
 
 
+def filled(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {key: torch.randn(value.shape, generator=generator) for key, value in net.state_dict().items()}
+
+
 def states_of(family: str) -> list[dict[str, torch.Tensor]]:
+    if family == "resnet v1c":
+        small = {"layers": (1, 1, 1, 1), "channels": (4, 8, 16, 32), "stem_type": "deep", "stem_width": 4}
+        return [filled(ResNet(Bottleneck, num_classes=3, **small))]
+    if family == "convnext":
+        second = ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), use_grn=True, ls_init_value=None, num_classes=3)
+        return [classifier_state("convnext_t"), filled(second)]
     states = [classifier_state(name) for name, of in FAMILY_OF.items() if of == family and name != "vit_b"]
     return [*states, plain_vit().state_dict()] if family == "vit" else states
 
