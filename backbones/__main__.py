@@ -1,13 +1,13 @@
-"""`python -m backbones list | released`: networks, and published weights."""
+"""`python -m backbones list | import | released`: networks, and other people's weights."""
 
 import argparse
 import sys
 
 from suite_error import SuiteError
 
-from .commands import listing, released
+from .commands import importing, listing, released
 
-_COMMANDS = (listing, released)
+_COMMANDS = (listing, importing, released)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from backbones.errors import WeightsFileError
 
+from .arrays import NUMBERS, CodeInPickleError, read_arrays
+
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 HEADER_KEY = "backbone"  # the one metadata key of our files: several would be written in random order
 
@@ -104,8 +106,8 @@ def _check_zip(path: Path) -> None:
 
 
 def _read_torch(path: Path) -> Any:
-    # Namespace, in which training scripts keep their options, is a plain container.
-    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+    # Namespace, in which training scripts keep their options, is a plain container, and NumPy's numbers are numbers.
+    with torch.serialization.safe_globals([argparse.Namespace, *NUMBERS]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks about foreign pickles would precede our one line
         try:
             with path.open("rb") as file:  # given a path, torch would go by its name
@@ -113,7 +115,14 @@ def _read_torch(path: Path) -> Any:
         except OSError:
             raise
         except Exception as error:  # torch reports damage as RuntimeError, EOFError, UnpicklingError and others
-            code = _code_in(path)
+            try:
+                arrays = read_arrays(path)
+            except CodeInPickleError as found:
+                code = [str(found)]
+            else:
+                if arrays is not None:
+                    return arrays
+                code = _code_in(path)
             if not code:
                 reason = "no torch or safetensors file" if isinstance(error, pickle.UnpicklingError) else error
                 raise damaged(path, _first_line(reason)) from error
@@ -124,9 +133,9 @@ def _read_torch(path: Path) -> Any:
 
 
 def _code_in(path: Path) -> list[str]:
-    """Names of the functions and classes that a pickle would call, apart from torch's own for tensors."""
+    """Names of the functions and classes that a pickle would call, apart from torch's own for tensors; NumPy's last."""
     try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path), key=_is_numpys)
     except Exception:
         pass
     names: list[str] = []
@@ -140,7 +149,12 @@ def _code_in(path: Path) -> list[str]:
                     names.append(".".join(strings[-2:]))
                 elif isinstance(argument, str):
                     strings.append(argument)
-    return [name for name in names if not name.startswith(("torch.", "collections.OrderedDict", "argparse.Namespace"))]
+    plain = ("torch.", "collections.OrderedDict", "argparse.Namespace")
+    return sorted((name for name in names if not name.startswith(plain)), key=_is_numpys)
+
+
+def _is_numpys(name: str) -> bool:
+    return name.startswith("numpy")
 
 
 def _first_line(error: object) -> str:

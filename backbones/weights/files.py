@@ -27,6 +27,8 @@ from .wrappers import AVERAGED, encoder_part, find_tensors, split_averaged
 
 OUR_FILE = "backbone.safetensors"
 """Name of the encoder in a run folder."""
+BESIDE = "beside."
+"""Before the names of what an imported file holds beside encoder and classifier."""
 _HASH_IN_NAME = re.compile(r"[.-]sha256-([0-9a-f]{8,64})$")
 _DIGITS_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
 
@@ -75,11 +77,13 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     """
     entry = find_released(str(source)) if str(source).startswith(PREFIX) else None
     path = _find_file(Path(source)) if entry is None else fetch_weights(entry)
-    remarks = _check_hashes(path)
+    remarks = _check_hashes(path) + ((entry.note,) if entry is not None and entry.note else ())
     raw, description = read_container(path)
     found = find_tensors(raw, path, ema=ema)
     use = ema and not any(name in AVERAGED for name in found.containers)
-    state, averaged = split_averaged(found.state, use=use, path=path)
+    beside = {name.removeprefix(BESIDE): tensor for name, tensor in found.state.items() if name.startswith(BESIDE)}
+    alone = {name: tensor for name, tensor in found.state.items() if not name.startswith(BESIDE)}
+    state, averaged = split_averaged(alone, use=use, path=path)
     state, rest = encoder_part(state)
     keymap = recognise(state)
     convention = keymap.convention if keymap else "timm"
@@ -88,12 +92,17 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     return WeightsFile(
         state=keymap.to_timm(state) if keymap else state,
         convention=convention,
-        origin=origin_of(found.state, found.containers, convention, ours="suite_version" in description),
+        origin=origin_of(
+            found.state,
+            found.containers,
+            convention,
+            ours=bool(description.keys() & {"suite_version", "imported_from"}),
+        ),
         containers=found.containers,
         unused=found.others,
         renamed={new: name for name in state if (new := keymap.new_name(name)) != name} if keymap else {},
         description=description if entry is None else {**description, **entry.description},
-        rest={**averaged, **rest},
+        rest={**averaged, **beside, **rest},
         remarks=remarks,
     )
 

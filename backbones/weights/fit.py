@@ -48,6 +48,7 @@ def fit_file(net: nn.Module, file: WeightsFile, source: str | Path, *, allow_mis
     own = target.state_dict()
     state, changed = _find_prefix(file.state, own, source)
     state, adapted, resized = _adapt(state, target, own)
+    state = _begin_final_norm(file, state, own, adapted)
 
     head = tuple(allow_missing)
     optional = {name for name in own if name.startswith(head) or name.endswith(".num_batches_tracked")}
@@ -97,6 +98,20 @@ def _adapt(state: State, target: nn.Module, own: Mapping[str, Tensor]) -> tuple[
     if resized:
         changed.append(f"resized for another image or window size: {first_few(resized)}")
     return fitted, changed, resized
+
+
+def _begin_final_norm(file: WeightsFile, state: State, own: Mapping[str, Tensor], changed: list[str]) -> State:
+    """Begin the final norm at 1 and 0 for a pre-trained ConvNeXt of its authors' or SparK's, which have none."""
+    norm = "head.norm"
+    if (
+        "facebook" not in file.convention
+        or f"{norm}.weight" not in own
+        or any(name.startswith("head") for name in state)
+    ):
+        return state
+    changed.append("the file has no final norm: it begins at 1 and 0")
+    shape = own[f"{norm}.weight"].shape
+    return {**state, f"{norm}.weight": torch.ones(shape), f"{norm}.bias": torch.zeros(shape)}
 
 
 def _move_final_norm(state: State, own: Mapping[str, Tensor], changed: list[str]) -> State:

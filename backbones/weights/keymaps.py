@@ -204,7 +204,7 @@ def _from_sparse(kernel: Tensor) -> Tensor:
     (out, in, K, K) or (C, 1, K, K)."""
     side = math.isqrt(kernel.shape[0])
     dense = kernel.permute(2, 1, 0) if kernel.ndim == 3 else kernel.T.unsqueeze(1)
-    return dense.unflatten(2, (side, side)).transpose(2, 3).contiguous()
+    return dense.reshape(*dense.shape[:2], side, side).transpose(2, 3).contiguous()
 
 
 def _to_sparse(kernel: Tensor) -> Tensor:

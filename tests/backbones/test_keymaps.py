@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from timm.models.convnext import ConvNeXt
+from timm.models.convnext import ConvNeXt, checkpoint_filter_fn
 from timm.models.resnet import Bottleneck, ResNet
 
 from backbones import WeightsError, build_classifier, to_detectron2, to_openmixup, to_torchvision
@@ -31,9 +31,6 @@ def states_of(family: str) -> list[dict[str, torch.Tensor]]:
     if family == "resnet v1c":
         small = {"layers": (1, 1, 1, 1), "channels": (4, 8, 16, 32), "stem_type": "deep", "stem_width": 4}
         return [filled(ResNet(Bottleneck, num_classes=3, **small))]
-    if family == "convnext":
-        second = ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), use_grn=True, ls_init_value=None, num_classes=3)
-        return [classifier_state("convnext_t"), filled(second)]
     states = [classifier_state(name) for name, of in FAMILY_OF.items() if of == family and name != "vit_b"]
     return [*states, plain_vit().state_dict()] if family == "vit" else states
 
@@ -71,6 +68,35 @@ def test_a_detectron2_file_reads_back_as_the_same_encoder(tmp_path):
     torch.save({"model": to_detectron2(state)}, tmp_path / "exported.pth")
     encoder = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     assert_same(open_weights(tmp_path / "exported.pth").state, encoder)
+
+
+@pytest.mark.parametrize("convention", ["facebook", "sparse facebook"])
+def test_convnext_v2_is_read_in_dense_and_in_sparse_names(convention):
+    net = ConvNeXt(depths=(1, 2, 1, 1), dims=(8, 12, 16, 20), use_grn=True, ls_init_value=None, num_classes=3)
+    state, keymap = filled(net), find_keymap(convention, "convnext")
+    foreign = keymap.from_timm(state)
+    assert recognise(foreign) is keymap
+    assert_same(keymap.to_timm(foreign), state)
+    if convention == "facebook":  # timm's own reading of these files
+        assert_same(checkpoint_filter_fn(dict(foreign), net), state)
+    else:
+        shapes = {
+            name: list(foreign[name].shape)
+            for name in foreign
+            if name.startswith(("downsample_layers.1", "stages.1.0"))
+        }
+        assert shapes == {
+            "downsample_layers.1.0.ln.weight": [8], "downsample_layers.1.0.ln.bias": [8],
+            "downsample_layers.1.1.kernel": [4, 8, 12], "downsample_layers.1.1.bias": [1, 12],
+            "stages.1.0.dwconv.kernel": [49, 12], "stages.1.0.dwconv.bias": [1, 12],
+            "stages.1.0.norm.ln.weight": [12], "stages.1.0.norm.ln.bias": [12],
+            "stages.1.0.pwconv1.linear.weight": [48, 12], "stages.1.0.pwconv1.linear.bias": [48],
+            "stages.1.0.grn.gamma": [1, 48], "stages.1.0.grn.beta": [1, 48],
+            "stages.1.0.pwconv2.linear.weight": [12, 48], "stages.1.0.pwconv2.linear.bias": [12],
+        }  # fmt: skip
+        kernel = state["stages.1.blocks.0.conv_dw.weight"]  # columns first
+        assert foreign["stages.1.0.dwconv.kernel"][1, 5] == kernel[5, 0, 1, 0]
+        assert foreign["downsample_layers.1.1.kernel"][1, 3, 7] == state["stages.1.downsample.1.weight"][7, 3, 1, 0]
 
 
 def torchvision_network(family: str) -> torch.nn.Module:
