@@ -3,7 +3,6 @@
 Only names, and the few tensors that are stored in another order or shape. Files are weights.py's business.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from functools import cached_property
 from torch import Tensor
 
 from backbones.errors import WeightsError
+
+from .orders import channels_first, channels_last, flat, from_sparse, row, to_sparse
 
 State = dict[str, Tensor]
 Change = Callable[[Tensor], Tensor]
@@ -167,10 +168,6 @@ _TORCHVISION_VIT = (
 # --- ConvNeXt. OpenMixup, Facebook (SparK's "official style") and timm differ in words, torchvision in numbering.
 
 
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1)
-
-
 def _convnext(depthwise: str, pointwise: str, norm: str, head: str) -> tuple[Rule, ...]:
     block = (
         (depthwise, "conv_dw"),
@@ -184,7 +181,7 @@ def _convnext(depthwise: str, pointwise: str, norm: str, head: str) -> tuple[Rul
         *_pairs(("downsample_layers.0", "stem"), ("downsample_layers.{}", "stages.{}.downsample")),
         *_within("stages.{}.{}", "stages.{}.blocks.{}", *block),
         *(
-            Rule(f"stages.{{}}.{{}}.{foreign}", f"stages.{{}}.blocks.{{}}.{timm}", _flat, lambda t: t.view(1, 1, 1, -1))
+            Rule(f"stages.{{}}.{{}}.{foreign}", f"stages.{{}}.blocks.{{}}.{timm}", flat, lambda t: t.view(1, 1, 1, -1))
             for foreign, timm in response
         ),
         *_pairs((norm, "head.norm"), (head, "head.fc")),
@@ -199,32 +196,14 @@ def _torchvision_convnext_stage(stage: int) -> tuple[Rule, ...]:
     return (Rule(f"features.{2 * stage}", entrance), *_within(foreign, timm, *block), scale)
 
 
-def _from_sparse(kernel: Tensor) -> Tensor:
-    """The kernel (K K, in, out) of a sparse convolution, or (K K, C) of a depthwise one, columns first, as a dense one
-    (out, in, K, K) or (C, 1, K, K)."""
-    side = math.isqrt(kernel.shape[0])
-    dense = kernel.permute(2, 1, 0) if kernel.ndim == 3 else kernel.T.unsqueeze(1)
-    return dense.reshape(*dense.shape[:2], side, side).transpose(2, 3).contiguous()
-
-
-def _to_sparse(kernel: Tensor) -> Tensor:
-    """The inverse of _from_sparse."""
-    sparse = kernel.transpose(2, 3).flatten(2)
-    return (sparse.squeeze(1).T if kernel.shape[1] == 1 else sparse.permute(2, 1, 0)).contiguous()
-
-
-def _row(tensor: Tensor) -> Tensor:
-    return tensor.reshape(1, -1)
-
-
 _SPARSE_CONVNEXT = (  # ConvNeXt V2 as FCMAE pre-trains it, in layers of a library for sparse tensors
     *_pairs(("downsample_layers.0", "stem"), ("downsample_layers.{}.0.ln", "stages.{}.downsample.0")),
-    Rule("downsample_layers.{}.1.kernel", "stages.{}.downsample.1.weight", _from_sparse, _to_sparse),
-    Rule("downsample_layers.{}.1.bias", "stages.{}.downsample.1.bias", _flat, _row),
-    Rule("stages.{}.{}.dwconv.kernel", "stages.{}.blocks.{}.conv_dw.weight", _from_sparse, _to_sparse),
-    Rule("stages.{}.{}.dwconv.bias", "stages.{}.blocks.{}.conv_dw.bias", _flat, _row),
-    Rule("stages.{}.{}.grn.gamma", "stages.{}.blocks.{}.mlp.grn.weight", _flat, _row),
-    Rule("stages.{}.{}.grn.beta", "stages.{}.blocks.{}.mlp.grn.bias", _flat, _row),
+    Rule("downsample_layers.{}.1.kernel", "stages.{}.downsample.1.weight", from_sparse, to_sparse),
+    Rule("downsample_layers.{}.1.bias", "stages.{}.downsample.1.bias", flat, row),
+    Rule("stages.{}.{}.dwconv.kernel", "stages.{}.blocks.{}.conv_dw.weight", from_sparse, to_sparse),
+    Rule("stages.{}.{}.dwconv.bias", "stages.{}.blocks.{}.conv_dw.bias", flat, row),
+    Rule("stages.{}.{}.grn.gamma", "stages.{}.blocks.{}.mlp.grn.weight", flat, row),
+    Rule("stages.{}.{}.grn.beta", "stages.{}.blocks.{}.mlp.grn.bias", flat, row),
     *_within(
         "stages.{}.{}",
         "stages.{}.blocks.{}",
@@ -242,18 +221,6 @@ _TORCHVISION_CONVNEXT = (
 # --- Swin. timm merges patches at the start of a stage, everybody else at the end of the one before.
 
 
-def _channels_first(merged: Tensor) -> Tensor:
-    """Order the 4C inputs of a patch merging (last axis) by channel, row, column instead of column, row, channel."""
-    shape = merged.shape
-    return merged.reshape(*shape[:-1], 2, 2, shape[-1] // 4).transpose(-3, -2).movedim(-1, -3).reshape(shape)
-
-
-def _channels_last(merged: Tensor) -> Tensor:
-    """The inverse of _channels_first."""
-    shape = merged.shape
-    return merged.reshape(*shape[:-1], shape[-1] // 4, 2, 2).movedim(-3, -1).transpose(-3, -2).reshape(shape)
-
-
 _OPENMIXUP_SWIN = (
     *_pairs(("patch_embed.projection", "patch_embed.proj"), ("norm3", "norm"), ("head.fc", "head.fc")),
     *_within(
@@ -266,7 +233,7 @@ _OPENMIXUP_SWIN = (
         ("norm2", "norm2"),
     ),
     *(
-        Rule(f"stages.{i}.downsample.{part}", f"layers.{i + 1}.downsample.{part}", _channels_last, _channels_first)
+        Rule(f"stages.{i}.downsample.{part}", f"layers.{i + 1}.downsample.{part}", channels_last, channels_first)
         for i in range(3)
         for part in ("norm", "reduction")
     ),
