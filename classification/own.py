@@ -80,7 +80,7 @@ def fit(
     return config, [
         f"image size {size}: {why_size}",
         f"batch {batch}: {why_batch}",
-        f"{epochs * per_epoch:,} steps, {epochs} epochs: {_why_so_long(asked, epochs)}",
+        f"{epochs * per_epoch:,} steps, {epochs} epoch{'s' * (epochs > 1)}: {_why_so_long(asked, epochs)}",
         f"peak learning rate {peak:g}: {why_rate}",
         *_remarks(seen, val_share),
     ]

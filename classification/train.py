@@ -1,6 +1,7 @@
 """Assembly of a classification run: images, network, optimizer and evaluation, handed to engine/loop.py."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +16,18 @@ from classification.build import (
     start_from,
     trainable,
 )
-from classification.classifier import export_classifier
+from classification.classifier import FILE, export_classifier
 from classification.config import ClassificationConfig
 from classification.data import LabelledImages, open_data
 from classification.evaluation import evaluate, trainable_parameters
 from classification.losses import build_loss
 from classification.optimizer import build_optimizer
 from engine import task
+from engine.after import After, python_module
 from engine.config import config_hash
 from engine.data.images import count_unreadable
 from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
+from engine.data.split import split_folder
 from engine.distributed import world_size
 from engine.errors import ConfigError
 from engine.run import checkpoint, storage
@@ -73,7 +76,24 @@ def assemble(run: Run, config: ClassificationConfig) -> Assembly:
     )
 
 
-TASK = Task(name="classification", assemble=assemble)
+def after(run_dir: Path, config: ClassificationConfig) -> After:
+    """The classifier, for timm where it knows the network, and its predictions for the validation images."""
+    lines: tuple[str, ...] = (
+        "import timm",
+        f"classifier = timm.create_model({f'local-dir:{run_dir}/timm'!r}, pretrained=True).eval()",
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(classifier))",
+    )
+    if ":" in config.model:  # a class of the user's own
+        lines = (
+            "import mim_benchmark as mim",
+            f"classifier = mim.load_model({str(run_dir)!r})",
+            "print(classifier.classes)",
+        )
+    images = split_folder(Path(config.data.root), "val") or config.data.root
+    return After(run_dir / FILE, lines, python_module("classification", "predict", run_dir, images))
+
+
+TASK = Task(name="classification", assemble=assemble, after=after)
 train = TASK.train
 
 

@@ -22,10 +22,12 @@ from detection.precise_bn import PreciseStatistics
 from detection.samples import as_list
 from detection.visualize import save_panels
 from engine import task
+from engine.after import After, python_module
 from engine.data.images import count_unreadable
 from engine.data.sampler import make_batches
 from engine.distributed import gather_objects
 from engine.run import checkpoint, storage
+from engine.run.keep import last_weights
 from engine.run.open import Run
 from engine.task import Assembly, Task
 from engine.training.state import LoopSettings, seed_step
@@ -100,7 +102,20 @@ def _packages(config: DetectionConfig) -> tuple[str, ...]:
     return ("pycocotools", "faster-coco-eval", *(["detectron2"] if config.framework == "detectron2" else []))
 
 
-TASK = Task(name="detection", assemble=assemble, packages=_packages)
+def after(run_dir: Path, config: DetectionConfig) -> After:
+    """The detector, and its boxes for the validation images."""
+    return After(
+        weights=last_weights(run_dir),
+        python=(
+            "import mim_benchmark as mim",
+            f"detector = mim.load_model({str(run_dir)!r})",
+            "print(detector.names)",
+        ),
+        command=python_module("detection", "predict", run_dir, config.data.images("val")),
+    )
+
+
+TASK = Task(name="detection", assemble=assemble, packages=_packages, after=after)
 train = TASK.train
 
 

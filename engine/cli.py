@@ -15,16 +15,18 @@ import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
 from engine import config
 from engine.errors import ConfigError, StopRequested
+from engine.shorten import fit_into_length
 from engine.training.stop import StopFlag, stop_with_launcher
 
 Recipe = Callable[..., Any]
 _DATA_ROOT = "--data.root"
+_KEEP = "What a finished run keeps of its last checkpoint: its weights, or all, with which it can be made longer."
 
 
 def main(
@@ -38,8 +40,9 @@ def main(
     Args:
         package: its name, as in `python -m <package>`.
         recipes: name -> function; the function's parameters become flags, and so does every field of what it returns.
-        train: (config, run_dir, *, recipe, resume, accept_divergence) -> metrics; by default that of <package>.train,
-            which is imported, with all that takes seconds to import, once the command line is a good one.
+        train: (config, run_dir, *, recipe, resume, accept_divergence) -> metrics, and keep_all where the user asks for
+            it; by default that of <package>.train, which is imported, with all that takes seconds to import, once the
+            command line is a good one.
         argv: command line without the program's name.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -49,6 +52,8 @@ def main(
         with StopFlag(at_once=True) as stop:
             stop_with_launcher()
             try:
+                if sys.stderr.isatty():
+                    print(f"starting {package} {command.recipe} in {command.run_dir}", file=sys.stderr, flush=True)
                 run = train or importlib.import_module(f"{package}.train").train
                 metrics = run(
                     command.config,
@@ -56,6 +61,7 @@ def main(
                     recipe=command.recipe,
                     resume=command.resume,
                     accept_divergence=command.accept_divergence,
+                    **({"keep_all": True} if command.keep_all else {}),
                 )
             except Exception as error:
                 if stop.asked and not hasattr(error, "exit_code"):  # what was interrupted made another error of it
@@ -84,8 +90,7 @@ def guard(debug: bool = False) -> Any:
         code = getattr(shown, "exit_code", None)
         if code is None or debug:
             traceback.print_exc()
-        label = "stopped" if isinstance(shown, StopRequested) else "error"
-        print(f"{label}: {shown}", file=sys.stderr)
+        print(shown if isinstance(shown, StopRequested) else f"error: {shown}", file=sys.stderr)
         sys.exit(1 if code is None else code)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -109,6 +114,7 @@ class Command:
     run_dir: Path
     resume: bool
     accept_divergence: bool
+    keep_all: bool = False
 
 
 def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> Command:
@@ -130,17 +136,19 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
             ("config", Annotated[type(default), tyro.conf.arg(name="")], dataclasses.field(default=default)),
             ("resume", Annotated[bool, tyro.conf.arg(help="Continue what the run folder holds.")], False),
             ("accept_divergence", Annotated[bool, tyro.conf.arg(help="Continue a run that diverged.")], False),
+            ("keep", Annotated[Literal["weights", "all"], tyro.conf.arg(help=_KEEP)], "weights"),
         ],
         frozen=True,
     )
     flags = (tyro.conf.FlagConversionOff, tyro.conf.OmitSubcommandPrefixes)
     cls.__doc__ = inspect.getdoc(recipes[name]) if name in recipes else f"The configuration in {name}."
     options: Any = tyro.cli(cls, args=with_values(default, rest), prog=f"python -m {package} {name}", config=flags)
-    return Command(label, options.config, options.run_dir, options.resume, options.accept_divergence)
+    fitted = fit_into_length(default, options.config)
+    return Command(label, fitted, options.run_dir, options.resume, options.accept_divergence, options.keep == "all")
 
 
 def refuse_unknown_flags(
-    default: Any, arguments: list[str], beside: Sequence[str] = ("run-dir", "resume", "accept-divergence")
+    default: Any, arguments: list[str], beside: Sequence[str] = ("run-dir", "resume", "accept-divergence", "keep")
 ) -> None:
     """Name the flags nearest to an unknown one, by its whole name and by its last part; tyro names near misses only.
 
@@ -187,10 +195,11 @@ def _default_config(
     """The configuration a recipe name or a config.json stands for, before overrides."""
     if name.endswith(".json"):
         stored = config.read_config_file(Path(name))
-        if stored.get("package") != package or stored.get("recipe") not in recipes:
-            raise ConfigError(f"{name} is a {stored.get('package')} configuration of recipe {stored.get('recipe')}")
-        cls = type(recipes[stored["recipe"]]())
-        return config.from_dict(cls, stored["config"]), stored["recipe"], rest
+        if stored.get("package") != package:
+            raise ConfigError(f"{name} is a configuration of {stored.get('package')}, not of {package}")
+        label = str(stored.get("recipe", "custom"))
+        cls = type(recipes.get(label, next(iter(recipes.values())))())  # a run may be of no recipe that is here
+        return config.from_dict(cls, stored["config"]), label, rest
     if name not in recipes:
         near = difflib.get_close_matches(name, recipes, n=3, cutoff=0.3) or sorted(recipes)[:3]
         raise ConfigError(f"{package} has no recipe {name!r}; nearest: {', '.join(near)} (--help lists all)")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.after import resume_command
 from engine.distributed import gather_objects, max_over_ranks, world_size
 from engine.errors import DataError, StopRequested
 from engine.run.open import Run
@@ -65,7 +66,7 @@ def run_loop(
     """
     state = TrainingState(run, model, optimizer, settings)
     metrics: dict[str, float] = {}
-    with StopFlag() as stop, Monitor(run, settings.total_steps, state.step) as monitor:
+    with StopFlag() as stop, Monitor(run, settings.total_steps, state.step, settings.steps_per_epoch) as monitor:
         watch, stream = Stopwatch(), batches(state.step)
         ahead: _Ahead | None = None
         while True:
@@ -201,6 +202,7 @@ def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor:
         if bool(max_over_ranks(torch.tensor(float(stop.asked)))):
             _stop(state, stop)
 
+    monitor.phase("evaluating")
     state.begin_evaluation()
     average = state.evaluation_model()
     was_training = average.training
@@ -213,6 +215,7 @@ def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor:
             state.save(must=False)
         raise
     average.train(was_training)
+    monitor.phase("")
     if metrics:
         state.run.log("val", state.step, state.step / state.settings.steps_per_epoch, metrics)
         monitor.show("val", state.step, metrics)
@@ -224,6 +227,6 @@ def _stop(state: TrainingState, stop: StopFlag) -> None:
     state.save(must=True)
     reason = stop.reason or "another rank's signal"
     raise StopRequested(
-        f"stopped by {reason} after step {state.step} of {state.settings.total_steps}; "
-        f"the state is saved in {state.run.dir}: --resume continues it"
+        f"stopped by {reason} after step {state.step} of {state.settings.total_steps}; the state is saved: go on with\n"
+        f"    {resume_command(state.run.package, state.run.dir)}"
     )

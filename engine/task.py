@@ -4,6 +4,7 @@ A task package says how a configuration becomes the parts that engine/loop.py tr
 what it leaves at the end. Everything that runs share stands here.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.after import After
 from engine.data.sampler import LoaderOptions, micro_batches
 from engine.distributed import rank, world_size
+from engine.errors import SuiteError
 from engine.groups import EpochRun, IterationRun
 from engine.loop import Batch, Evaluate, Losses, run_loop
 from engine.run import checkpoint, storage
+from engine.run.keep import keep_weights
 from engine.run.open import Run, open_run
 from engine.training.optim import Schedule
 from engine.training.state import LoopSettings
@@ -62,6 +66,8 @@ class Task:
     """Distributions that a configuration stands on, whose versions environment.json holds beside those of every run."""
     prepare: Callable[[Any], Any] = lambda config: config
     """Before the folder is claimed: the configuration without what depends on files elsewhere."""
+    after: Callable[[Path, Any], After] | None = None
+    """(run folder, configuration) -> what a person is told when the run has finished."""
 
     def train(
         self,
@@ -71,6 +77,7 @@ class Task:
         recipe: str = "custom",
         resume: bool = False,
         accept_divergence: bool = False,
+        keep_all: bool = False,
     ) -> Metrics:
         """Run a configuration to its end, from wherever the folder stands.
 
@@ -80,6 +87,7 @@ class Task:
             recipe: name under which the run is recorded.
             resume: continue what the folder holds.
             accept_divergence: continue a run that diverged.
+            keep_all: once finished, keep the optimizer's state, too, with which the run can be made longer.
 
         Returns:
             The metrics of finished.json; empty on ranks other than the main one.
@@ -97,8 +105,15 @@ class Task:
             accept_divergence=accept_divergence,
             packages=tuple(self.packages(config)),
         ) as run:
-            finished = run.finished()
-            return finished if finished is not None else self._run(run, config)
+            metrics = run.finished()
+            if metrics is None:
+                metrics = self._run(run, config)
+                if run.main and not keep_all:
+                    keep_weights(run.dir)
+            if run.main and self.after is not None:
+                with contextlib.suppress(SuiteError, OSError):  # a run is finished wherever its data set is by now
+                    log.info("%s", self.after(run.dir, config))
+            return metrics
 
     def _run(self, run: Run, config: Any) -> Metrics:
         parts = self.assemble(run, config)

@@ -57,6 +57,15 @@ def evaluate_all(asked: Asked) -> str:
     Raises:
         SuiteError: with the exit code of what went wrong; encoders before it are measured.
     """
+    return compare(measure_all(asked), asked.runs_dir, asked.protocol)
+
+
+def measure_all(asked: Asked) -> list[Path]:
+    """Measure every encoder that is not measured yet; returns the run folder of each.
+
+    Raises:
+        SuiteError: with the exit code of what went wrong; encoders before it are measured.
+    """
     check(asked.config)
     module = importlib.import_module(PROTOCOLS[asked.protocol].module)
     data = module.open_data(asked.config)
@@ -69,7 +78,7 @@ def evaluate_all(asked: Asked) -> str:
         folder = asked.runs_dir / _folder_name(asked.protocol, encoder, config, digests)
         evaluate_one(asked.protocol, encoder, config, data, folder, asked.cache_dir)
         folders.append(folder)
-    return compare(folders, asked.runs_dir, asked.protocol)
+    return folders
 
 
 def for_encoder(config: EvaluationConfig, encoder: Subject) -> Any:

@@ -50,7 +50,7 @@ def fit(base: PretrainConfig, seen: Survey, val_share: float, asked: Asked) -> t
     if seen.num_images < TOO_FEW:
         raise DataError(
             f"{seen.num_images} images: too few to pre-train (fewer than {TOO_FEW}); start from released weights "
-            "instead: python -m classification own --init FILE ... (or pre-train all the same: the recipe any)"
+            "instead: python -m classification own --init released:NAME ... (python -m backbones released lists them)"
         )
     size, cell, why_size = _sizes(base, seen, asked)
     batch, why_batch = choose_batch_size(seen.num_images, 16, least=32, most=256, asked=asked)
@@ -73,10 +73,11 @@ def fit(base: PretrainConfig, seen: Survey, val_share: float, asked: Asked) -> t
         optimizer=replace(base.optimizer, base_learning_rate=peak, base_batch=batch),
         schedule=replace(base.schedule, kind="cosine", warmup_epochs=epochs / 20, warmup_start=0.0, milestones=()),
     )
+    length = f"{epochs * per_epoch:,} steps, {epochs} epoch{'s' * (epochs > 1)}"
     return config, [
         f"image size {size}, mask cells of {cell} pixels: {why_size}",
         f"batch {batch}: {why_batch}",
-        f"{epochs * per_epoch:,} steps, {epochs} epochs: {_why_so_long(asked, per_epoch, seen.num_images)}",
+        f"{length}: {_why_so_long(asked, per_epoch, seen.num_images)}",
         f"peak learning rate {peak:g}: 0.001 for 256 images, and with the square root of the batch",
         *_remarks(seen.num_images, val_share),
     ]

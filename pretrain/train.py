@@ -1,6 +1,7 @@
 """Assembly of a pre-training run: images, model, optimizer and panels, handed to engine/loop.py."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor, nn
 
 from backbones import save_backbone
 from engine import task
+from engine.after import After, python_module
 from engine.config import config_hash
 from engine.data.images import ImageIndex, count_unreadable
 from engine.data.sampler import SamplePlan, make_batches
+from engine.data.split import image_root
 from engine.distributed import is_main
 from engine.run.checkpoint import SUITE_VERSION
 from engine.run.open import Run
@@ -57,7 +60,26 @@ def assemble(run: Run, config: PretrainConfig) -> Assembly:
     )
 
 
-TASK = Task(name="pretrain", assemble=assemble)
+def after(run_dir: Path, config: PretrainConfig) -> After:
+    """The encoder, and fine-tuning from it where the data set has class folders; else pictures."""
+    image = f"torch.rand(1, {len(config.data.mean)}, {config.image_size}, {config.image_size})"
+    root = image_root(config.data.root)
+    command = python_module("pretrain.visualize", run_dir)
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir()):
+        command = python_module("classification", "own", "--model", config.model, "--run-dir", f"{run_dir}-ft")
+        command += ["--data.root", config.data.root, "--init", str(run_dir)]
+    return After(
+        weights=run_dir / "backbone.safetensors",
+        python=(
+            "import torch, mim_benchmark as mim",
+            f"encoder = mim.load_encoder({str(run_dir)!r})",
+            f"features = encoder.backbone({image})  # (B, C, h, w), of images normalised by encoder.mean, .std",
+        ),
+        command=command,
+    )
+
+
+TASK = Task(name="pretrain", assemble=assemble, after=after)
 train = TASK.train
 
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from backbones import load_weights
 from engine import task
+from engine.after import After, python_module
 from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
 from engine.distributed import world_size
 from engine.errors import ConfigError
 from engine.run import storage
+from engine.run.keep import last_weights
 from engine.run.open import Run
 from engine.task import Assembly, Task, is_new
 from segmentation.config import SegmentationConfig
@@ -24,6 +26,7 @@ from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate
 from segmentation.framework import DISTRIBUTIONS, FRAMEWORK, framework_version
 from segmentation.labels import classes_in, spell_out
+from segmentation.layout import find_validation
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.optimizer import build_optimizer
 from segmentation.panels import draw_panels
@@ -87,7 +90,26 @@ def _prepare(config: SegmentationConfig) -> SegmentationConfig:
     return dataclasses.replace(config, data=options)
 
 
-TASK = Task(name="segmentation", assemble=assemble, packages=lambda config: DISTRIBUTIONS, prepare=_prepare)
+def after(run_dir: Path, config: SegmentationConfig) -> After:
+    """The segmentor, and its label maps for the validation images."""
+    return After(
+        weights=last_weights(run_dir),
+        python=(
+            "import mim_benchmark as mim",
+            f"segmentor = mim.load_model({str(run_dir)!r})",
+            "print(sum(p.numel() for p in segmentor.parameters()))",
+        ),
+        command=python_module("segmentation", "predict", run_dir, find_validation(config.data).images.root),
+    )
+
+
+TASK = Task(
+    name="segmentation",
+    assemble=assemble,
+    packages=lambda config: DISTRIBUTIONS,
+    prepare=_prepare,
+    after=after,
+)
 train = TASK.train
 
 

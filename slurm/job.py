@@ -69,7 +69,7 @@ class RunJob:
                 settings = config.from_dict(type(recipes[stored["recipe"]]()), stored["config"])
                 return task.train(settings, folder, recipe=stored["recipe"], resume=True), None
             except StopRequested as stop:
-                print(f"stopped: {stop}", file=sys.stderr, flush=True)
+                print(stop, file=sys.stderr, flush=True)
                 return {}, str(stop)
             except Exception as error:
                 _record_failure(folder, place, error)

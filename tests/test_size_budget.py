@@ -7,8 +7,8 @@ import pytest
 
 from tests.helpers import ROOT
 
-PACKAGES = ("analysis", "backbones", "benchmarks", "classification", "detection", "engine", "evaluation", "pretrain",
-            "results", "segmentation", "slurm")  # fmt: skip
+PACKAGES = ("analysis", "backbones", "benchmarks", "classification", "detection", "engine", "evaluation",
+            "mim_benchmark", "pretrain", "results", "segmentation", "slurm")  # fmt: skip
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 

@@ -29,7 +29,8 @@ Tensors = dict[str, torch.Tensor]
 class Snapshot:
     """A training state between two steps.
 
-    `training` holds tensors and plain numbers only: the optimizer's state, meters and a gradient scaler.
+    `training` holds tensors and plain numbers only: the optimizer's state, meters and a gradient scaler; {} where a
+    finished run kept its weights alone.
     `metrics_offset` is the length of metrics.jsonl in bytes at this step.
     """
 
@@ -208,7 +209,8 @@ def _manifest_fault(folder: Path, manifest: dict[str, Any]) -> str | None:
     if type(offset) is not int or offset < 0:
         return f"manifest.json: metrics_offset is {offset!r}"
     files = manifest.get("files")
-    if not isinstance(files, dict) or not {"model.safetensors", "optimizer.pt"} <= files.keys():
+    dropped = manifest.get("dropped", {})
+    if not isinstance(files, dict) or not {"model.safetensors", "optimizer.pt"} <= {*files, *dropped}:
         return "manifest.json does not list its files"
     for name, entry in files.items():
         if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys() or Path(name).name != name:
@@ -287,7 +289,9 @@ def load(folder: Path) -> Snapshot:
     """
     try:
         manifest = _manifest(folder)
-        training = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        training = {}
+        if "optimizer.pt" in manifest["files"]:
+            training = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         ema = folder / "ema.safetensors"
         return Snapshot(
             step=manifest["step"],

@@ -18,6 +18,7 @@ from engine.run import lock, storage
 from engine.run.claim import claim, compare_config, never_started
 from engine.run.folder import Run
 from engine.training.progress import trackers
+from engine.training.threads import choose_threads
 
 __all__ = ["Run", "open_run", "prepare"]
 
@@ -60,6 +61,7 @@ def open_run(
         torch.cuda.reset_peak_memory_stats(device)
     else:
         keep_freed_memory()
+        choose_threads(run_dir)
     with distributed.process_group(device):
         values = config.to_dict(config_object)
         run = Run(run_dir, package, recipe, values, device, False, distributed.is_main(), packages)

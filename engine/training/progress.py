@@ -14,16 +14,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import Task as BarTask
+from rich.text import Text
 
 from engine.errors import ConfigError
 from engine.run.folder import Run
 
 log = logging.getLogger("mim")
+_FIRST = "reading images, first step"  # what a run does while its bar stands at the start
 
 
 def trackers() -> list[str]:
@@ -68,8 +72,8 @@ class Stopwatch:
 class Monitor:
     """Shows a run to a person; only the main rank's shows anything."""
 
-    def __init__(self, run: Run, total_steps: int, first_step: int) -> None:
-        self._run, self._total, self._first = run, total_steps, first_step
+    def __init__(self, run: Run, total_steps: int, first_step: int, steps_per_epoch: float = 0) -> None:
+        self._run, self._total, self._first, self._per_epoch = run, total_steps, first_step, steps_per_epoch
         self._bar: Progress | None = None
         self._writers: dict[str, Any] = {}
         self._failed: set[str] = set()
@@ -78,10 +82,13 @@ class Monitor:
         if not self._run.main:
             return self
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), _Where(self._per_epoch), _Times())
             self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
             self._bar.start()
-            self._bar.add_task(self._run.dir.name, total=self._total, completed=self._first, note="")
+            first = self._first
+            self._bar.add_task(
+                self._run.dir.name, total=self._total, completed=first, first=first, note="", phase=_FIRST
+            )
         for name in trackers():
             with self._decorative(name):
                 self._writers[name] = _TRACKERS[name](self._run, self._first)
@@ -108,7 +115,12 @@ class Monitor:
     def step(self, step: int) -> None:
         """Move the bar."""
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=step)
+            self._bar.update(self._bar.task_ids[0], completed=step, phase="")
+
+    def phase(self, what: str) -> None:
+        """Say what is done beside training, "" for training itself."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], phase=what)
 
     def show(self, split: str, step: int, values: dict[str, float]) -> None:
         """Show a line of metrics."""
@@ -125,6 +137,34 @@ class Monitor:
         for name in self._writers.keys() - self._failed:
             with self._decorative(name):
                 self._writers[name].write(split, step, values)
+
+
+class _Where(ProgressColumn):
+    """Step and epoch, each of how many."""
+
+    def __init__(self, steps_per_epoch: float) -> None:
+        super().__init__()
+        self._per_epoch = steps_per_epoch
+
+    def render(self, task: BarTask) -> Text:
+        total = int(task.total or 0)
+        text = f"step {int(task.completed)}/{total}"
+        if self._per_epoch:
+            text += f", epoch {task.completed / self._per_epoch:.1f}/{total / self._per_epoch:g}"
+        return Text(text)
+
+
+class _Times(ProgressColumn):
+    """Time since the start of this process's part, and how long the rest will take; before its first step, what it
+    waits for."""
+
+    def render(self, task: BarTask) -> Text:
+        elapsed = timedelta(seconds=int(task.elapsed or 0))
+        phase = task.fields["phase"]
+        if task.completed <= task.fields["first"]:
+            return Text(f"{phase or _FIRST}, {elapsed} elapsed")
+        left = "" if task.time_remaining is None else f", {timedelta(seconds=int(task.time_remaining))} left"
+        return Text(f"{elapsed} elapsed{left}" + (f", {phase}" if phase else ""))
 
 
 class _TensorBoard:

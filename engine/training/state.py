@@ -157,6 +157,11 @@ class TrainingState:
             raise CheckpointError(f"{run.dir} has taken steps, but holds no checkpoint: start a new run elsewhere")
         snapshot = checkpoint.load(folder)
         self.step = snapshot.step
+        if not snapshot.training and self.step < self.settings.total_steps:
+            raise CheckpointError(
+                f"{run.dir} finished after {self.step} steps and kept its weights, not the optimizer's state, so that "
+                "it cannot be made longer (--keep all keeps that, too): start a longer run in a new folder"
+            )
         if self.step > self.settings.total_steps:
             raise ConfigError(f"{run.dir} has taken {self.step} steps, more than the {self.settings.total_steps} asked")
         try:
@@ -171,6 +176,8 @@ class TrainingState:
         if self.average is not None and snapshot.ema is not None:
             self.average.module.load_state_dict(snapshot.ema)
         training = snapshot.training
+        if not training:  # of a finished run, which takes no further step
+            return
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
         self.meters = Meters.of_rank(training["meters"], self.run.device)

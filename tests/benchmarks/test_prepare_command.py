@@ -95,7 +95,7 @@ class TestChecks:
         with monkeypatch.context() as patch:
             patch.setattr(writer, "_write", kill_at_the_third)
             code, said = prepare("tiny-imagenet", source, counts=self.COUNTS)
-        assert (code, "stopped: stopped; the same command goes on from here" in said) == (75, True)
+        assert (code, "stopped; the same command goes on from here" in said) == (75, True)
         assert not list((tmp_path / "out").rglob("*.partial"))
         assert prepare("tiny-imagenet", source, counts=self.COUNTS)[0] == 0
 

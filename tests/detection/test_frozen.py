@@ -36,7 +36,7 @@ def test_a_frozen_encoder_ends_as_it_began_and_the_rest_trains(root, tmp_path, e
     model, path, begun = encoder
     config = tiny_config(root, model=model, framework=framework, init=str(path), iterations=3, checkpoint_every=1)
     config = replace(config, freeze="all", num_panels=0, precise_bn=1, data=replace(config.data, square=64))
-    assert "box_AP" in train(config, tmp_path / "run")
+    assert "box_AP" in train(config, tmp_path / "run", keep_all=True)
     ended = checkpoint.load(checkpoint.newest(tmp_path / "run")).model
     of_encoder = {
         name.partition(".backbone.net.")[2]: value for name, value in ended.items() if ".backbone.net." in name

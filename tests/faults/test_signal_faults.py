@@ -74,7 +74,7 @@ def test_sigterm_during_set_up_exits_75_and_the_same_command_starts_the_run(tmp_
     thread.start()
     assert command("--run-dir", tmp_path / "run", "--hold", "0") == 75
     thread.join()
-    assert capsys.readouterr().err.startswith("stopped: stopped by SIGTERM before the first step")
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM before the first step")
     assert json.loads((tmp_path / "run/error.json").read_text())["exit_code"] == 75
     assert not (tmp_path / "run/run.lock").exists()
     assert command("--run-dir", tmp_path / "run") == 0
@@ -106,7 +106,7 @@ def test_an_error_that_the_interruption_caused_is_not_what_is_shown(tmp_path, ca
     with pytest.raises(SystemExit) as left:
         cli.main("tiny", {"tiny": tiny}, swallows, ["tiny", "--run-dir", str(tmp_path / "run")])
     assert left.value.code == 75
-    assert capsys.readouterr().err.startswith("stopped: stopped by SIGTERM")
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM")
 
 
 def test_a_killed_rank_is_named_by_the_others(tmp_path):

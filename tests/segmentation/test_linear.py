@@ -39,7 +39,7 @@ def saved_encoder(path, model, size):
 def test_a_frozen_encoder_ends_as_it_began_and_the_head_trains(root, tmp_path, model, maps):
     begun = saved_encoder(tmp_path / "encoder.safetensors", model, 64)
     config = frozen(root, model, maps, image_size=64, init=str(tmp_path / "encoder.safetensors"), iterations=3)
-    assert "mIoU" in train(replace(config, checkpoint_every=1, batch_size=2), tmp_path / "run")
+    assert "mIoU" in train(replace(config, checkpoint_every=1, batch_size=2), tmp_path / "run", keep_all=True)
     ended, earlier = (checkpoint.load(tmp_path / "run" / "checkpoints" / f"{step:08d}").model for step in (3, 2))
     of_encoder = {name: value for name, value in ended.items() if name.startswith("backbone.encoder.net.")}
     assert {name.removeprefix("backbone.encoder.net.") for name in of_encoder} == begun.keys()

@@ -125,7 +125,7 @@ def test_a_run_stopped_in_an_evaluation_and_resumed_with_workers_ends_with_the_s
             train(config, tmp_path / "run")
     train(config, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
-    for name in ("model.safetensors", "optimizer.pt"):
+    for name in ("model.safetensors", "manifest.json"):
         path = f"checkpoints/00000012/{name}"
         assert (tmp_path / "run" / path).read_bytes() == (undisturbed / path).read_bytes()
 

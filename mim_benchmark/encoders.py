@@ -1,0 +1,51 @@
+"""Networks from Python: frozen encoders by reference, and what fine-tuning made."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from engine.config import read_config_file
+from engine.errors import ConfigError
+from mim_benchmark.measure import Source
+from mim_benchmark.runs import prepare
+
+
+def load_encoder(source: Source, *, image_size: int | None = None) -> Any:
+    """A frozen encoder in evaluation mode on the CPU (backbones.Encoder): `.backbone(images)` gives its last map,
+    (B, C, h, w), of normalised images (B, 3, H, W); `.mean` and `.std` are what pixels from 0 to 1 are normalised by.
+
+    Args:
+        source: a run or its folder, a file of weights, "MODEL=FILE", "timm:NAME", "random:NAME", "released:NAME".
+        image_size: side in pixels of the images it will see; by default that of its pre-training.
+
+    Raises:
+        SuiteError: it does not exist, is damaged, or does not fit its network.
+    """
+    from backbones.source import load_encoder as load
+
+    return load(os.fspath(source), image_size=image_size)
+
+
+def load_model(source: str | Path) -> Any:
+    """What a finished fine-tuning run trained, in evaluation mode: a classifier (classification.classifier.Classifier,
+    with `.network` and `.classes`), a detector (detection.finished.FinishedDetector) or MMSegmentation's segmentor.
+
+    Raises:
+        SuiteError: the folder holds no finished fine-tuning run.
+    """
+    run = Path(source)
+    package = str(read_config_file(run / "config.json")["package"])
+    prepare(package)
+    if package == "classification":
+        from classification.classifier import load_classifier
+
+        return load_classifier(run)
+    if package == "detection":
+        from detection.finished import load_detector
+
+        return load_detector(run)
+    if package == "segmentation":
+        from segmentation.use import load_run
+
+        return load_run(run)[0]
+    raise ConfigError(f"{run} holds a {package} run, which trained no more than an encoder: load_encoder loads it")
