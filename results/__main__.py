@@ -1,4 +1,4 @@
-"""`python -m results collect | tables | figures | report | all | compare`: what run folders measured, for people."""
+"""`python -m results collect | tables | labels | figures | report | all | compare`: what run folders measured."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,6 +51,29 @@ def tables(runs: Runs, *, output: Output = None) -> None:
     found = _read(runs)
     _write_tables(found, output or runs[0] / "tables")
     _say(found)
+
+
+def labels(runs: Runs, *, output: Output = None) -> None:
+    """Print, in Markdown, what was reached with each share of the labels, side by side, and what pre-training changed.
+
+    Args:
+        runs: Run folders, or folders of run folders.
+        output: A file to write it to as well.
+    """
+    found = _read(runs)
+    from engine.run.storage import write_atomic
+    from results.tables.labels import label_table
+    from results.tables.rows import benchmark_table
+    from results.tables.text import markdown_table
+
+    text = markdown_table(label_table(benchmark_table(found.rows)))
+    print(text)
+    for left_out in found.rejected:
+        print(f"not in the table: {left_out}", file=sys.stderr)
+    if output is not None:
+        with _writing(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(output, f"{text}\n")
 
 
 def figures(runs: Runs, *, output: Output = None) -> None:
@@ -155,7 +178,14 @@ def _write_page(found: "Collection", folders: Sequence[Path], path: Path) -> Non
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands = {"collect": collect, "tables": tables, "figures": figures, "report": report, "all": everything}
+    commands = {
+        "collect": collect,
+        "tables": tables,
+        "labels": labels,
+        "figures": figures,
+        "report": report,
+        "all": everything,
+    }
     with guard("--debug" in arguments):
         tyro.extras.subcommand_cli_from_dict(
             {**commands, "compare": compare},

@@ -1,0 +1,64 @@
+"""Shares of the labels side by side: a line for each network and start, a column for each share."""
+
+import pandas as pd
+
+from results import metrics
+from results.methods import CONTROL
+from results.runs.facts import FRACTION
+from results.tables.text import change, records, settings, start
+
+_FRACTION = f"data.{FRACTION}="
+
+
+def label_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What every start reached with every share of the labels, by its task's main metric.
+
+    Args:
+        table: of benchmark_table.
+
+    Returns:
+        Text. A line for each task, network, recipe, other setting and start, a column for each share, the smallest
+        first: from scratch the mean, after pre-training also its difference to scratch with its interval; `n` the runs
+        of each number.
+    """
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    counts: dict[tuple[str, ...], set[int]] = {}
+    shares: dict[str, float] = {}
+    for task, part in table.groupby("task", sort=False):
+        metric = metrics.headline(str(task), list(dict.fromkeys(part["metric"])))
+        for line in records(part[part["metric"] == metric]):
+            share, other = split_variant(str(line["variant"]))
+            told = (str(line["model"]), *filter(None, (settings(other), _if_not(line["probe"]))))
+            key = (str(task), ", ".join(told), start(line))
+            column = f"{100 * share:g} %"
+            shares[column] = share
+            difference = "" if line["method"] == CONTROL else f" ({change(line)})" * bool(change(line))
+            found.setdefault(key, {})[column] = f"{line['mean']:.1f}{difference}"
+            counts.setdefault(key, set()).add(int(line["n"]))
+    columns = sorted(shares, key=lambda name: shares[name])
+    lines = [
+        {"network": key[1], "start": key[2], **{name: cells.get(name, "") for name in columns}, "n": _span(counts[key])}
+        for key, cells in found.items()
+    ]
+    order = {network: place for place, network in enumerate(dict.fromkeys(line["network"] for line in lines))}
+    return pd.DataFrame(
+        sorted(lines, key=lambda line: order[line["network"]]), columns=["network", "start", *columns, "n"]
+    )
+
+
+def split_variant(variant: str) -> tuple[float, str]:
+    """(share of the labels, the other settings) of collect's `variant`."""
+    parts = [part for part in variant.split(" ") if part]
+    share = next((part.removeprefix(_FRACTION) for part in parts if part.startswith(_FRACTION)), "1")
+    try:
+        return float(share), " ".join(part for part in parts if not part.startswith(_FRACTION))
+    except ValueError:
+        return 1.0, variant
+
+
+def _if_not(probe: object) -> str:
+    return "frozen" if probe is True else ""
+
+
+def _span(counts: set[int]) -> str:
+    return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"

@@ -1,0 +1,45 @@
+"""Shares of the labels side by side: means, differences with intervals, and the command that prints them."""
+
+from dataclasses import dataclass, field
+
+from results.__main__ import main
+from results.tables.labels import split_variant
+from tests.results import runs as made
+from tests.results.runs import Data, pretrained, tuned
+
+SHARES = {0.1: ([40.0, 42.0, 44.0], [50.0, 53.0, 56.0]), 1.0: ([90.0, 91.0, 92.0], [90.5, 90.5, 92.5])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Data):
+    train_fraction: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(made.Tuning):
+    data: Part = field(default_factory=Part)
+
+
+def test_each_share_is_a_column_and_each_start_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(made, "Tuning", Tuning)
+    runs = tmp_path / "runs"
+    parent = str(pretrained(runs / "a2mim"))
+    for share, (scratch, after) in SHARES.items():
+        for seed in range(3):
+            common = {"seed": seed, "data": Part(train_fraction=share)}
+            tuned(runs / f"scratch-{share}-{seed}", metrics={"top1": scratch[seed]}, **common)
+            tuned(runs / f"after-{share}-{seed}", metrics={"top1": after[seed]}, init=parent, **common)
+    assert main(["labels", str(runs), "--output", str(tmp_path / "out" / "table.md")]) == 0
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines()]
+    assert rows[0][1:] == ["start", "10 %", "100 %", "n"]
+    assert rows[2][1:] == ["from scratch", "42.0", "91.0", "3"]
+    assert rows[3][1].startswith("A2MIM")
+    assert rows[3][2] == "53.0 (+11.00 [+8.52, +13.48])", "paired by seed"
+    assert rows[3][3].startswith("91.2 (+0.17 [") and rows[3][3].endswith("~)")
+    assert (tmp_path / "out" / "table.md").read_text() == said
+
+
+def test_a_share_is_told_from_other_settings():
+    assert split_variant("") == (1.0, "")
+    assert split_variant("epochs=2 data.train_fraction=0.05") == (0.05, "epochs=2")
