@@ -111,8 +111,11 @@ def _run(options: StudyOptions, stages: list[Stage], runs_dir: Path) -> int:
             remove_weights(stage, stage.folder(runs_dir))
 
     outcome = run_stages(stages, runs_dir, children=Workers(workers, options.threads), finished=finished)
-    from benchmarks.run import report  # what only tables need may be missing where the runs are made
-
+    try:
+        from benchmarks.run import report
+    except ImportError as error:  # a machine for computing, with what runs need alone
+        print(f"no table, for {error.name} is not installed: python -m results labels {runs_dir} where it is")
+        return outcome.exit_code
     return report(stages, outcome, runs_dir, options.name, "study")
 
 

@@ -21,8 +21,8 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
         first: from scratch the mean, after pre-training also its difference to scratch with its interval; `n` the runs
         of each number.
     """
-    found: dict[tuple[str, ...], dict[str, str]] = {}
-    counts: dict[tuple[str, ...], set[int]] = {}
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    counts: dict[tuple[str, str, str], set[int]] = {}
     shares: dict[str, float] = {}
     for task, part in table.groupby("task", sort=False):
         metric = metrics.headline(str(task), list(dict.fromkeys(part["metric"])))
@@ -36,14 +36,12 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
             found.setdefault(key, {})[column] = f"{line['mean']:.1f}{difference}"
             counts.setdefault(key, set()).add(int(line["n"]))
     columns = sorted(shares, key=lambda name: shares[name])
+    networks = list(dict.fromkeys(network for _, network, _ in found))
     lines = [
-        {"network": key[1], "start": key[2], **{name: cells.get(name, "") for name in columns}, "n": _span(counts[key])}
-        for key, cells in found.items()
+        {"network": network, "start": name, **cells, "n": _span(counts[task, network, name])}
+        for (task, network, name), cells in sorted(found.items(), key=lambda item: networks.index(item[0][1]))
     ]
-    order = {network: place for place, network in enumerate(dict.fromkeys(line["network"] for line in lines))}
-    return pd.DataFrame(
-        sorted(lines, key=lambda line: order[line["network"]]), columns=["network", "start", *columns, "n"]
-    )
+    return pd.DataFrame(lines, columns=["network", "start", *columns, "n"]).fillna("")
 
 
 def split_variant(variant: str) -> tuple[float, str]:
