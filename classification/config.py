@@ -20,9 +20,10 @@ class DataConfig(DataOptions):
     """Share of each class's images to validate on where root has no folder for it: the same ones in every run."""
     train_fraction: UpToOne = 1.0
     """Part of each class's training images to use: a subset that depends on the seed alone."""
-    full_epochs: bool = False
-    """Whether an epoch of few labelled images is as many steps as one of all, each image coming several times; so that
-    runs on different shares differ in nothing else, and a batch may be larger than the part."""
+    full_epochs: bool = True
+    """Whether an epoch of few labelled images is as many steps as one of all, each image coming several times: a tenth
+    of the labels is not a tenth of the training, runs on different shares differ in nothing else, and a batch may be
+    larger than the part. Without, an epoch is as many steps as the images make, each coming once."""
     label_list: str = ""
     """A list of the training images to use instead of a fraction, one a line: paths below train/, or file names that
     are there once, as in SimCLR's lists of 1 % and 10 % of ImageNet. It is stored in the run folder (labels.txt)."""

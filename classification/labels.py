@@ -106,12 +106,12 @@ def record_part(part: ImageIndex, whole: ImageIndex, config: ClassificationConfi
     path = run_dir / LIST_NAME
     if not (path.exists() and (run_dir / "data.json").exists()):  # else it resumes, and is held to what it used
         write_list(path, part.paths)
+    steps, all_steps = (config.epochs * (len(index) // config.batch_size) for index in (part, whole))
+    log.info("train: %s of %s images, listed in %s", f"{len(part):,}", f"{len(whole):,}", path)
     if config.data.full_epochs:
-        log.info("train: %s of %s images, listed in %s, in epochs as long as all", len(part), len(whole), path)
-        return
-    steps, all_steps = (len(index) // config.batch_size for index in (part, whole))
-    log.info(
-        "train: %s of %s images, listed in %s: %d steps an epoch instead of %d, %s in %d epochs%s",
-        *(f"{len(part):,}", f"{len(whole):,}", path, steps, all_steps, f"{steps * config.epochs:,}", config.epochs),
-        f" (--epochs {config.epochs * all_steps // steps} for as many as with all)" if 0 < steps < all_steps else "",
-    )
+        text = "%s steps in %d epochs, as many as all images make: each comes %.3g times an epoch%s"
+        once = f" (--data.full-epochs False: once, {steps:,} steps)" if steps else ""
+        log.info(text, f"{all_steps:,}", config.epochs, len(whole) / len(part), once)
+    else:
+        more = f" (--epochs {config.epochs * all_steps // steps} for as many)" if 0 < steps < all_steps else ""
+        log.info("%s steps in %d epochs, all images make %s%s", f"{steps:,}", config.epochs, f"{all_steps:,}", more)

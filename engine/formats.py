@@ -86,7 +86,20 @@ def one_spelling(package: str, config: Values) -> Values:
     return config
 
 
-UPGRADES: tuple[Upgrade, ...] = (own_options, one_spelling)
+def length_of_a_part(package: str, config: Values) -> Values:
+    """Format 4: unless it is said otherwise, an epoch of few labelled images is as many steps as one of all. Before, it
+    was as many as they make; of all images both are the same."""
+    data = config.get("data")
+    if package != "classification" or not isinstance(data, dict):
+        return config
+    if data.get("train_fraction", 1) != 1 or data.get("label_list"):
+        data.setdefault("full_epochs", False)
+    else:
+        data["full_epochs"] = True
+    return config
+
+
+UPGRADES: tuple[Upgrade, ...] = (own_options, one_spelling, length_of_a_part)
 """The first takes format 1 to 2, the next 2 to 3, and so on. Each may change the values it is given."""
 
 

@@ -14,7 +14,7 @@ from engine.errors import ConfigError, DataError
 from results.methods import places, title
 from results.metrics import PRETRAINING
 from results.runs.curves import Curves
-from results.runs.facts import FRACTION
+from results.runs.facts import FRACTION, OF_A_PART
 from results.runs.runfiles import UnusableRun, is_count, is_file
 from results.runs.runfolder import FinishedRun, read_run
 
@@ -218,7 +218,7 @@ def _variants(
 def _told(settings: dict[str, Any], varying: list[str], newer: list[str]) -> str:
     """The values that tell a run from others of its family; of settings that its version lacked that it lacked them."""
     parts = [f"{name}={json.dumps(settings[name])}" for name in varying if name in settings]
-    lacking = [name for name in (*varying, *newer) if name not in settings]
+    lacking = [name for name in (*varying, *newer) if name not in settings and name != OF_A_PART]
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         parts.append(f"(older: without {lacking[0]}{more})")

@@ -19,6 +19,8 @@ DATASETS: dict[tuple[float | None, ...], str] = {
     (20210, 2000, 150): "ADE20K",
 }
 FRACTION = "train_fraction"
+OF_A_PART = "data.full_epochs"
+"""A setting that says something of a run on a part of the labels only."""
 # The part of data.json that holds a number of finished.json. That of older detectors counts the annotation file too.
 _PINNED = {
     "num_images": ("train",),

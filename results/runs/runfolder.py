@@ -10,7 +10,7 @@ from engine import formats
 from engine.config import flatten
 from engine.errors import ConfigError
 from results.runs.curves import Curves, curves_from
-from results.runs.facts import Facts, check_evaluated, read_facts
+from results.runs.facts import FRACTION, OF_A_PART, Facts, check_evaluated, read_facts
 from results.runs.measurements import check_complete, checked_lines, checked_metrics
 from results.runs.resumes import HARMLESS, changes_on_the_way
 from results.runs.runfiles import (
@@ -127,7 +127,7 @@ def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
         task=task,
         recipe=recipe,
         config=config,
-        settings={name: value for name, value in flatten(config).items() if name not in NOT_SETTINGS},
+        settings=_settings(config),
         facts=facts,
         config_hash=str(summary["config_hash"]),
         framework=str(summary.get("framework") or ""),
@@ -141,6 +141,14 @@ def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
         unreadable=unreadable,
         remark=changes_on_the_way(environment) if environment else "no environment.json: what changed is not known",
     )
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flattened configuration, but for what changes nothing."""
+    flat = {name: value for name, value in flatten(dict(config)).items() if name not in NOT_SETTINGS}
+    if flat.get(f"data.{FRACTION}", 1) == 1 and not config.get("data", {}).get("label_list"):
+        flat.pop(OF_A_PART, None)
+    return flat
 
 
 def _head(stored: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:

@@ -95,14 +95,12 @@ class TestList:
 def test_a_run_stores_its_list_states_its_steps_and_can_be_repeated_from_it(root, tmp_path, caplog):
     caplog.set_level("INFO")
     config = tiny_config(root, epochs=2)
-    few = replace(config, data=replace(config.data, train_fraction=0.5))
+    few = replace(config, data=replace(config.data, train_fraction=0.5, full_epochs=False))
     train(few, tmp_path / "few")
     listed = (tmp_path / "few/labels.txt").read_text().splitlines()
     assert len(listed) == 12
-    assert (
-        f"train: 12 of 24 images, listed in {tmp_path}/few/labels.txt: 2 steps an epoch instead of 4, 4" in caplog.text
-    )
-    assert "4 in 2 epochs (--epochs 4 for as many as with all)" in caplog.text
+    assert f"train: 12 of 24 images, listed in {tmp_path}/few/labels.txt" in caplog.text
+    assert "4 steps in 2 epochs, all images make 8 (--epochs 4 for as many)" in caplog.text
     again = replace(config, data=replace(config.data, label_list=str(tmp_path / "few/labels.txt")))
     part = labelled_part(index_images(root / "train", labelled=True), again)
     assert part.paths[:] == sorted(listed)
@@ -113,19 +111,21 @@ def test_a_run_stores_its_list_states_its_steps_and_can_be_repeated_from_it(root
 def test_a_list_and_a_fraction_together_are_refused(root):
     config = tiny_config(root)
     both = replace(config, data=replace(config.data, train_fraction=0.5, label_list="x"))
-    with pytest.raises(ConfigError, match="label_list: given beside train_fraction"):
+    with pytest.raises(ConfigError, match="label_list is given beside train_fraction"):
         check(both)
 
 
-def test_full_epochs_of_few_images_take_as_many_steps_with_other_draws_for_each_copy(root, tmp_path):
+def test_epochs_of_few_images_take_as_many_steps_as_all_with_other_draws_for_each_copy(root, tmp_path, caplog):
     config = tiny_config(root, epochs=2, batch_size=8, ema=EmaConfig())
-    config = replace(config, data=replace(config.data, train_fraction=0.01, full_epochs=True))
+    config = replace(config, data=replace(config.data, train_fraction=0.01))
     part, _ = open_data(config)
     assert (len(part), part.num_samples) == (3, 24)
     first, copy = (part[SampleKey(0, index)] for index in (1, 4))
     assert first["label"] == copy["label"]
     assert not torch.equal(first["image"], copy["image"])
+    caplog.set_level("INFO")
     train(config, tmp_path / "few")
+    assert "6 steps in 2 epochs, as many as all images make: each comes 8 times an epoch" in caplog.text
     train(replace(config, data=replace(config.data, train_fraction=1.0)), tmp_path / "all")
     told = [json.loads((tmp_path / name / "environment.json").read_text()) for name in ("few", "all")]
     assert [environment["effective"]["steps"] for environment in told] == [6, 6]

@@ -129,6 +129,23 @@ def test_a_respelt_setting_is_translated_step_by_step():
 
 
 @pytest.mark.parametrize(
+    ("data", "full"),
+    [
+        ({"train_fraction": 0.1}, False),
+        ({"label_list": "few.txt"}, False),
+        ({"train_fraction": 0.1, "full_epochs": True}, True),
+        ({"train_fraction": 1.0, "full_epochs": False}, True),
+        ({}, True),
+    ],
+)
+def test_a_run_on_few_labels_keeps_the_length_that_it_had(data, full):
+    stored = {**STORED, "format": 3, "config": {"data": data}}
+    assert formats.upgrade(stored)["config"]["data"]["full_epochs"] is full
+    of_today = {**STORED, "format": formats.current(), "config": {"data": {"train_fraction": 0.1}}}
+    assert formats.upgrade(of_today)["config"] == of_today["config"]
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"format": 99}, "format 99 is of a newer version"),
