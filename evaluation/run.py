@@ -129,10 +129,8 @@ def _pin(run: Run, data: Any, encoder: Subject) -> None:
     for name, index in data.indices.items():
         run.pin_data(name, index)
     if run.main:
-        own = {
-            "method": "scratch" if encoder.method == "none" else encoder.method
-        }  # a network without training: the control
-        told = encoder.description if "method" in encoder.description else own
+        method = "scratch" if encoder.method == "none" else encoder.method  # without training: the control
+        told = encoder.description if "method" in encoder.description else {"method": method} if method else {}
         record = {"source": encoder.source or encoder.reference, "description": told}
         with storage.storage_errors(run.dir):
             storage.write_json(run.dir / "initialisation.json", record)

@@ -21,6 +21,11 @@ Groups = list[tuple[str, pd.DataFrame, list[Line]]]
 Figures = tuple[tuple[Figure, ...], str]
 """Figures and their caption."""
 
+_MONITORED = {
+    "knn_top1": ("knn", "k-NN of the frozen encoder", "k-NN top-1, %"),
+    "rank_me": ("rank", "effective rank of the features", "RankMe"),
+}
+"""What a monitor measures of the encoder during pre-training, that is compared over methods."""
 _MOST_PANELS, _MOST_LINES = 15, 16  # of one figure
 _FEW = 15  # points, each of which is marked
 _LONG = 6  # evaluations, of which the later half tells the methods apart
@@ -30,7 +35,7 @@ _OWN_LOSSES = " Methods have losses of their own: the height of a curve compares
 
 
 def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart: bool = False) -> Iterator[Drawing]:
-    """Training loss against epochs, a panel for each model and data set, a line for each method.
+    """Training loss, and what monitors measured: a panel for each model and data set, a line for each method.
 
     Args:
         rows: of collect.
@@ -44,6 +49,11 @@ def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apar
     if groups:
         figures, caption = _losses(groups, "training loss", apart)
         yield Drawing("curves-pretraining", "Pre-training: loss", caption + _OWN_LOSSES + left_out, figures)
+    for metric, (name, title, label) in _MONITORED.items():
+        groups, left_out = _groups(runs, ["model", "data"], curves, ("val", metric))
+        if groups:
+            figures, caption = _losses(groups, label, apart)
+            yield Drawing(f"curves-pretraining-{name}", f"Pre-training: {title}", caption + left_out, figures)
 
 
 def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart: bool = False) -> Iterator[Drawing]:

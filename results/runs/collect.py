@@ -102,7 +102,7 @@ def read_runs(runs_dirs: Iterable[Path | str]) -> Collection:
             rejected.append(Rejected(run_dir, str(error)))
     unique, copies = _without_copies(_with_whole_sets(runs))
     rejected += copies
-    variant = _variants(unique, _family, lambda run: run.settings)
+    variant = _variants(unique, _family, _own_settings)
     pretrain_variant = _variants(unique, _start_family, _start_settings)
     place, titles = places(_orders(unique)), _titles(unique)
     rows = [
@@ -191,6 +191,11 @@ def _without_copies(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], lis
 def _family(run: FinishedRun) -> tuple[Any, ...]:
     # The settings of two pre-training methods differ by nature; those of what is trained after them must not.
     return run.task, run.config.get("model"), run.recipe, run.start.method if run.task in PRETRAINING else None
+
+
+def _own_settings(run: FinishedRun) -> dict[str, Any]:
+    # The hash of a measured encoder tells runs apart as where the weights came from does, which has columns of its own.
+    return {name: value for name, value in run.settings.items() if name != "digest"}
 
 
 def _start_family(run: FinishedRun) -> tuple[Any, ...]:

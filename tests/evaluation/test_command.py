@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from backbones import build_backbone, save_backbone
 from engine.errors import ConfigError
 from evaluation import features
 from evaluation.command import describe, parse
@@ -14,6 +16,7 @@ from evaluation.measured import ROW_FIELDS
 from evaluation.protocols import PROTOCOLS
 from evaluation.run import evaluate_all
 from results.runs.collect import collect
+from results.tables.rows import benchmark_table
 
 ENCODERS = ("random:test_resnet", "random:test_convnext", "random:test_vit")
 
@@ -98,3 +101,19 @@ def test_help_tells_every_protocol():
 def test_what_the_encoder_does_not_have_is_refused(more, text, images, tmp_path):
     with pytest.raises(ConfigError, match=text):
         evaluate_all(ask("knn", ENCODERS[:1], images, tmp_path, *more))
+
+
+def test_tables_compare_encoders_of_one_network_with_the_untrained_one(images, tmp_path):
+    torch.manual_seed(5)
+    file = tmp_path / "mine.safetensors"
+    save_backbone(file, build_backbone("test_resnet", image_size=64), {"method": "simmim", "epochs": 3})
+    encoders = [str(file), "random:test_resnet", "random:test_resnet@1"]
+    evaluate_all(ask("knn", encoders, images, tmp_path / "runs", "--k", "1"))
+    rows, rejected = collect([tmp_path / "runs"])
+    assert not rejected
+    table = benchmark_table(rows)
+    lines = table[table["metric"] == "top1"].set_index("method")
+    assert lines["n"].to_dict() == {"scratch": 2, "simmim": 1}
+    assert lines.loc["simmim", "difference"] == pytest.approx(
+        lines.loc["simmim", "mean"] - lines.loc["scratch", "mean"]
+    )

@@ -12,7 +12,8 @@ from engine.run.checkpoint import newest
 from pretrain.config import MonitorConfig
 from pretrain.recipes import demo
 from pretrain.train import train
-from results.runs.collect import collect
+from results.figures.curves import pretraining_curves
+from results.runs.collect import read_runs
 from tests.evaluation.test_command import write_images
 
 
@@ -59,9 +60,11 @@ def test_training_is_the_same_to_the_bit_with_and_without_it(images, tmp_path, m
         assert 1 <= row["rank_me"] <= 24
         assert 0 <= row["knn_top1"] <= 100
     assert measured[0]["held_out_loss"] != measured[2]["held_out_loss"]
-    _, rejected = collect([tmp_path])
-    (reason,) = (str(each) for each in rejected)
+    (reason,) = (str(each) for each in read_runs([tmp_path]).rejected)
     assert reason == f"{tmp_path / 'watched'}: the same run as {tmp_path / 'plain'}, counted once"
+    found = read_runs([tmp_path / "watched"])
+    names = [drawing.name for drawing in pretraining_curves(found.rows, found.curves)]
+    assert names == ["curves-pretraining", "curves-pretraining-knn", "curves-pretraining-rank"]
 
 
 def test_images_without_labels_have_no_accuracy_and_at_most_as_many_are_read(images, tmp_path, monkeypatch):
