@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .entry import Entry
     from .source import Encoder, load_encoder
     from .weights.keymaps import to_detectron2, to_openmixup, to_torchvision
-    from .weights.load import LoadReport, export_weights, load_weights, read_weights, save_backbone
+    from .weights.load import LoadReport, load_weights, read_weights, save_backbone
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -31,7 +31,6 @@ __all__ = [
     "WeightsFileError",
     "build_backbone",
     "build_classifier",
-    "export_weights",
     "family",
     "find_architecture",
     "load_encoder",
@@ -49,7 +48,7 @@ _HOME = {
     "entry": ("Entry",),
     "source": ("Encoder", "load_encoder"),
     "weights.keymaps": ("to_detectron2", "to_openmixup", "to_torchvision"),
-    "weights.load": ("LoadReport", "export_weights", "load_weights", "read_weights", "save_backbone"),
+    "weights.load": ("LoadReport", "load_weights", "read_weights", "save_backbone"),
 }
 
 

@@ -1,13 +1,13 @@
-"""`python -m backbones list | import | released`: networks, and other people's weights."""
+"""`python -m backbones list | import | released | export`: networks, other people's weights, and weights for them."""
 
 import argparse
 import sys
 
 from suite_error import SuiteError
 
-from .commands import importing, listing, released
+from .commands import export, importing, listing, released
 
-_COMMANDS = (listing, importing, released)
+_COMMANDS = (listing, importing, released, export)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -43,6 +43,8 @@ class Backbone(nn.Module):
     image_size: int
     in_channels: int
     """Of its images."""
+    stages: list[int]
+    """Which of the network's maps features() returns."""
     channels: tuple[int, ...]
     """C of each map of features()."""
     strides: tuple[int, ...]
@@ -109,7 +111,7 @@ class Backbone(nn.Module):
         strides = [pixels_per_position(self._probe_size, feature_map.shape[2]) for feature_map in maps]
         self._map_shapes = [(int(m.shape[1]), (int(m.shape[2]), int(m.shape[3]))) for m in maps]
         self._is_isotropic = len(set(strides)) == 1
-        self._stages = stage_indices(strides)
+        self.stages = stage_indices(strides)
         self._final_layout: Layout | None = self._find_final_layout(maps[-1].shape)
         self.is_cnn = self._last is None and self._final_layout.kind == "nchw"
         unused = unused_parameters(net, self.forward, self._probe_size, self.in_channels)
@@ -120,8 +122,8 @@ class Backbone(nn.Module):
             for parent, child, module in replaced:
                 setattr(net.get_submodule(parent), child, module)
             _freeze(net, unused)
-        self.channels = tuple(int(maps[index].shape[1]) for index in self._stages)
-        self.strides = tuple(strides[index] for index in self._stages)
+        self.channels = tuple(int(maps[index].shape[1]) for index in self.stages)
+        self.strides = tuple(strides[index] for index in self.stages)
         final = self._final_layout
         if size != self._probe_size:
             self.final_map_size = int(run_on_shapes(self, self.forward, size, self.in_channels).shape[2])
@@ -138,7 +140,7 @@ class Backbone(nn.Module):
         Networks with stages: the last map at each stride from 4 on (4, 8, 16, 32). ViTs: the maps after 1/3, 1/2, 2/3
         and all of the blocks (the published 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24), all at the patch stride.
         """
-        return self._maps(images_bchw, self._stages)
+        return self._maps(images_bchw, self.stages)
 
     def forward(self, images_bchw: Tensor) -> Tensor:
         """The last map (B, C, h, w) after the network's final norm, as its classifier would pool it.
@@ -147,8 +149,12 @@ class Backbone(nn.Module):
         applied at every position instead, as in the published pre-training. Where forward_features returns several
         tensors, the last map of features() stands for them.
         """
+        return self.final_map(self._final_features(images_bchw))
+
+    def final_map(self, features: Tensor) -> Tensor:
+        """The map (B, C, h, w) of forward() from what the network's forward_features returned."""
         assert self._final_layout is not None
-        features_bchw = self._final_layout.to_map(self._final_features(images_bchw))
+        features_bchw = self._final_layout.to_map(features)
         if self._final_norm is None:
             return features_bchw
         return _normalise(self.net.get_submodule(self._final_norm), features_bchw)
@@ -183,7 +189,7 @@ class Backbone(nn.Module):
         modules = [str(entry["module"]) if isinstance(entry, dict) and "module" in entry else "" for entry in info]
         stages = [
             StageMap(modules[index], *self._map_shapes[index])
-            for index in (range(len(modules)) if self._is_isotropic else self._stages)
+            for index in (range(len(modules)) if self._is_isotropic else self.stages)
         ]
         return find_places(self.family, self._watched(), stages, isotropic=self._is_isotropic)
 

@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from backbones.errors import WeightsFileError
 
 from .arrays import NUMBERS, CodeInPickleError, read_arrays
+from .graph import is_graph, read_graph
 
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 HEADER_KEY = "backbone"  # the one metadata key of our files: several would be written in random order
@@ -45,11 +47,14 @@ def read_container(path: Path) -> tuple[Any, dict[str, Any]]:
             start = file.read(64)
         if is_safetensors(start):
             return _read_safetensors(path, start)
+        if is_graph(start):
+            return read_graph(path, HEADER_KEY)
         if start.startswith(b"PK"):
             _check_zip(path)
         elif found := next((what for mark, what in _OTHERS.items() if start.lstrip().startswith(mark)), None):
             raise damaged(path, f"it is {found}")
-        return _read_torch(path), {}
+        raw = _read_torch(path)
+        return raw, _header_in(raw)
     except OSError as error:
         raise WeightsFileError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -87,6 +92,15 @@ def _description(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return description if isinstance(description, dict) else {}
+
+
+def _header_in(raw: Any) -> dict[str, Any]:
+    """What a torch file that was exported from here says of itself: under `meta`, or beside a bare state dictionary."""
+    for place in (raw.get("meta") if isinstance(raw, Mapping) else None, getattr(raw, "_metadata", None)):
+        header = place.get(HEADER_KEY) if isinstance(place, Mapping) else None
+        if isinstance(header, Mapping) and "name" in header:
+            return dict(header)
+    return {}
 
 
 def _check_zip(path: Path) -> None:

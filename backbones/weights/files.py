@@ -29,6 +29,8 @@ OUR_FILE = "backbone.safetensors"
 """Name of the encoder in a run folder."""
 BESIDE = "beside."
 """Before the names of what an imported file holds beside encoder and classifier."""
+TIMM_FILE = "model.safetensors"
+"""Name of the weights in a folder that timm or the Hugging Face hub keeps."""
 _HASH_IN_NAME = re.compile(r"[.-]sha256-([0-9a-f]{8,64})$")
 _DIGITS_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
 
@@ -63,8 +65,8 @@ class WeightsFile:
 
 
 def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
-    """Read a run folder (its backbone.safetensors), a .safetensors file, a torch file, or a published file by its name
-    (`released:a2mim-r50-300e`), which is downloaded unless it is here.
+    """Read a run folder (its backbone.safetensors), a folder of timm's (model.safetensors), a safetensors, torch or
+    ONNX file, or a published file by its name (`released:a2mim-r50-300e`), which is downloaded unless it is here.
 
     Understood besides our own and timm's: torchvision, OpenMixup and its relatives (A2MIM and SimMIM checkpoints whole
     or extracted, MMSelfSup, MMPretrain, MMSegmentation), the official SimMIM, MAE, SparK, ConvNeXt (FCMAE's too),
@@ -86,11 +88,16 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     state, averaged = split_averaged(alone, use=use, path=path)
     state, rest = encoder_part(state)
     keymap = recognise(state)
+    renamed = {new: name for name in state if (new := keymap.new_name(name)) != name} if keymap else {}
+    state = keymap.to_timm(state) if keymap else state
+    if keymap and description.get("final_norm") == "fc_norm":  # exported from here, under a name that leaves it open
+        state = {f"fc_{name}" if name.startswith("norm.") else name: tensor for name, tensor in state.items()}
+    untrained = description.get("untrained", ())  # by an export, where a whole network was asked for
     convention = keymap.convention if keymap else "timm"
     if convention == "slowfast":
         remarks += ("its final norm is that before its prediction, as the encoder itself has none",)
     return WeightsFile(
-        state=keymap.to_timm(state) if keymap else state,
+        state={name: tensor for name, tensor in state.items() if name not in untrained},
         convention=convention,
         origin=origin_of(
             found.state,
@@ -100,7 +107,7 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
         ),
         containers=found.containers,
         unused=found.others,
-        renamed={new: name for name in state if (new := keymap.new_name(name)) != name} if keymap else {},
+        renamed=renamed,
         description=description if entry is None else {**description, **entry.description},
         rest={**averaged, **beside, **rest},
         remarks=remarks,
@@ -137,6 +144,8 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor], description: Ma
 def _find_file(source: Path) -> Path:
     """The file itself: of a run folder, its encoder. Raises WeightsFileError if there is none that can be read."""
     path = source / OUR_FILE if source.is_dir() else source
+    if source.is_dir() and not path.exists() and (source / TIMM_FILE).is_file():
+        path = source / TIMM_FILE
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -131,6 +131,7 @@ _OPENMIXUP_VIT = (
     *_pairs(("patch_embed.projection", "patch_embed.proj"), ("ln1", "norm")),
     # A classifier that pools before its norm calls it ln1 all the same; timm calls it fc_norm.
     Rule("ln1", "fc_norm"),
+    Rule("ln2", "fc_norm"),  # MMPretrain's name for that one
     *_within(
         "layers.{}",
         "blocks.{}",
@@ -140,6 +141,21 @@ _OPENMIXUP_VIT = (
         ("ffn.layers.1", "mlp.fc2"),
     ),
     *_pairs(("layers.{}", "blocks.{}"), ("head.fc", "head"), ("head.layers.head", "head")),
+)
+
+_MMSEG_VIT = (
+    *_pairs(("patch_embed.projection", "patch_embed.proj"), ("ln1", "norm"), ("ln1", "fc_norm")),
+    *_within(
+        "layers.{}",
+        "blocks.{}",
+        ("ln1", "norm1"),
+        ("ln2", "norm2"),
+        ("attn.attn.in_proj_weight", "attn.qkv.weight"),
+        ("attn.attn.in_proj_bias", "attn.qkv.bias"),
+        ("attn.attn.out_proj", "attn.proj"),
+        ("ffn.layers.0.0", "mlp.fc1"),
+        ("ffn.layers.1", "mlp.fc2"),
+    ),
 )
 
 _TORCHVISION_VIT = (
@@ -241,6 +257,8 @@ _OPENMIXUP_SWIN = (
 
 _OFFICIAL_SWIN = _pairs(
     *((f"layers.{i}.downsample", f"layers.{i + 1}.downsample") for i in range(3)),
+    ("norm", "norm"),
+    ("norm3", "norm"),  # Detectron2's, and others' that have a norm for each map
     ("head", "head.fc"),
 )
 
@@ -265,6 +283,7 @@ KEYMAPS: tuple[KeyMap, ...] = (
     KeyMap(
         "slowfast", "vit", ("blocks.0.attn.qkv.weight", f"{_MASKFEAT_NORM}.weight"), _pairs((_MASKFEAT_NORM, "norm"))
     ),
+    KeyMap("mmseg", "vit", ("layers.0.attn.attn.in_proj_weight",), _MMSEG_VIT),
     KeyMap("openmixup", "vit", ("layers.0.ffn.layers.0.0.weight",), _OPENMIXUP_VIT),
     KeyMap(
         "openmixup",

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from backbones.encoder import Backbone
@@ -13,9 +12,7 @@ from backbones.errors import WeightsError
 
 from .files import WeightsFile, open_weights, write_weights
 from .fit import Fit, first_few, fit_file
-from .keymaps import State, find_keymap, to_detectron2, to_openmixup, to_torchvision
-
-_EXPORTS = {"torchvision": to_torchvision, "detectron2": to_detectron2, "openmixup": to_openmixup}
+from .keymaps import State
 
 
 @dataclass(frozen=True)
@@ -101,30 +98,6 @@ def save_backbone(path: str | Path, net: nn.Module, description: Mapping[str, An
         description = {"name": net.name, "image_size": net.image_size, **description}
         net = net.net
     write_weights(path, net.state_dict(), description)
-
-
-def export_weights(source: str | Path, path: str | Path, convention: str) -> list[str]:
-    """Write the weights of a run folder or file for another library and return the names written.
-
-    `convention` is timm, torchvision, detectron2 or openmixup (MMSegmentation and MMPretrain read it with
-    `prefix="backbone."`). A `path` ending in .safetensors holds the tensors alone; a .pth holds them as that library
-    reads them: under `state_dict` for openmixup, under `model` for Detectron2, bare otherwise.
-
-    Raises WeightsError if that library has no such network, WeightsFileError for a bad file.
-    """
-    state, description = read_weights(source)
-    if convention != "timm":
-        if convention not in _EXPORTS:
-            find_keymap(convention, None)  # raises, listing the conventions
-        state = _EXPORTS[convention](state)
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        write_weights(path, state, description)
-    else:
-        # Detectron2 otherwise expects its own training metadata beside the weights.
-        detectron2 = {"model": state, "__author__": "mim-benchmark", "matching_heuristics": True}
-        torch.save({"detectron2": detectron2, "openmixup": {"state_dict": state}}.get(convention, state), path)
-    return list(state)
 
 
 def _raise_mismatches(fit: Fit, file: WeightsFile, source: str | Path) -> None:

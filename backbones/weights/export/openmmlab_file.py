@@ -1,0 +1,98 @@
+"""A network for MMSegmentation, MMDetection, MMPretrain or OpenMixup: a checkpoint as they write them."""
+
+from pathlib import Path
+from typing import Any
+
+from backbones.weights.containers import HEADER_KEY
+from backbones.weights.keymaps import State, find_family, find_keymap, to_openmixup
+
+from .counterparts import KNOWN, Counterpart, openmmlab, refused, swin_remarks
+from .trained import Trained
+from .written import Written, torch_bytes, write_hashed
+
+LIBRARIES = ("mmseg", "mmdet", "mmpretrain", "openmixup")
+_SHIFTING = {"mmseg": "MMSegmentation", "mmdet": "MMDetection"}
+_IMPORT = 'custom_imports = dict(imports=["mmpretrain.models"], allow_failed_imports=False)'
+
+
+def write(trained: Trained, out: Path, stem: str, library: str) -> Written:
+    """Write a checkpoint for one of LIBRARIES. Only MMPretrain and OpenMixup take the classifier.
+
+    Raises:
+        WeightsError: that library has no such network.
+        WeightsFileError: it cannot be written.
+    """
+    whole = bool(trained.num_classes) and library in ("mmpretrain", "openmixup")
+    remarks = ["the classifier is left out"] if trained.num_classes and not whole else []
+    if library in _SHIFTING and find_family(trained.state) == "swin":
+        remarks += swin_remarks(trained.net, _SHIFTING[library])
+    if library == "openmixup":
+        if find_family(trained.state) is None:
+            raise refused(trained.model, f"OpenMixup's names are known for {KNOWN}")
+        path = _save(trained, to_openmixup(trained.state), out, stem)
+        return Written(path, (f"init_cfg = {as_config(_pretrained(path))}",), tuple(remarks))
+    found = openmmlab(trained.model, trained.net, library, whole=whole)
+    path = _save(trained, _state(trained, found, whole=whole), out, stem)
+    backbone = {"type": found.kind, **found.options}
+    lines = [_IMPORT] if found.kind.startswith("mmpretrain.") else []
+    if whole:
+        lines += [f"model = {as_config({'type': 'ImageClassifier', 'backbone': backbone, **_head(trained)})}"]
+        lines += [f"data_preprocessor = {as_config(_preprocessor(trained, 'to_rgb'))}", f'load_from = "{path}"']
+        return Written(path, tuple(lines), tuple(remarks))
+    backbone["init_cfg"] = _pretrained(path, prefixed=found.convention == "openmixup")
+    if library == "mmpretrain":
+        lines += [f"model = {as_config({'backbone': backbone})}"]
+        lines += [f"data_preprocessor = {as_config(_preprocessor(trained, 'to_rgb'))}"]
+    else:
+        model = {"backbone": backbone, "data_preprocessor": _preprocessor(trained, "bgr_to_rgb")}
+        lines += [f"model = {as_config(model)}"]
+    return Written(path, tuple(lines), tuple(remarks))
+
+
+def as_config(value: Any) -> str:
+    """A value as OpenMMLab's configuration files write it: `dict(type="ResNet", depth=50)`."""
+    if isinstance(value, dict):
+        return f"dict({', '.join(f'{key}={as_config(item)}' for key, item in value.items())})"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(as_config, value))}]"
+    return f'"{value}"' if isinstance(value, (str, Path)) else repr(value)
+
+
+def _save(trained: Trained, state: State, out: Path, stem: str) -> Path:
+    header = dict(trained.header)
+    if "fc_norm.weight" in trained.state:  # their names do not tell a norm before pooling from one after it
+        header["final_norm"] = "fc_norm"
+    named = {"dataset_meta": {"classes": list(trained.classes)}} if trained.classes else {}
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    content = {"meta": {HEADER_KEY: header, **named}, "state_dict": tensors}
+    return write_hashed(out, stem, ".pth", torch_bytes(content))
+
+
+def _state(trained: Trained, found: Counterpart, *, whole: bool) -> State:
+    if found.convention == "openmixup":
+        state = to_openmixup(trained.state)
+    else:
+        state = find_keymap(found.convention, find_family(trained.state)).from_timm(trained.state)
+    if not whole:
+        return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    if found.options.get("out_type") == "avg_featmap":  # MMPretrain calls the norm after pooling otherwise
+        return {name.replace("backbone.ln1.", "backbone.ln2."): tensor for name, tensor in state.items()}
+    return state
+
+
+def _pretrained(path: Path, *, prefixed: bool = True) -> dict[str, Any]:
+    prefix = {"prefix": "backbone."} if prefixed else {}
+    return {"type": "Pretrained", "checkpoint": path, **prefix}
+
+
+def _head(trained: Trained) -> dict[str, Any]:
+    family = find_family(trained.state)
+    pooled = {"neck": {"type": "GlobalAveragePooling"}} if family in ("resnet", "swin") else {}
+    width = int(trained.net.num_features)  # type: ignore[arg-type]
+    return {**pooled, "head": {"type": "LinearClsHead", "num_classes": trained.num_classes, "in_channels": width}}
+
+
+def _preprocessor(trained: Trained, to_rgb: str) -> dict[str, Any]:
+    """Their images are BGR, 0 to 255."""
+    colours = {to_rgb: True} if trained.in_channels == 3 else {}
+    return {name: [round(255 * value, 3) for value in getattr(trained, name)] for name in ("mean", "std")} | colours
