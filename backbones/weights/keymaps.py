@@ -144,18 +144,14 @@ _OPENMIXUP_VIT = (
 )
 
 _MMSEG_VIT = (
-    *_pairs(("patch_embed.projection", "patch_embed.proj"), ("ln1", "norm"), ("ln1", "fc_norm")),
     *_within(
-        "layers.{}",
-        "blocks.{}",
-        ("ln1", "norm1"),
-        ("ln2", "norm2"),
-        ("attn.attn.in_proj_weight", "attn.qkv.weight"),
-        ("attn.attn.in_proj_bias", "attn.qkv.bias"),
-        ("attn.attn.out_proj", "attn.proj"),
-        ("ffn.layers.0.0", "mlp.fc1"),
-        ("ffn.layers.1", "mlp.fc2"),
+        "layers.{}.attn.attn",
+        "blocks.{}.attn",
+        ("in_proj_weight", "qkv.weight"),
+        ("in_proj_bias", "qkv.bias"),
+        ("out_proj", "proj"),
     ),
+    *_OPENMIXUP_VIT,
 )
 
 _TORCHVISION_VIT = (
