@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -14,12 +14,12 @@ from benchmarks.speed.options import Throughput
 from engine.cli import guard
 
 with guard():  # MIM_METHODS may name what is no method
-    from benchmarks.plan import METHODS
+    from benchmarks.axes import Axes
     from benchmarks.study.command import StudyOptions, study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Axes):
     """Pre-train and fine-tune a model with every method beside training from scratch; print the table.
 
     Finished runs are skipped and interrupted ones continued, so the same command can be given again at any time.
@@ -27,42 +27,10 @@ class Run:
 
     model: str
     """A published name (r50, convnext_t, vit_b, ...) or any timm model."""
-    methods: tuple[str, ...] = METHODS
-    """Rows of the table."""
-    tasks: tuple[str, ...] | None = None
-    """What the models are fine-tuned for; by default every task that has data (in the demo, all)."""
-    profile: Literal["demo", "own", "small", "paper"] = "demo"
-    """demo: generated scenes, minutes on two CPU cores. own: does pre-training help on the class folders in --data, by
-    the recipes that fit them. small: pictures of 32 to 96 pixels in --imagenet, such as CIFAR-10's. paper: the
-    published recipes on ImageNet."""
-    seeds: int | None = None
-    """Fine-tuning runs per method: by default 1, and for own and small 3, from which on there are intervals."""
-    labels: tuple[float, ...] = (1.0,)
-    """Shares of the labelled images to train classifiers on (0.05 0.1 1), each by every method and seed."""
-    pretrain_seeds: int = 1
-    """Pre-training runs per method; fine-tuning seed i starts from number i modulo this."""
     runs_dir: Path = Path("runs")
     """Folder of run folders; the table is written into it too."""
-    data: Path | None = None
-    """The class folders of own; for demo, where its generated scenes are, or are written (data/demo)."""
-    pretrain_steps: int | None = None
-    """Steps of each pre-training of own, instead of what fits the data set."""
-    finetune_steps: int | None = None
-    """Steps of each fine-tuning of own, likewise."""
-    image_size: int | None = None
-    """Of small, instead of what fits the pictures: 32, 64 or 96."""
-    imagenet: Path | None = None
-    """ImageNet, or any image folder with train/ and val/ class folders."""
-    coco: Path | None = None
-    """COCO 2017, to fine-tune for detection too."""
-    ade20k: Path | None = None
-    """ADEChallengeData2016, to fine-tune for segmentation too."""
     finetune: str | None = None
     """Classification recipe instead of the model family's own."""
-    framework: Literal["detectron2", "torchvision"] | None = None
-    """Detection framework instead of the recipes' (paper: detectron2, demo: torchvision)."""
-    num_workers: int | None = None
-    """Loader processes per device, instead of the recipes'."""
     parallel: int | None = None
     """Runs at once. By default one on GPUs, and on a CPU up to four, each with its share of the cores: small networks
     gain more from a core of their own than from several shared ones."""

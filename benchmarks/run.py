@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks import cost
+from benchmarks.axes import request_of
 from benchmarks.meaning import meaning
 from benchmarks.pipeline import Outcome, failure, run_stages
-from benchmarks.plan import DEMO_DATA, PRETRAINING, Request, Stage, data_sets, images_of, make_stages
+from benchmarks.plan import DEMO_DATA, PRETRAINING, Stage, images_of, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.data.images import index_images, require_batch
 from engine.data.split import image_root
@@ -22,9 +23,6 @@ from suite_tasks import find
 
 if TYPE_CHECKING:
     from benchmarks.__main__ import Run
-
-SEEDS = {"own": 3, "small": 3}
-"""Fine-tuning runs per method by default, where it is not one."""
 
 
 def describe_own(stages: list[Stage], runs_dir: Path) -> str:
@@ -41,23 +39,8 @@ def describe_own(stages: list[Stage], runs_dir: Path) -> str:
 def benchmark(options: "Run") -> int:
     """Run the graph and print its table; returns the exit code."""
     num_devices = max(torch.cuda.device_count(), 1)
-    data = data_sets(options.profile, options.data, imagenet=options.imagenet, coco=options.coco, ade20k=options.ade20k)
-    request = Request(
-        model=options.model,
-        methods=options.methods,
-        profile=options.profile,
-        seeds=options.seeds if options.seeds is not None else SEEDS.get(options.profile, 1),
-        labels=options.labels,
-        pretrain_seeds=options.pretrain_seeds,
-        runs_dir=options.runs_dir,
-        data=data,
-        tasks=options.tasks,
-        finetune=options.finetune,
-        framework=options.framework,
-        num_devices=num_devices if options.profile == "paper" else 1,
-        num_workers=options.num_workers,
-        steps=(options.pretrain_steps, options.finetune_steps),
-        image_size=options.image_size,
+    request = request_of(
+        options, options.model, runs_dir=options.runs_dir, finetune=options.finetune, num_devices=num_devices
     )
     stages = make_stages(request)
     if options.profile in ("paper", "small"):

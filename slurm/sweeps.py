@@ -4,38 +4,24 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.plan import METHODS, Profile, Request, Stage, data_sets, make_stages
+from benchmarks.axes import Axes, request_of
+from benchmarks.plan import DEMO_DATA, Profile, Stage, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """Models x methods x seeds x tasks. A pre-training run is shared by every run that starts from it."""
+class Sweep(Axes):
+    """Models x methods x tasks x labels x seeds. A pre-training run is shared by every run that starts from it.
+
+    All nodes must see the data sets, and the generated scenes of a demo.
+    """
 
     models: tuple[str, ...]
     """Published names (r50, convnext_t, vit_b, ...) or any timm models."""
-    methods: tuple[str, ...] = METHODS
-    """Pre-training methods; scratch is the control."""
-    tasks: tuple[str, ...] | None = None
-    """What each is fine-tuned for; by default every task that has data (in the demo, all)."""
-    seeds: int = 1
-    """Fine-tuning runs of each."""
-    pretrain_seeds: int = 1
-    """Pre-training runs of each; fine-tuning seed i starts from number i modulo this."""
     finetune: tuple[str, ...] = ()
     """Classification recipes, all of them, instead of the model family's own."""
     profile: Profile = "paper"
-    """demo: generated scenes, minutes on CPUs. paper: the published recipes on ImageNet."""
-    data: Path = Path("data/demo")
-    """Where the demo's generated scenes are, or are written. All nodes must see it."""
-    imagenet: Path | None = None
-    """ImageNet, or any image folder with train/ and val/ class folders. All nodes must see it."""
-    coco: Path | None = None
-    """COCO 2017, to fine-tune for detection too."""
-    ade20k: Path | None = None
-    """ADEChallengeData2016, to fine-tune for segmentation too."""
-    num_workers: int | None = None
-    """Loader processes per GPU, instead of the recipes'."""
+    """As in `python -m benchmarks run`: demo, own, small, or the published recipes on ImageNet."""
 
 
 def paper_table() -> Sweep:
@@ -93,23 +79,10 @@ def expand(sweep: Sweep, runs_dir: Path, *, num_tasks: int) -> list[Stage]:
     Raises:
         ConfigError: a name is unknown, the data are not given, or the batch does not divide among the processes.
     """
-    data = data_sets(sweep.profile, sweep.data, imagenet=sweep.imagenet, coco=sweep.coco, ade20k=sweep.ade20k)
     stages: dict[str, Stage] = {}
     for model in dict.fromkeys(sweep.models):
         for recipe in sweep.finetune or (None,):
-            request = Request(
-                model=model,
-                methods=sweep.methods,
-                profile=sweep.profile,
-                seeds=sweep.seeds,
-                pretrain_seeds=sweep.pretrain_seeds,
-                runs_dir=runs_dir,
-                data=data,
-                tasks=sweep.tasks,
-                finetune=recipe,
-                num_devices=num_tasks if sweep.profile == "paper" else 1,
-                num_workers=sweep.num_workers,
-            )
+            request = request_of(sweep, model, runs_dir=runs_dir, finetune=recipe, num_devices=num_tasks)
             stages |= {stage.name: stage for stage in make_stages(request) if stage.name not in stages}
     return list(stages.values())
 
@@ -117,4 +90,4 @@ def expand(sweep: Sweep, runs_dir: Path, *, num_tasks: int) -> list[Stage]:
 def write_data(sweep: Sweep) -> None:
     """Write the generated scenes of a demo sweep, unless they are there."""
     if sweep.profile == "demo" and sweep.imagenet is None:
-        write_demo_data(sweep.data)
+        write_demo_data(sweep.data or DEMO_DATA)

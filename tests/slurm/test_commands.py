@@ -1,5 +1,6 @@
 """Commands where no cluster is needed: what is refused, what --dry-run prints, what launching again starts."""
 
+import dataclasses
 import io
 import pickle
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks.__main__ import Run as Benchmark
+from benchmarks.axes import Axes, request_of
+from benchmarks.plan import make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine import config
 from slurm import record
@@ -104,8 +108,6 @@ def test_what_cannot_be_done_is_said_in_a_line(no_slurm, capsys, arguments, said
 
 @pytest.mark.parametrize("name", sorted(SWEEPS))
 def test_every_shipped_sweep_expands_into_valid_runs_parents_first(name, tmp_path):
-    import dataclasses
-
     sweep = dataclasses.replace(SWEEPS[name](), imagenet=tmp_path)
     stages = expand(sweep, tmp_path, num_tasks=8)
     seen: set[str] = set()
@@ -205,3 +207,16 @@ def test_status_of_a_run_that_was_only_prepared(no_slurm, tmp_path, capsys):
     assert "1 runs: 1 new" in capsys.readouterr().out
     assert main(["logs", "run", "--runs-dir", str(tmp_path)]) == 2
     assert "run has no log yet: it was not submitted" in capsys.readouterr().err
+
+
+def test_a_sweep_can_be_asked_whatever_a_benchmark_can(tmp_path):
+    imagenet, coco = tmp_path / "imagenet", tmp_path / "coco"
+    options = {"imagenet": imagenet, "coco": coco, "labels": (0.1, 1.0), "framework": "torchvision", "seeds": 2}
+    sweep = Sweep(models=("r50",), methods=("scratch",), num_workers=0, **options)
+    stages = expand(sweep, tmp_path / "runs", num_tasks=1)
+    run = Benchmark(model="r50", methods=("scratch",), num_workers=0, profile="paper", **options)
+    alone = make_stages(request_of(run, "r50", runs_dir=tmp_path / "runs", finetune=None, num_devices=1))
+    assert stages == alone
+    assert {s.config.framework for s in stages if s.package == "detection"} == {"torchvision"}
+    assert {s.config.data.train_fraction for s in stages if s.package == "classification"} == {0.1, 1.0}
+    assert {field.name for field in dataclasses.fields(Axes)} <= {field.name for field in dataclasses.fields(Sweep)}
