@@ -126,6 +126,8 @@ def readout_of(
             f"{encoder.reference} holds no classifier for the {len(classes)} classes of {config.data.root}: fine-tune "
             "it (python -m classification), or take --readout probe"
         )
+    if len(classes) < 2:
+        raise DataError(f"{config.data.root} has one class folder, {classes[0]}: a probe needs two or more")
     index = index_split(config.data, "train")
     if index.classes != classes:
         raise DataError(

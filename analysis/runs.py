@@ -23,7 +23,8 @@ from backbones.source import Encoder
 from engine.config import check, config_hash, to_dict
 from engine.data.images import ImageIndex, count_unreadable
 from engine.distributed import pick_device
-from engine.errors import ConfigError
+from engine.errors import ConfigError, MemoryExhaustedError
+from engine.explain import explain
 from engine.run import storage
 from engine.run.claim import FREE_TO_CHANGE
 from engine.run.folder import Run
@@ -131,7 +132,16 @@ def _say_where_from(run: Run, encoder: Encoder) -> None:
 
 def _measure(run: Run, name: str, config: Any, subject: Subject) -> None:
     started = time.monotonic()
-    found: Measurement = importlib.import_module(MODULES[name]).measure(config, subject, run.dir)
+    try:
+        found: Measurement = importlib.import_module(MODULES[name]).measure(config, subject, run.dir)
+    except Exception as error:
+        explained = explain(error)
+        if not isinstance(explained, MemoryExhaustedError):
+            raise
+        reason = (str(error).strip().splitlines() or ["no memory left"])[0]
+        raise MemoryExhaustedError(
+            f"out of memory with --batch-size {config.batch_size}: give a smaller one, nothing else changes ({reason})"
+        ) from error
     if run.resumed:
         run.continue_from(0, 0)
     for step, line in enumerate(found.lines):

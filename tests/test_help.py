@@ -56,6 +56,7 @@ def test_what_stands_beside_the_tasks_answers_without_torch():
     questions += [["benchmarks", "--help"], ["benchmarks", "run", "--help"], ["benchmarks", "rum"]]
     questions += [["slurm", "--help"], ["slurm", "status", "--help"], ["slurm", "statsu"]]
     questions += [["evaluation", "--help"], ["evaluation", "knn", "--help"], ["evaluation", "kmn"]]
+    questions += [["analysis", "--help"], ["analysis", "interactions", "--help"], ["analysis", "interactoins"]]
     answers = ask(*questions)
-    assert [answer[0] for answer in answers] == [0, 0, 2] * 4
+    assert [answer[0] for answer in answers] == [0, 0, 2] * 5
     assert answers[-1][3] == []

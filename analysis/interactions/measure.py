@@ -22,6 +22,7 @@ from analysis.interactions.strength import Strengths, differences, strengths
 from analysis.progress import Progress
 from analysis.readout import Pooled
 from analysis.subject import Line, Measurement, Subject
+from engine.errors import DivergedError
 
 log = logging.getLogger("mim")
 FILE = "interactions.jsonl"
@@ -122,6 +123,12 @@ def _of_image(
     counts.needed += len(plan.masks) - before
     counts.made += len(plan.masks) - before + before % config.batch_size + (config.reward == "cosine")
     counts.published += plan.num_variants
+    if not np.isfinite(kept.values).all():
+        bad = int((~np.isfinite(kept.values)).sum())
+        raise DivergedError(
+            f"{subject.images.path(index)}: the rewards of {bad} of {len(kept.values)} masked images are not finite: "
+            "the scores of this network overflow"
+        )
     of_contexts = differences(plan.spread(np.array(kept.values)))
     line = {
         "image": subject.images.path(index),

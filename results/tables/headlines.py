@@ -11,6 +11,7 @@ from results import metrics
 from results.methods import CONTROL
 from results.statistics import significant
 from results.tables.text import records, settings, start
+from suite_tasks import find
 
 _MOST = 4  # experiments of a task that have a sentence each
 _NUMBERS = {1: "one seed", 2: "two seeds"}
@@ -40,6 +41,8 @@ def headlines(table: pd.DataFrame) -> list[Headline]:
     """
     found = []
     for task, part in table.groupby("task", sort=False):
+        if not find(str(task)).percent:
+            continue  # of these numbers more is neither better nor worse
         metric = metrics.headline(str(task), list(dict.fromkeys(part["metric"])))
         lines = part[part["metric"] == metric]
         subject = f"{task}, {metrics.label(metric)}"

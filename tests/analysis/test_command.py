@@ -11,7 +11,12 @@ import torch
 
 from analysis.__main__ import main
 from analysis.interactions import measure as interactions
+from analysis.progress import Progress
 from backbones import build_backbone, save_backbone
+from results.figures.draw import draw
+from results.runs.collect import read_runs
+from results.tables.headlines import headlines
+from results.tables.rows import benchmark_table
 
 MODEL = "test_vit"
 
@@ -62,6 +67,14 @@ def test_two_encoders_in_one_figure_each_measured_once(data, tmp_path, capsys, c
     assert main(command) == 0
     assert len([path for path in out.iterdir() if path.name.startswith("interactions-one-")]) == 2
     assert content[0] != (out / "interactions.csv").read_bytes()
+    found = read_runs([out])
+    assert not found.rejected
+    assert len(found.runs) == 3  # those of the former weights too
+    assert set(found.rows["task"]) == {"analysis"} and set(found.rows["method"]) == {"simmim"}
+    assert {"J_low", "J_middle", "J_high", "J_change"} == set(found.rows["metric"])
+    (drawing,) = draw(found.rows, found.curves)
+    assert drawing.name == f"analysis-interactions-{MODEL}"
+    assert not headlines(benchmark_table(found.rows))
 
 
 def test_killed_and_continued_it_gives_the_same_files(data, tmp_path, monkeypatch, capsys):
@@ -96,6 +109,16 @@ def test_killed_and_continued_it_gives_the_same_files(data, tmp_path, monkeypatc
     for name in ("interactions.csv", "interactions.svg", f"{run.name}/interactions.jsonl", f"{run.name}/metrics.jsonl"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
     assert not list(run.glob("coalitions-*"))
+
+
+def test_progress_tells_the_time_left(caplog, monkeypatch):
+    clock = iter([0.0, 10.0, 25.0, 40.0])
+    monkeypatch.setattr("analysis.progress.time.monotonic", lambda: next(clock))
+    progress = Progress("work", 3000, done=1000)
+    with caplog.at_level("INFO", logger="mim"):
+        for _ in range(3):
+            progress.advance(100)
+    assert caplog.messages == ["work: 40.0 %, 8 images/s, 4 min left"]
 
 
 @pytest.mark.parametrize(
