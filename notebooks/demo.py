@@ -29,9 +29,9 @@ os.environ.setdefault("MIM_TRACKERS", "")  # no TensorBoard files
 # %%
 # How much of everything; a test runs this notebook with less.
 MODEL = os.environ.get("DEMO_MODEL", "resnet18")
-SCENES = int(os.environ.get("DEMO_SCENES", "600"))
-EPOCHS = int(os.environ.get("DEMO_EPOCHS", "12"))
-SAMPLES = int(os.environ.get("DEMO_SAMPLES", "8"))  # images, pairs and contexts of the interactions
+SCENES = int(os.environ.get("DEMO_SCENES", "400"))
+EPOCHS = int(os.environ.get("DEMO_EPOCHS", "10"))
+SAMPLES = int(os.environ.get("DEMO_SAMPLES", "6"))  # images, pairs and contexts of the interactions
 WORK = Path(os.environ.get("DEMO_FOLDER", "data/notebook"))
 
 # %% [markdown]

@@ -113,7 +113,7 @@ def _of_image(
     plan = _plan(config, index)
     pixels, label = subject.images.read(index)
     image = subject.prepared(pixels)
-    outputs, reward = _rewarded(config, subject, image, label)
+    outputs, reward = _rewarded(config, subject, (image, label), counts)
     kept = Rewards(folder / f"coalitions-{index:06}.f64")
     before = len(kept.values)
     for batch in rewards_of(plan.masks, image, outputs, reward, batch_size=config.batch_size, first=before):
@@ -121,7 +121,6 @@ def _of_image(
         progress.advance(len(batch))
     kept.save()
     counts.needed += len(plan.masks) - before
-    counts.made += len(plan.masks) - before + before % config.batch_size + (config.reward == "cosine")
     counts.published += plan.num_variants
     if not np.isfinite(kept.values).all():
         bad = int((~np.isfinite(kept.values)).sum())
@@ -143,14 +142,22 @@ def _of_image(
     return line
 
 
-def _rewarded(config: InteractionsConfig, subject: Subject, image: Tensor, label: int) -> tuple[Outputs, Reward]:
-    """The network to run on masked images, and the reward of what it gives."""
+def _rewarded(
+    config: InteractionsConfig, subject: Subject, labelled: tuple[Tensor, int], counts: Counts
+) -> tuple[Outputs, Reward]:
+    """The network to run on masked images, every pass counted, and the reward of what it gives."""
+    image, label = labelled
+    network: Outputs = subject.readout.network if subject.readout else Pooled(subject.encoder)
+
+    def outputs(images_bchw: Tensor) -> Tensor:
+        counts.made += len(images_bchw)
+        return network(images_bchw)
+
     if config.reward == "cosine":
-        pooled = Pooled(subject.encoder)
         with torch.inference_mode():
-            return pooled, partial(cosine, full_c=pooled(image[None])[0])
+            return outputs, partial(cosine, full_c=outputs(image[None])[0])
     assert subject.readout is not None
-    return subject.readout.network, partial(OF_CLASSES[config.reward], label=subject.readout.columns[label])
+    return outputs, partial(OF_CLASSES[config.reward], label=subject.readout.columns[label])
 
 
 def _known(path: Path) -> list[dict[str, Any]]:
