@@ -75,6 +75,8 @@ def test_two_encoders_in_one_figure_each_measured_once(data, tmp_path, capsys, c
     (drawing,) = draw(found.rows, found.curves)
     assert drawing.name == f"analysis-interactions-{MODEL}"
     assert not headlines(benchmark_table(found.rows))
+    assert main([str(runs[1] / "config.json"), "--out", str(out)]) == 0  # a stored configuration, of one encoder
+    assert len((out / "interactions.csv").read_text().splitlines()) == 1 + 13
 
 
 def test_killed_and_continued_it_gives_the_same_files(data, tmp_path, monkeypatch, capsys):
