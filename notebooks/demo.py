@@ -30,7 +30,7 @@ os.environ.setdefault("MIM_TRACKERS", "")  # no TensorBoard files
 # How much of everything; a test runs this notebook with less.
 MODEL = os.environ.get("DEMO_MODEL", "resnet18")
 SCENES = int(os.environ.get("DEMO_SCENES", "400"))
-EPOCHS = int(os.environ.get("DEMO_EPOCHS", "10"))
+EPOCHS = int(os.environ.get("DEMO_EPOCHS", "16"))
 SAMPLES = int(os.environ.get("DEMO_SAMPLES", "6"))  # images, pairs and contexts of the interactions
 WORK = Path(os.environ.get("DEMO_FOLDER", "data/notebook"))
 
@@ -45,7 +45,7 @@ from PIL import Image
 
 from benchmarks.scenes.demo_data import write_demo_data
 
-write_demo_data(WORK / "scenes", num_train=SCENES, num_val=max(SCENES // 5, 20), seed=0)
+write_demo_data(WORK / "scenes", num_train=SCENES, num_val=max(SCENES // 5, 20), seed=0, say=lambda text: None)
 DATA = WORK / "scenes" / "imagenet"
 shown = sorted((DATA / "train").glob("*/*"))[:: max(SCENES // 8, 1)][:8]
 figure, axes = plt.subplots(1, len(shown), figsize=(1.5 * len(shown), 1.7))
@@ -98,8 +98,8 @@ panel
 # ## What changed inside: interactions
 #
 # How strongly pairs of image parts act together, by how many other parts are seen: the order, as a fraction of all n
-# parts. `random:` is the same network before training. Without a classifier the reward is the cosine to the features of
-# the whole image.
+# parts. `random:` is the same network before training. An encoder has no classifier, so a linear probe on its features
+# says how sure it is of the class.
 
 # %%
 from analysis.__main__ import main as analysis
@@ -108,7 +108,7 @@ BEFORE = f"random:{MODEL}"
 COMMON = ["--init", BEFORE, str(RUN), "--labels", "before", "after A2MIM", "--data.root", str(DATA)]
 size = ["--images", str(SAMPLES), "--pairs", str(SAMPLES), "--contexts", str(SAMPLES)]
 fewer = ["--orders", "0", "0.1", "0.3", "0.5", "0.7", "0.9", "1"]
-analysis(["interactions", *COMMON, "--reward", "cosine", *size, *fewer, "--image-size", "64", "--out", str(WORK / "J")])
+analysis(["interactions", *COMMON, *size, *fewer, "--image-size", "64", "--out", str(WORK / "J")])
 Image.open(WORK / "J" / "interactions.png")
 
 # %% [markdown]
