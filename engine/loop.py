@@ -24,7 +24,7 @@ from engine.training import diagnosis
 from engine.training.finite import finite_outputs
 from engine.training.progress import Monitor, Stopwatch
 from engine.training.smaller import smaller_pieces_tried
-from engine.training.state import LoopSettings, TrainingState, seed_step
+from engine.training.state import LoopSettings, TrainingState, float32_products, seed_step, set_backends
 from engine.training.stop import StopFlag
 from engine.training.verdict import Verdict
 
@@ -64,14 +64,15 @@ def run_loop(
         DivergedError: a loss or gradient was not finite, and the weights have not moved; or an evaluation was not.
         CheckpointError: three saves in a row failed, or the last one did; or an evaluation is not in metrics.jsonl.
     """
-    state = TrainingState(run, model, optimizer, settings)
+    state = _begin(run, model, optimizer, settings)
     metrics: dict[str, float] = {}
     with StopFlag() as stop, Monitor(run, settings.total_steps, state.step, settings.steps_per_epoch) as monitor:
         watch, stream = Stopwatch(), batches(state.step)
         ahead: _Ahead | None = None
         while True:
-            if evaluate is not None and settings.evaluation_due(state.step):
-                metrics = _evaluate(evaluate, state, stop, monitor)
+            measuring = evaluate is not None and settings.evaluation_due(state.step)
+            if settings.drawing_due(state.step) or measuring:
+                metrics = _look_around(evaluate if measuring else None, state, stop, monitor) or metrics
                 watch = Stopwatch()
             if state.step == settings.total_steps:
                 if metrics:
@@ -93,6 +94,15 @@ def run_loop(
                 _stop(state, stop)
             if settings.checkpoint_due(state.step):
                 state.save(must=state.step == settings.total_steps)
+
+
+def _begin(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, settings: LoopSettings) -> TrainingState:
+    """How this process computes, said and stored, and the state to go on from."""
+    set_backends(settings.precision, run.device, deterministic=settings.deterministic)
+    run.note(precision=settings.precision, float32_products=float32_products(run.device))
+    state = TrainingState(run, model, optimizer, settings)
+    state.begin()
+    return state
 
 
 @dataclass(frozen=True)
@@ -194,33 +204,45 @@ def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, taken: _Taken
     monitor.show("train", state.step, {**values, **{k: timing[k] for k in ("images_per_second", "data_wait")}})
 
 
-def _evaluate(evaluate: Evaluate, state: TrainingState, stop: StopFlag, monitor: Monitor) -> dict[str, float]:
-    """Evaluate after the current step. An interrupted evaluation is simply done again."""
+def _look_around(evaluate: Evaluate | None, state: TrainingState, stop: StopFlag, monitor: Monitor) -> dict[str, float]:
+    """Draw after the current step if that is due, and evaluate if there is something to evaluate with."""
+    if state.settings.draw is not None and state.settings.drawing_due(state.step):
+        monitor.phase("drawing")
+        _look(state.settings.draw, state, stop)
+    metrics: dict[str, float] = {}
+    if evaluate is not None:
+        monitor.phase("evaluating")
+        metrics = _look(evaluate, state, stop)
+    monitor.phase("")
+    if metrics:
+        state.run.log("val", state.step, state.step / state.settings.steps_per_epoch, metrics)
+        monitor.show("val", state.step, metrics)
+    return metrics
+
+
+def _look(look: Callable[..., Any], state: TrainingState, stop: StopFlag) -> Any:
+    """Call what looks at the network after the current step: in evaluation mode, without gradients. A look that is
+    interrupted is simply done again."""
     started = time.perf_counter()
 
     def check_stop() -> None:
         if bool(max_over_ranks(torch.tensor(float(stop.asked)))):
             _stop(state, stop)
 
-    monitor.phase("evaluating")
     state.begin_evaluation()
     average = state.evaluation_model()
     was_training = average.training
     average.eval()
     try:
         with torch.no_grad(), state.autocast(), finite_outputs(average, state.step, state.run.device):
-            metrics = evaluate(average, state.step, check_stop)
+            seen = look(average, state.step, check_stop)
     except DataError:
         if world_size() == 1:  # saving takes all ranks, and only this one may have met the file
             state.save(must=False)
         raise
     average.train(was_training)
-    monitor.phase("")
-    if metrics:
-        state.run.log("val", state.step, state.step / state.settings.steps_per_epoch, metrics)
-        monitor.show("val", state.step, metrics)
     state.run.time(state.step, {"seconds": round(time.perf_counter() - started, 4), "evaluation": 1})
-    return metrics
+    return seen
 
 
 def _stop(state: TrainingState, stop: StopFlag) -> None:

@@ -36,30 +36,19 @@ log = logging.getLogger("mim")
 Evaluate = Callable[[Any, int, Callable[[], None]], dict[str, float]]
 
 
-def monitored(draw: Evaluate, config: PretrainConfig, run: Run, steps_per_epoch: int) -> Evaluate:
-    """What the loop calls: `draw` as often as panels are due, and the measurements, where a monitor is asked for.
+def monitor_of(config: PretrainConfig, run: Run) -> Evaluate | None:
+    """What the loop calls for the measurements, where a monitor is asked for.
 
     Raises:
         DataError: its images cannot be used.
     """
-    every = config.monitor.every_epochs
-    if not every:
-        return draw
+    if not config.monitor.every_epochs:
+        return None
     parts = monitor_images(config)
     for name, index in parts.items():
         run.pin_data(f"monitor {name}", index)
     monitor = _Monitor(config, run, parts)
-    last, between = config.epochs, config.visualize_every_epochs
-
-    def evaluate(model: Any, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
-        epoch = step // steps_per_epoch
-        # Panels are drawn when the monitor looks, at the first time at or after they are due.
-        due = epoch in (0, last) or bool(between and epoch // between > max(epoch - every, 0) // between)
-        if due:
-            draw(model, step, check_stop)
-        return monitor.measure(model, check_stop)
-
-    return evaluate
+    return lambda model, step, check_stop: monitor.measure(model, check_stop)
 
 
 def monitor_images(config: PretrainConfig) -> dict[str, ImageIndex]:

@@ -20,11 +20,11 @@ from engine.run.open import Run
 from engine.task import Assembly, Task
 from engine.training import optim
 from engine.training.optim import parameter_groups
-from engine.training.state import LoopSettings
+from engine.training.state import Draw, LoopSettings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import PretrainDataset, collate, training_images
-from pretrain.monitor import monitored
+from pretrain.monitor import monitor_of
 from pretrain.start import named, start_from
 from pretrain.visualize import panel_batch, save_panel
 
@@ -54,8 +54,14 @@ def assemble(run: Run, config: PretrainConfig) -> Assembly:
         optimizer=build_optimizer(config, model),
         batches=_batches(config, run, index, plan),
         loss=compute_losses,
-        settings=loop_settings(config, plan, channels_last=model.encoder.is_cnn, index=index),
-        evaluate=monitored(_panels(config, run, index, plan.steps_per_epoch), config, run, plan.steps_per_epoch),
+        settings=loop_settings(
+            config,
+            plan,
+            channels_last=model.encoder.is_cnn,
+            index=index,
+            draw=_panels(config, run, index, plan.steps_per_epoch),
+        ),
+        evaluate=monitor_of(config, run),
         finish=finish,
     )
 
@@ -103,7 +109,12 @@ def build_optimizer(config: PretrainConfig, model: nn.Module) -> torch.optim.Opt
 
 
 def loop_settings(
-    config: PretrainConfig, plan: SamplePlan, *, channels_last: bool, index: ImageIndex | None = None
+    config: PretrainConfig,
+    plan: SamplePlan,
+    *,
+    channels_last: bool,
+    index: ImageIndex | None = None,
+    draw: Draw | None = None,
 ) -> LoopSettings:
     """The configuration in steps instead of epochs."""
     return task.loop_settings(
@@ -111,8 +122,10 @@ def loop_settings(
         plan,
         None if index is None else index.path,
         channels_last=channels_last,
-        evaluate_every=(config.monitor.every_epochs or config.visualize_every_epochs) * plan.steps_per_epoch,
+        evaluate_every=config.monitor.every_epochs * plan.steps_per_epoch,
         evaluate_first=True,
+        draw=draw,
+        draw_every=config.visualize_every_epochs * plan.steps_per_epoch,
     )
 
 
@@ -137,18 +150,15 @@ def _batches(
     return lambda first: make_batches(dataset, plan.batch, range(first, last), options)
 
 
-def _panels(
-    config: PretrainConfig, run: Run, index: ImageIndex, steps_per_epoch: int
-) -> Callable[[Any, int, Callable[[], None]], dict[str, float]]:
+def _panels(config: PretrainConfig, run: Run, index: ImageIndex, steps_per_epoch: int) -> Draw:
     """Draw the same images' reconstructions at the start, every few epochs and at the end."""
 
-    def draw(model: Any, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
+    def draw(model: Any, step: int, check_stop: Callable[[], None]) -> None:
         check_stop()
         if is_main():
             images, mask = panel_batch(config, index)
             path = run.dir / "panels" / f"epoch_{step // steps_per_epoch:04d}.png"
             save_panel(path, model, images.to(run.device), mask.to(run.device))
-        return {}
 
     return draw
 

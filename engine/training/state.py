@@ -34,6 +34,10 @@ FAILED_SAVES_ALLOWED = 2
 SKIPPED_STEPS_ALLOWED = 20
 
 
+Draw = Callable[[nn.Module, int, Callable[[], None]], None]
+"""(model or its average, step, check_stop): writes pictures and measures nothing; calls check_stop before each part."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """What the loop needs to know beyond model, data and loss. Every *_every is in optimizer steps."""
@@ -53,6 +57,8 @@ class LoopSettings:
     log_every: int = 20
     evaluate_every: int = 0
     evaluate_first: bool = False
+    draw: Draw | None = None
+    draw_every: int = 0
     deterministic: bool = False
     name_batch: Callable[[int], list[str]] | None = None
 
@@ -61,6 +67,12 @@ class LoopSettings:
         if step == 0:
             return self.evaluate_first
         return step == self.total_steps or bool(self.evaluate_every and step % self.evaluate_every == 0)
+
+    def drawing_due(self, step: int) -> bool:
+        """Before the first step, every draw_every steps (0: not) and at the end, where there is something to draw."""
+        if self.draw is None:
+            return False
+        return step in (0, self.total_steps) or bool(self.draw_every and step % self.draw_every == 0)
 
     def evaluations_due(self, until: int) -> list[int]:
         """The steps up to `until` after which an evaluation is due."""
@@ -125,7 +137,7 @@ class Meters:
 
 
 class TrainingState:
-    """Weights, optimizer, average, meters and step, restored from the run folder if it holds a checkpoint.
+    """Weights, optimizer, average, meters and step; `begin` makes them those of the run folder.
 
     `model` is the plain module whose state is saved; `forward` is the same one as it is called: compiled, and wrapped
     for several ranks.
@@ -136,21 +148,28 @@ class TrainingState:
         self.step, self.meters, self.transfer = 0, Meters(), Transfer(run.device)
         self._failed_saves = self._skipped = 0
         self._evaluated_step, self._lines_before = -1, 0
-        set_backends(settings.precision, run.device, deterministic=settings.deterministic)
-        run.note(precision=settings.precision, float32_products=float32_products(run.device))
         self.model = _place(model, run.device, settings)
         self.average = _averaged(self.model, settings)
         use_scaler = settings.precision == "float16"
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=use_scaler)
         self.skips_bad_steps = skips_bad_steps(optimizer) and not use_scaler  # a scaler reads the verdict anyway
-        self._restore()
-        self.forward = _wrap(self.model, run.device, settings)
+        self.forward = self.model
+
+    def begin(self) -> None:
+        """Restore what a resumed run folder holds, or save the state as it is; then compile, and wrap for the ranks.
+
+        Raises:
+            CheckpointError: the folder holds no checkpoint, or one of another network, or nothing can be saved.
+            ConfigError: it has taken more steps than are asked for.
+        """
+        if self.run.resumed:
+            self._restore()
+        else:
+            self.save(must=True)  # a run stopped before its first step resumes too
+        self.forward = _wrap(self.model, self.run.device, self.settings)
         self.forward.train()
 
     def _restore(self) -> None:
-        if not self.run.resumed:
-            self.save(must=True)  # a run stopped before its first step resumes too
-            return
         run, due = self.run, self.settings.evaluations_due(self.settings.total_steps)
         folder = run.on_main(lambda: checkpoint.newest(run.dir, due))
         if folder is None:

@@ -11,13 +11,13 @@ from engine.loop import run_loop
 from engine.run import checkpoint
 from engine.run.open import open_run
 from engine.training.optim import Schedule, parameter_groups
-from engine.training.state import LoopSettings
+from engine.training.state import LoopSettings, TrainingState
 from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, train
 from tests.helpers import final_files
 
 
-def fit(folder, *, accumulation=1, clip_grad=None, ema_decay=None, precision="float32", compile=False, steps=6):
+def fit(folder, *, accumulation=1, steps=6, **more):
     """Linear regression on fixed batches of 8 through the real loop; returns the weights of each saved step."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -29,11 +29,8 @@ def fit(folder, *, accumulation=1, clip_grad=None, ema_decay=None, precision="fl
         schedule=Schedule(kind="constant", total_steps=steps),
         seed=0,
         checkpoint_every=1000,
-        precision=precision,
-        compile=compile,
-        clip_grad=clip_grad,
-        ema_decay=ema_decay,
         log_every=1,
+        **{"precision": "float32", **more},
     )
 
     def batches(first):
@@ -132,3 +129,39 @@ def test_a_compiled_model_trains_and_its_checkpoint_has_the_plain_names(tmp_path
     assert saved.keys() == plain.keys()
     for name in plain:
         torch.testing.assert_close(compiled[name], plain[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_that_is_made_has_done_nothing_until_it_begins(tmp_path):
+    model = nn.Linear(4, 1)
+    groups = parameter_groups(model.named_parameters(), learning_rate=0.1, weight_decay=0.0)
+    schedule = Schedule(kind="constant", total_steps=3)
+    settings = LoopSettings(
+        total_steps=3,
+        steps_per_epoch=3,
+        batch_size=8,
+        schedule=schedule,
+        seed=0,
+        checkpoint_every=9,
+        deterministic=True,
+    )
+    with open_run(tmp_path / "run", TinyConfig(), package="tiny", recipe="tiny") as run:
+        before = sorted(path.name for path in run.dir.rglob("*"))
+        state = TrainingState(run, model, torch.optim.SGD(groups), settings)
+        assert sorted(path.name for path in run.dir.rglob("*")) == before
+        assert not torch.are_deterministic_algorithms_enabled()
+        state.begin()
+        assert checkpoint.newest(run.dir).name == "00000000"
+
+
+def test_pictures_are_drawn_at_the_start_as_often_as_asked_and_at_the_end_and_are_no_evaluation(tmp_path):
+    drawn = []
+
+    def draw(model, step, check_stop):
+        check_stop()
+        drawn.append((step, model.training, torch.is_grad_enabled()))
+
+    plain, rows = fit(tmp_path / "plain", steps=5)
+    watched, other_rows = fit(tmp_path / "watched", steps=5, draw=draw, draw_every=2)
+    assert drawn == [(step, False, False) for step in (0, 2, 4, 5)]
+    assert rows == other_rows, "it measures nothing"
+    assert all(torch.equal(plain[name], watched[name]) for name in plain)
