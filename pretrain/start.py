@@ -1,6 +1,7 @@
 """Where a pre-training begins: at random weights, at an encoder from elsewhere, or at all of another pre-training."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,14 @@ _OF_A_DECODER = ("decoder_embed.", "proj.")
 """Beside these, `mask_token` is what MAE and FCMAE give their decoders, and none of an encoder."""
 
 
+_OTHERS = {
+    "decoder": re.compile(r"(dense_)?decoder|neck\.|pred|proj|densify"),
+    "token": re.compile(r"mask_token"),
+}
+"""How other methods' files name what they have in place of a part."""
+_NOTHING = re.compile(r"(?!)")
+
+
 @dataclass(frozen=True)
 class StartReport(LoadReport):
     """What a pre-training went on from."""
@@ -35,9 +44,12 @@ class StartReport(LoadReport):
     """Parts beside the encoder that went on too: decoder, token."""
     fresh: tuple[str, ...] = ()
     """Parts that begin anew, each with the reason."""
+    whole: bool = False
+    """Whether the source holds anything beside an encoder and a classifier."""
 
     def __str__(self) -> str:
-        kept = f"a whole pre-training: {' and '.join(self.kept)} kept" if self.kept else "an encoder alone"
+        alone = "the encoder alone of a whole pre-training" if self.whole else "an encoder alone"
+        kept = f"a whole pre-training: {' and '.join(self.kept)} kept" if self.kept else alone
         fresh = f"; begun anew: {'; '.join(self.fresh)}" if self.fresh else ""
         return f"{kept}{fresh}; {super().__str__()}"
 
@@ -72,7 +84,7 @@ def load(model: Any, config: PretrainConfig, source: str) -> StartReport:
     used = {name for own in fitting for name in (own, *elsewhere.get(own, ()))}
     fields: dict[str, Any] = {field: getattr(report, field) for field in LoadReport.__dataclass_fields__}
     fields["dropped"] = tuple(name for name in report.dropped if name not in used)
-    return StartReport(**fields, kept=_parts(fitting), fresh=tuple(fresh))
+    return StartReport(**fields, kept=_parts(fitting), fresh=tuple(fresh), whole=bool(rest))
 
 
 def beside_encoder(model: nn.Module) -> Tensors:
@@ -104,7 +116,7 @@ def fit_rest(
     for part in _parts(own):
         mine = {name: tensor for name, tensor in own.items() if name.partition(".")[0] == part}
         theirs = {name: tensor for name, tensor in found.items() if name.partition(".")[0] == part}
-        reason = _why_not(theirs, mine)
+        reason = _why_not(theirs, mine) if theirs else _not_there(part, rest)
         if reason:
             fresh.append(f"{part} ({reason})")
         else:
@@ -116,10 +128,14 @@ def fit_rest(
     return fitting, fresh
 
 
+def _not_there(part: str, rest: Mapping[str, Tensor]) -> str:
+    """Why none of the tensors beside an encoder are those of a part: there are none, or another method's."""
+    other = next((name for name in rest if _OTHERS.get(part, _NOTHING).match(name)), None)
+    return "not in the weights" if other is None else f"the weights have another, with {other}"
+
+
 def _why_not(theirs: Tensors, mine: Tensors) -> str:
     """Why a part does not fit, "" if it does."""
-    if not theirs:
-        return "not in the weights"
     if missing := mine.keys() - theirs.keys():
         return f"the weights lack its {min(missing).partition('.')[2]}"
     if more := theirs.keys() - mine.keys():

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from backbones.weights.released import PREFIX
 from engine.config import check
 from engine.errors import ConfigError
 from engine.run import storage
@@ -53,7 +54,8 @@ def runner_config(config: SegmentationConfig) -> dict[str, Any]:
     here = Path(config.data.root)  # of another machine, if it is not there
     root = str(here.absolute()) if here.is_dir() else config.data.root
     data = dataclasses.replace(config.data, root=root, classes=spell_out(config.data.classes))
-    init = config.init if config.init == "none" else str(Path(config.init).absolute())
+    named = config.init == "none" or config.init.startswith(PREFIX)
+    init = config.init if named else str(Path(config.init).absolute())
     return {
         "default_scope": "mmseg",
         "custom_imports": {"imports": ["segmentation.mmseg_adapter"], "allow_failed_imports": False},

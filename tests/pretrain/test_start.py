@@ -75,6 +75,11 @@ def others(model, kind: str) -> dict:
     if kind == "MAE":  # its mask token and decoder are no encoder's, whatever their size
         names = ("decoder_embed.weight", "decoder_pred.weight", "decoder_pos_embed")
         return {"model": encoder | {name: torch.rand(3) for name in names} | {"mask_token": torch.rand(1, 1, 64)}}
+    if kind == "SparK":
+        inside = {f"sparse_encoder.sp_cnn.{name}": tensor for name, tensor in encoder.items()}
+        return {
+            "module": inside | {"dense_decoder.proj.weight": torch.rand(3), "mask_tokens.0": torch.rand(1, 64, 1, 1)}
+        }
     if kind == "a wider decoder":
         return {
             "state_dict": {f"backbone.{n}": t for n, t in encoder.items()}
@@ -87,9 +92,10 @@ def others(model, kind: str) -> dict:
     ("kind", "kept", "said"),
     [
         ("SimMIM", ("token", "decoder"), "a whole pre-training: token and decoder kept"),
-        ("MAE", (), "an encoder alone; begun anew: token (not in the weights); decoder (not in the weights)"),
+        ("MAE", (), "alone of a whole pre-training; begun anew: token (not in the weights); decoder (the weights"),
+        ("SparK", (), "token (the weights have another, with mask_tokens.0); decoder (the weights have another, with "),
         ("a wider decoder", (), "decoder (projection.weight is [9, 64, 1, 1] there, [768, 64, 1, 1] here)"),
-        ("an encoder", (), "an encoder alone"),
+        ("an encoder", (), "an encoder alone; begun anew: token (not in the weights); decoder (not in the weights); "),
     ],
 )  # fmt: skip
 def test_it_says_what_is_kept_and_why_the_rest_begins_anew(kind, kept, said, tmp_path):
@@ -206,7 +212,7 @@ def test_weights_that_are_not_there_are_refused_before_training(runs, tmp_path):
     _, make = runs
     with pytest.raises(WeightsFileError, match=r"nothing\.pth does not exist"):
         train(make("a2mim", init="nothing.pth"), tmp_path / "run", recipe="demo")
-    with pytest.raises(ConfigError, match="init is empty"):
+    with pytest.raises(ConfigError, match="init is not given"):
         train(make("a2mim", init=""), tmp_path / "other", recipe="demo")
 
 
