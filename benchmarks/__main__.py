@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -27,6 +27,9 @@ class Run(Axes):
 
     model: str
     """A published name (r50, convnext_t, vit_b, ...) or any timm model."""
+    probes: tuple[Literal["knn", "logistic"], ...] | None = None
+    """What is measured of the frozen encoders beside the fine-tuning of classifiers, on the same labels, in a table of
+    its own; by default both for own and where several shares are given, else nothing."""
     runs_dir: Path = Path("runs")
     """Folder of run folders; the table is written into it too."""
     finetune: str | None = None

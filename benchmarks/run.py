@@ -14,6 +14,7 @@ from benchmarks.axes import request_of
 from benchmarks.meaning import meaning
 from benchmarks.pipeline import Outcome, failure, run_stages
 from benchmarks.plan import DEMO_DATA, PRETRAINING, Stage, images_of, make_stages
+from benchmarks.probes import report as report_probes
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.data.images import index_images, require_batch
 from engine.data.split import image_root
@@ -58,7 +59,12 @@ def benchmark(options: "Run") -> int:
         write_demo_data(options.data or DEMO_DATA)
     parallel = options.parallel or (1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4))
     outcome = run_stages(stages, options.runs_dir, num_devices=request.num_devices, parallel=parallel)
-    return report(stages, outcome, options.runs_dir, f"{options.profile}-{options.model}", options.profile)
+    name = f"{options.profile}-{options.model}"
+    usual = ("knn", "logistic") if options.profile == "own" or len(request.labels) > 1 else ()
+    probes = usual if options.probes is None else options.probes
+    if probes and outcome.exit_code == 0:
+        report_probes(stages, options.runs_dir, name, probes)
+    return report(stages, outcome, options.runs_dir, name, options.profile)
 
 
 def report(stages: Sequence[Stage], outcome: Outcome, runs_dir: Path, name: str, profile: str) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from classification.augment import evaluation_transform, training_transform
-from classification.config import ClassificationConfig, DataConfig
+from classification.config import ClassificationConfig
 from classification.labels import labelled_part, record_part
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
 from engine.data.sampler import SampleKey, generator
@@ -21,6 +21,7 @@ from engine.data.scan import some
 from engine.data.split import NAMES, held_out, image_root, split_folder
 from engine.distributed import is_main
 from engine.errors import DataError
+from engine.groups import DataOptions
 
 
 @contextmanager
@@ -92,7 +93,7 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
         return {"image": image, "label": torch.tensor(self.index.labels[position])}
 
 
-def find_images(options: DataConfig) -> tuple[ImageIndex, ImageIndex]:
+def find_images(options: DataOptions) -> tuple[ImageIndex, ImageIndex]:
     """All labelled images for training, and those for validation: of folders of their own, or shares of one.
 
     Raises:

@@ -1,29 +1,28 @@
 """The configuration of each protocol, and what all of them share. Imports no torch: help texts use it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from engine.data.options import ImageOptions
+from engine.fields import Natural, UpToOne
+from engine.groups import DataOptions
 
 Token = Literal["auto", "cls", "mean", "cls+mean"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(ImageOptions):
+class DataConfig(DataOptions):
     """Where the images are and how they are read."""
 
-    root: str = ""
-    """Folder holding train/<class>/ and val/<class>/ (the ImageNet layout)."""
-    num_workers: int = 4
-    """Reader processes; 0 reads in the process itself."""
+    HOLDS: ClassVar[str] = "the folder that holds train/ and val/"
 
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        found = [] if self.root else ["root: not given: the folder that holds train/ and val/ (--data.root DIR)"]
-        if self.num_workers < 0:
-            found.append(f"num_workers: {self.num_workers} is below 0")
-        return found + self.image_problems()
+    root: str = ""
+    """Folder holding train/<class>/ and val/<class>/ (the ImageNet layout), or with `val_share` <class>/ alone."""
+    num_workers: Natural = 4
+    """Reader processes; 0 reads in the process itself."""
+    train_fraction: UpToOne = 1.0
+    """Part of each class's training images to use: a subset that depends on the seed alone, the same one as in
+    classification."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from backbones import Encoder
-from engine.data.images import ImageIndex, check_same_classes, index_images, read_sample
+from classification.data import find_images
+from classification.labels import stratified_subset
+from engine.data.images import ImageIndex, index_images, read_sample
 from engine.data.sampler import LoaderOptions, SampleKey, make_batches
 from evaluation.config import DataConfig, EvaluationConfig
 
@@ -36,14 +38,13 @@ class Labelled:
 
 
 def open_labelled(config: EvaluationConfig) -> Labelled:
-    """The images under data.root.
+    """The images under data.root, those that classification trains and validates on with the same options and seed.
 
     Raises:
         DataError: a folder is missing or empty, the two have different classes, or a file has zero bytes.
     """
-    train, val = (labelled(Path(config.data.root) / split, config.data) for split in ("train", "val"))
-    check_same_classes(train, val)
-    return Labelled(train, val)
+    train, val = find_images(dataclasses.replace(config.data, unreadable="stop"))
+    return Labelled(stratified_subset(train, config.data.train_fraction, config.seed), val)
 
 
 def labelled(folder: Path, options: DataConfig) -> ImageIndex:
