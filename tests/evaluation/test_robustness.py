@@ -327,3 +327,23 @@ def test_the_preprocessing_is_the_classifiers_own(run, root, tmp_path, option, v
         evaluate_all(parse([*arguments, option, value]))
     with pytest.raises(ConfigError, match=f"image_size: 64: .* is tested at {SIZE} pixels"):
         evaluate_all(parse([*arguments, "--image-size", "64"]))
+
+
+def test_sets_of_ones_own_classes_in_the_same_layouts(tmp_path):
+    """As demo scenes and digits are: no wnids, so a mask is the folder's classes and a number the run's own order."""
+    classes = ("bench", "car", "tree", "zebra")
+    own = load(str(make_classifier(tmp_path / "own", classes)))
+    for i in range(4):
+        for name in classes:
+            picture(tmp_path / "sets" / "val" / name / f"{i}.png", (5, i, classes.index(name)))
+            picture(
+                tmp_path / "sets" / "imagenetv2" / str(classes.index(name)) / f"{i}.png", (5, i, classes.index(name))
+            )
+        for name in ("car", "zebra"):
+            picture(tmp_path / "sets" / "imagenet-a" / name / f"{i}.png", (5, i, classes.index(name)))
+    found = measure(own, tmp_path, root=str(tmp_path / "sets"))
+    assert set(found) == {"imagenet", "a", "v2"}
+    assert np.array_equal(found["imagenet"].per_image, found["v2"].per_image)
+    assert found["a"].rule == "best of the 2 classes of the folder, which are not the set's 200"
+    inside = np.isin(np.repeat(np.arange(4), 4), [1, 3])
+    assert found["a"].per_image.sum() >= found["imagenet"].per_image[inside].sum()
