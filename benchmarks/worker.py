@@ -24,6 +24,7 @@ def run(package: str, arguments: list[str], output: Path) -> int:
     with output.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.argv = [f"{package}/__main__.py", *arguments]  # as the run's environment.json records it
     code: object = 0
     try:
         cli.main(package, importlib.import_module(f"{package}.recipes").RECIPES, argv=arguments)

@@ -91,7 +91,9 @@ def test_a_study_ends_with_its_table_and_a_worker_computes_what_a_command_does(t
     scratch = runs / f"{TINY}-scratch-labels0.01-1e-s0"
     stored = json.loads((scratch / "config.json").read_text())
     alone = config.from_dict(ClassificationConfig, stored["config"])
-    assert json.loads((scratch / "environment.json").read_text())["effective"]["steps"] == 1497 // 32
+    environment = json.loads((scratch / "environment.json").read_text())
+    assert environment["effective"]["steps"] == 1497 // 32
+    assert "--resume" in environment["command"], "as the command alone would have it"
     train(alone, tmp_path / "alone")
     same = [(folder / "metrics.jsonl").read_text() for folder in (scratch, tmp_path / "alone")]
     assert same[0] == same[1]
