@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.study.pictures import CLIPART, CLIPART_SIZE, DIGITS_SIZE, write_clipart, write_digits
 from classification.config import ClassificationConfig
@@ -11,13 +12,15 @@ from pretrain.config import PretrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study: the recipes `small` for these networks, with the lengths that fit these pictures.
+    """A study: recipes of one name for these networks, with the lengths that fit these pictures.
 
     Args:
         title: what it is about.
         write: (folder, source) writes the pictures as image folders.
         source: where they come from by default, if from files.
-        image_size: in pixels.
+        data: name of the pictures' folder, the study's own name by default.
+        recipe: of pre-training and fine-tuning.
+        image_size: in pixels, of recipes that take it.
         models: networks by their plain names (backbones/small.py).
         labels: shares of the labelled training images.
         seeds: pre-training and fine-tuning runs of each kind; seed i is fine-tuned from pre-training i.
@@ -28,6 +31,8 @@ class Study:
     title: str
     write: Callable[[Path, Path], None]
     source: Path = Path()
+    data: str = ""
+    recipe: Literal["small", "demo"] = "small"
     image_size: int
     models: tuple[str, ...]
     labels: tuple[float, ...]
@@ -79,6 +84,25 @@ STUDIES: dict[str, Study] = {
         seeds=5,
         pretrain=lambda config: _pretrain(config, epochs=20, batch=64, warmup=2, mirror=0.0, cell=8),
         finetune=lambda config: _finetune(config, epochs=5, batch=32, mirror=0.0),
+    ),
+    "digits-short": Study(
+        title="the same digits, fine-tuned for 36 steps by the demo recipe (10 % of the labels)",
+        write=lambda folder, _: write_digits(folder),
+        data="digits",
+        recipe="demo",
+        image_size=64,
+        models=("resnet18",),
+        labels=(0.1,),
+        seeds=5,
+        pretrain=lambda config: replace(
+            config, visualize_every_epochs=0, checkpoint_every=1000, data=replace(config.data, num_workers=0)
+        ),
+        finetune=lambda config: replace(
+            config,
+            evaluate_every=config.epochs,
+            checkpoint_every=1000,
+            data=replace(config.data, num_workers=0, full_epochs=False),
+        ),
     ),
     "clipart": Study(
         title="Debian's openclipart-png: clip art in 13 classes, 64 x 64 pixels",

@@ -21,11 +21,12 @@ class StudyOptions:
     the labels, over seeds; then the table with paired intervals. Finished runs are skipped, interrupted ones continued.
 
     digits: scikit-learn's handwritten digits (1,797 pictures of 32 x 32), resnet18, convnext_atto, vit_tiny; 1, 5, 10
-    and 100 % of the labels, 5 seeds; hours on two CPU cores, minutes on a GPU. clipart: Debian's openclipart-png
+    and 100 % of the labels, 5 seeds; hours on two CPU cores, minutes on a GPU. digits-short: resnet18 on the same, by
+    the demo recipes, 10 % of the labels and 36 steps; minutes on two cores. clipart: Debian's openclipart-png
     (64 x 64, 13 classes), resnet18, 10 and 100 %, 3 seeds; for a GPU. docs/studies.md holds what came out.
     """
 
-    name: Annotated[tyro.conf.Positional[Literal["digits", "clipart"]], tyro.conf.arg(metavar="NAME")]
+    name: Annotated[tyro.conf.Positional[Literal["digits", "digits-short", "clipart"]], tyro.conf.arg(metavar="NAME")]
     """Which study."""
     data: Path | None = None
     """Where the pictures are, or are written; data/NAME by default."""
@@ -69,7 +70,7 @@ def study(options: StudyOptions) -> int:
     from benchmarks.study.catalogue import STUDIES
     from benchmarks.study.plan import Part, make_stages
 
-    chosen, data = STUDIES[options.name], options.data or Path("data") / options.name
+    chosen, data = STUDIES[options.name], options.data or Path("data") / (STUDIES[options.name].data or options.name)
     runs_dir = options.runs_dir or Path("runs") / options.name
     if options.threads < 1 or (options.workers is not None and options.workers < 1):
         raise ConfigError(f"workers {options.workers}, threads {options.threads}; allowed: 1 or more")

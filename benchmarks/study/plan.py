@@ -1,7 +1,7 @@
 """The runs of a study, in the order in which they are worth most: network by network, and of each seed by seed."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,12 @@ def make_stages(study: Study, part: Part, data: Path, runs_dir: Path) -> list[St
         raise ConfigError("; ".join(problems))
     models = list(dict.fromkeys(part.models))
     methods = {model: dict(_accepted(study, part, model)) for model in models}
-    recipes = {model: classification.recipes.RECIPES["small"](model, study.image_size) for model in models}
+    recipes = {model: _recipe(study, classification.recipes.RECIPES, model=model) for model in models}
     stages: list[Stage] = []
     for model in models:
         for seed in range(part.seeds):
             before = {
-                method: _pretraining(part, f"{model}-{method}", replace(recipe, seed=seed), data)
+                method: _pretraining(part, f"{model}-{method}", study.recipe, _on(replace(recipe, seed=seed), data))
                 for method, recipe in methods[model].items()
                 if recipe is not None
             }
@@ -70,7 +70,7 @@ def make_stages(study: Study, part: Part, data: Path, runs_dir: Path) -> list[St
             for share in dict.fromkeys(part.labels):
                 labelled = replace(finetune, data=replace(finetune.data, train_fraction=float(share)))
                 stages += [
-                    _finetuning(part, f"{model}-{method}", labelled, before.get(method), runs_dir)
+                    _finetuning(part, f"{model}-{method}", study.recipe, (labelled, before.get(method)), runs_dir)
                     for method in methods[model]
                 ]
     for stage in stages:
@@ -85,7 +85,7 @@ def _accepted(study: Study, part: Part, model: str) -> Iterator[tuple[str, Pretr
             yield method, None
             continue
         try:
-            found = study.pretrain(pretrain.recipes.RECIPES["small"](model, method, study.image_size))
+            found = study.pretrain(_recipe(study, pretrain.recipes.RECIPES, model=model, method=method))
             found = _of_length(found, part.pretrain_epochs)
             config.check(_on(found, Path()))
         except (ConfigError, BackboneError) as error:
@@ -94,21 +94,29 @@ def _accepted(study: Study, part: Part, model: str) -> Iterator[tuple[str, Pretr
         yield method, found
 
 
-def _pretraining(part: Part, name: str, found: PretrainConfig, data: Path) -> Stage:
-    return Stage(f"{name}{_told(part.pretrain_epochs)}-pretrain-s{found.seed}", "pretrain", "small", _on(found, data))
+def _pretraining(part: Part, name: str, recipe: str, found: PretrainConfig) -> Stage:
+    return Stage(f"{name}{_told(part.pretrain_epochs)}-pretrain-s{found.seed}", "pretrain", recipe, found)
 
 
-def _finetuning(part: Part, name: str, found: ClassificationConfig, before: Stage | None, runs_dir: Path) -> Stage:
+def _finetuning(
+    part: Part, name: str, recipe: str, what: tuple[ClassificationConfig, Stage | None], runs_dir: Path
+) -> Stage:
+    found, before = what
     start = name if before is None else before.name.partition("-pretrain")[0]
     name = f"{start}-labels{found.data.train_fraction:g}{_told(part.finetune_epochs)}-s{found.seed}"
     if before is None:
-        return Stage(name, "classification", "small", replace(found, init="none"))
+        return Stage(name, "classification", recipe, replace(found, init="none"))
     found = replace(found, init=str(before.folder(runs_dir)))
-    return Stage(name, "classification", "small", found, needs=(before.name,))
+    return Stage(name, "classification", recipe, found, needs=(before.name,))
 
 
 def _told(epochs: int | None) -> str:
     return "" if epochs is None else f"-{epochs}e"
+
+
+def _recipe(study: Study, recipes: Mapping[str, Any], **chosen: str) -> Any:
+    size = {"image_size": study.image_size} if study.recipe == "small" else {}
+    return recipes[study.recipe](**chosen, **size)
 
 
 def _of_length(found: Any, epochs: int | None) -> Any:

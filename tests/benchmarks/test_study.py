@@ -100,3 +100,12 @@ def test_a_study_ends_with_its_table_and_a_worker_computes_what_a_command_does(t
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("finished.json")}
     assert main(command) == 0
     assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("finished.json")}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_runs_that_can_be_made(name, tmp_path):
+    study = STUDIES[name]
+    stages = make_stages(study, Part(models=study.models[:1], labels=study.labels, seeds=1), tmp_path, tmp_path)
+    assert {stage.package for stage in stages} == {"pretrain", "classification"}
+    assert {stage.recipe for stage in stages} == {study.recipe}
+    assert all(set(stage.needs) <= {other.name for other in stages} for stage in stages)
