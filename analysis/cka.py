@@ -15,6 +15,7 @@ from analysis.images import Images
 from analysis.progress import Progress
 from analysis.subject import Line, Measurement, Subject
 from backbones import load_encoder
+from engine.errors import DataError
 
 _LEAST = 4  # images in a batch: HSIC's divisor is B (B - 3)
 
@@ -64,8 +65,10 @@ def measure(config: CkaConfig, subject: Subject, folder: Path) -> Measurement:
 
     Raises:
         BackboneError: a network shows no maps, or the other encoder is none.
-        DataError: an image cannot be read.
+        DataError: there are too few images, or one cannot be read.
     """
+    if len(subject.images) < _LEAST:
+        raise DataError(f"{config.data.root} has {len(subject.images)} images: CKA needs {_LEAST} or more")
     other = load_encoder(config.other, image_size=config.image_size or None)
     other.backbone.to(device=subject.device, dtype=subject.dtype)
     mine = subject.images

@@ -35,7 +35,9 @@ def compare(asked: Asked) -> list[Path]:
         if isinstance(config, CkaConfig):
             if len(asked.encoders) > 1 and reference == asked.encoders[0][1]:
                 continue  # what the others are compared with
-            config = dataclasses.replace(config, other=config.other or asked.encoders[0][1])
+            first, other = asked.encoders[0]
+            config = dataclasses.replace(config, other=config.other or other)
+            label = f"{label} against {first}" if label else ""
         done.append(_distinct(analyse(asked.name, config, reference, label, asked.out), done))
     frame = pd.concat(
         [

@@ -184,6 +184,8 @@ class RobustnessConfig(ClassScores):
             found.append(f"images is {self.images}; allowed: 0 (all) or more")
         if not 1 <= self.grid <= 64:
             found.append(f"grid is {self.grid}; allowed: 1 to 64")
+        if not (self.drop_ratios or self.shuffle_grids or self.frequencies):
+            found.append("drop_ratios, shuffle_grids and frequencies are empty; one of them says what to try")
         ranges: tuple[tuple[str, tuple[Any, ...], float, float], ...] = (
             ("drop_ratios", self.drop_ratios, 0, 1),
             ("shuffle_grids", self.shuffle_grids, 1, 64),

@@ -14,37 +14,50 @@ from torchvision.transforms.functional import pil_to_tensor
 from analysis.config import DataConfig
 from engine.data.images import ImageIndex, index_images, read_sample
 from engine.data.sampler import SampleKey, generator
+from engine.errors import DataError
 
 _CLASSES_STREAM = 0xC1A5  # of generator(): apart from the streams that images draw from
 
 
-def index_split(data: DataConfig, split: str) -> ImageIndex:
+def index_split(data: DataConfig, split: str, *, labelled: bool = True) -> ImageIndex:
     """The images of root/<split>, or of root where it has no such folder.
+
+    Args:
+        data: where, and how images are read.
+        split: "train" or "val".
+        labelled: whether they have to be in class folders; else any folder will do.
 
     Raises:
         DataError: there are none, or some are in no class folder.
     """
     root = Path(data.root)
-    return index_images(root / split if (root / split).is_dir() else root, labelled=True, options=data)
+    folder = root / split if (root / split).is_dir() else root
+    try:
+        return index_images(folder, labelled=True, options=data)
+    except DataError:
+        if labelled:
+            raise
+        return index_images(folder, labelled=False, options=data)
 
 
 def choose(index: ImageIndex, count: int, seed: int) -> list[int]:
     """The first image of every class in turn, then the second, ..., none twice; all where there are no more.
 
     Args:
-        index: labelled, in the order of paths.
+        index: in the order of paths; without labels all are of one class.
         count: how many; 0 for all.
         seed: draws the order of the classes.
 
     Returns:
         Positions in the index.
     """
-    assert index.labels is not None
-    order = generator(seed, SampleKey(0, 0), _CLASSES_STREAM).permutation(len(index.classes))
-    rank_of_class = np.argsort(order)[index.labels]
-    seen = np.zeros(len(index.classes), dtype=np.int64)
+    labels = np.zeros(len(index), dtype=np.int64) if index.labels is None else index.labels
+    num_classes = max(len(index.classes), 1)
+    order = generator(seed, SampleKey(0, 0), _CLASSES_STREAM).permutation(num_classes)
+    rank_of_class = np.argsort(order)[labels]
+    seen = np.zeros(num_classes, dtype=np.int64)
     turn = np.empty(len(index), dtype=np.int64)
-    for position, label in enumerate(index.labels):
+    for position, label in enumerate(labels):
         turn[position] = seen[label]
         seen[label] += 1
     chosen = np.lexsort((rank_of_class, turn))
@@ -83,7 +96,7 @@ class Images:
         return self.index.paths[self.positions[number]]
 
     def read(self, number: int) -> tuple[Tensor, int]:
-        """The pixels (3, H, W) between 0 and 1, float32, and the label.
+        """The pixels (3, H, W) between 0 and 1, float32, and the label, 0 where there are none.
 
         Raises:
             DataError: it cannot be read.
@@ -95,8 +108,7 @@ class Images:
             [transforms.Resize(round(self.image_size / self.crop_pct)), transforms.CenterCrop(self.image_size)]
         )
         pixels: Tensor = pil_to_tensor(resize(Image.fromarray(array)))
-        assert self.index.labels is not None
-        return pixels.float() / 255, int(self.index.labels[position])
+        return pixels.float() / 255, 0 if self.index.labels is None else int(self.index.labels[position])
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) between 0 and 1 -> mean 0 and standard deviation 1 over the data set."""

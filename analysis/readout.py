@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from analysis.config import ClassScores
 from analysis.images import Images, choose, index_split
 from backbones import build_classifier, load_weights
+from backbones.encoder import built_size, is_fixed_size
 from backbones.source import Encoder, weights_digest
 from backbones.weights.files import open_weights
 from classification.classifier import FILE, load_classifier
@@ -75,7 +76,7 @@ def own_classifier(encoder: Encoder, classes: tuple[str, ...], image_size: int) 
     ImageNet-1k the order of their names).
 
     Raises:
-        ConfigError: the run was trained for other classes.
+        ConfigError: the run was trained for other classes, or for images of another size that it cannot change.
     """
     place = Path(encoder.reference)
     path = place / FILE if place.is_dir() else place
@@ -85,6 +86,11 @@ def own_classifier(encoder: Encoder, classes: tuple[str, ...], image_size: int) 
             raise ConfigError(
                 f"{path} knows no classes {some(unknown)}; it was trained for {some(found.classes)}. "
                 "--readout probe trains a linear probe for these"
+            )
+        if is_fixed_size(found.network) and built_size(found.network) != image_size:
+            raise ConfigError(
+                f"{path} takes images of {built_size(found.network)} pixels only, not {image_size}: leave --image-size "
+                "out, or take --readout probe"
             )
         columns = tuple(found.classes.index(name) for name in classes)
         return Readout(found.network, columns, "its classifier", weights_digest(found.network.state_dict()))

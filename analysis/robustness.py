@@ -14,6 +14,7 @@ from analysis.interactions.masked import masked_images
 from analysis.progress import Progress
 from analysis.subject import Line, Measurement, Subject
 from engine.data.sampler import SampleKey, generator
+from engine.errors import ConfigError
 
 _DROP, _SHUFFLE = 0xD809, 0x5FFE  # streams of generator()
 Change = Callable[[Tensor, int], Tensor]
@@ -33,8 +34,6 @@ def shuffle_patches(image_chw: Tensor, grid: int, draw: np.random.Generator) -> 
     """Cut the image into grid x grid equal pieces and lay them in random order. Rows and columns that are left over
     where `grid` does not divide the image stay at its lower and right border."""
     height, width = (side // grid for side in image_chw.shape[1:])
-    if height == 0 or width == 0:
-        raise ValueError(f"{grid} pieces in a row of {image_chw.shape[2]} pixels")
     channels = len(image_chw)
     inner = image_chw[:, : height * grid, : width * grid]
     pieces = inner.reshape(channels, grid, height, grid, width).permute(1, 3, 0, 2, 4).flatten(0, 1)
@@ -88,8 +87,12 @@ def measure(config: RobustnessConfig, subject: Subject, folder: Path) -> Measure
         folder: of the run; gets nothing.
 
     Raises:
+        ConfigError: a patch would have no pixel.
         DataError: an image cannot be read.
     """
+    finest = max(config.grid if config.drop_ratios else 1, *config.shuffle_grids, 1)
+    if finest > subject.images.image_size:
+        raise ConfigError(f"{finest} patches in a row: images of {subject.images.image_size} pixels have fewer")
     tried: list[tuple[str, float, Change]] = [("unchanged", 0.0, lambda image, number: image), *changes(config)]
     right = np.zeros(len(tried), dtype=np.int64)
     progress = Progress(f"robustness of {subject.label}", len(subject.images) * len(tried))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from analysis.config import AnalysisConfig, CkaConfig, ClassScores, InteractionsConfig
+from analysis.config import AnalysisConfig, CkaConfig, ClassScores
 from analysis.images import Images, choose, index_split
 from analysis.readout import Readout, readout_of
 from analysis.subject import Measurement, Subject
@@ -71,12 +71,14 @@ def analyse(name: str, config: Any, reference: str, label: str, out: Path) -> Do
         raise ConfigError("an analysis runs in one process: start one for each encoder instead")
     device = pick_device()
     set_backends("float32", device)  # no TF32, whatever this process did before
+    torch.backends.cudnn.benchmark = False  # which algorithm is taken must not depend on when this was started
     encoder = load_encoder(reference, image_size=config.image_size or None)
     if encoder.backbone.in_channels != 3:
         raise ConfigError(f"{reference} takes images of {encoder.backbone.in_channels} channels, files have 3")
     encoder.backbone.to(device=device, dtype=DTYPES[config.precision])
-    index = index_split(config.data, config.data.split)
-    readout = _readout(config, encoder, index, out, device)
+    needs_classes = isinstance(config, ClassScores) and getattr(config, "reward", "") != "cosine"
+    index = index_split(config.data, config.data.split, labelled=needs_classes)
+    readout = _readout(config, encoder, index, out, device) if needs_classes else None
     digest = readout.digest if readout is not None and readout.digest else encoder.digest
     config = dataclasses.replace(config, init=reference, model=encoder.backbone.name, digest=digest)
     if isinstance(config, CkaConfig):
@@ -108,9 +110,7 @@ def _key(config: Any, index: ImageIndex) -> str:
     return config_hash({"config": values, "data": index.digest})[:8]
 
 
-def _readout(config: Any, encoder: Encoder, index: ImageIndex, out: Path, device: torch.device) -> Readout | None:
-    if not isinstance(config, ClassScores) or (isinstance(config, InteractionsConfig) and config.reward == "cosine"):
-        return None
+def _readout(config: Any, encoder: Encoder, index: ImageIndex, out: Path, device: torch.device) -> Readout:
     readout = readout_of(encoder, config, index.classes, out / ".features", device)
     readout.network.to(device=device, dtype=DTYPES[config.precision])
     return readout

@@ -22,7 +22,7 @@ from analysis.interactions.strength import Strengths, differences, strengths
 from analysis.progress import Progress
 from analysis.readout import Pooled
 from analysis.subject import Line, Measurement, Subject
-from engine.errors import DivergedError
+from engine.errors import ConfigError, DivergedError
 
 log = logging.getLogger("mim")
 FILE = "interactions.jsonl"
@@ -77,8 +77,12 @@ def measure(config: InteractionsConfig, subject: Subject, folder: Path) -> Measu
         folder: of the run; holds what is known already, and FILE afterwards.
 
     Raises:
+        ConfigError: a cell would have no pixel.
         DataError: an image cannot be read.
+        DivergedError: a reward is not finite.
     """
+    if config.grid > subject.images.image_size:
+        raise ConfigError(f"grid is {config.grid}: images of {subject.images.image_size} pixels have fewer in a row")
     known, counts = _known(folder / FILE), Counts()
     plan = _plan(config, 0)
     progress = Progress(
@@ -131,7 +135,7 @@ def _of_image(
     of_contexts = differences(plan.spread(np.array(kept.values)))
     line = {
         "image": subject.images.path(index),
-        "class": subject.images.index.classes[label],
+        "class": subject.images.index.classes[label] if subject.images.index.classes else "",
         "coalitions": len(plan.masks),
         "pairs": plan.pairs.tolist(),
         "I": of_contexts.mean(axis=2).tolist(),

@@ -172,6 +172,9 @@ def _robustness(lines: pd.DataFrame) -> Drawing:
     figures, axes = panels([title for title, _ in there.values()], columns=2)
     for ax, (name, (_, axis)) in zip(axes, there.items(), strict=True):
         _lines(ax, lines, name)
+        if name == "top1_shuffle":
+            ax.set_xticks(sorted(set(lines[lines[name].notna()]["at"])))
+            ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_xlabel(axis)
         ax.set_ylabel("top-1, %")
         ax.set_ylim(bottom=0)

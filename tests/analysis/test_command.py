@@ -144,6 +144,33 @@ def test_what_cannot_be_run_is_refused_before_anything_is_loaded(more, told, tmp
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "code", "told"),
+    [
+        ("interactions", ["--grid", 40, "--pairs", 2], 2, "grid is 40: images of 32 pixels have fewer"),
+        ("robustness", ["--shuffle-grids", 2, 40], 2, "40 patches in a row"),
+        ("robustness", ["--readout", "classifier"], 2, "holds no classifier for the 3 classes"),
+        ("cam", ["--layer", "nowhere"], 2, "layer nowhere gives no map of features"),
+        ("interactions", ["--data.root", "{flat}"], 3, "are in no class folder"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_refused(data, tmp_path, capsys, name, more, code, told):
+    flat = data / "train" / "a"
+    more = [str(word).format(flat=flat) for word in more]
+    with pytest.raises(SystemExit) as left:
+        main(asked(data, tmp_path / "out", "--init", "random:test_resnet", "--probe-images", 6, name=name) + more)
+    assert left.value.code == code
+    assert told in capsys.readouterr().err
+
+
+def test_what_needs_no_classes_takes_any_folder(data, tmp_path):
+    out = tmp_path / "out"
+    command = asked(data / "train" / "a", out, "--init", "random:test_resnet", name="fourier")
+    assert main(command) == 0
+    (finished,) = (json.loads(path.read_text()) for path in out.glob("*/finished.json"))
+    assert finished["num_analysed"] == 6
+
+
 def test_an_encoder_without_classifier_can_be_asked_for_cosines(data, tmp_path):
     out = tmp_path / "out"
     more = ["--reward", "cosine", "--orders", "0", "0.5", "1", "--precision", "float64"]
