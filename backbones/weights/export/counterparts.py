@@ -5,12 +5,14 @@ something else (resnetaa50 averages where resnet50 strides).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from backbones.architectures import find_architecture
+from backbones.encoder import stage_indices
 from backbones.errors import WeightsError
 
 RESNET = re.compile(r"resnet(18|34|50|101|152)")
@@ -71,20 +73,29 @@ def openmmlab(model: str, net: Any, library: str, *, whole: bool) -> Counterpart
         depth = int(name.removeprefix("resnet"))
         return Counterpart("openmixup", "ResNet", {"depth": depth, **channels})
     if CONVNEXT.fullmatch(name):
-        options = {"arch": _convnext_arch(net), "linear_pw_conv": not _has_conv_mlp(net), **channels}
-        return Counterpart(
-            "openmixup", f"{here}ConvNeXt", options if whole else {**options, "gap_before_final_norm": False}
-        )
+        options: dict[str, Any] = {"arch": _convnext_arch(net), "linear_pw_conv": not _has_conv_mlp(net), **channels}
+        if not whole:
+            options |= {"gap_before_final_norm": False, **_indices(library, range(4))}
+        return Counterpart("openmixup", f"{here}ConvNeXt", options)
     if SWIN.fullmatch(name):
         return Counterpart("openmixup", "SwinTransformer", _swin_options(net, library) | channels)
     if BEIT.fullmatch(name):
         if not hasattr(net.blocks[0].attn, "q_bias") or net.blocks[0].gamma_1 is None:
             raise refused(model, f"{library} has no such BEiT")
-        return Counterpart("openmixup", f"{here}BEiTViT", {**_beit_options(net), **_vit_output(net, whole), **channels})
+        options = {**_beit_options(net), **_vit_output(net, whole), **_blocks(library, net), **channels}
+        return Counterpart("openmixup", f"{here}BEiTViT", options)
     if VIT.fullmatch(name):
         if library == "mmseg":
-            return Counterpart("mmseg", "VisionTransformer", {**_mmseg_vit_options(net), **channels})
-        options = {"arch": _vit_arch(net), **_sizes(net), **_vit_output(net, whole), **channels}
+            return Counterpart(
+                "mmseg", "VisionTransformer", {**_mmseg_vit_options(net), **_blocks(library, net), **channels}
+            )
+        options = {
+            "arch": _vit_arch(net),
+            **_sizes(net),
+            **_vit_output(net, whole),
+            **_blocks(library, net),
+            **channels,
+        }
         return Counterpart("openmixup", f"{here}VisionTransformer", options)
     raise refused(model, f"no network of {library} is known to compute the same; known are {KNOWN}")
 
@@ -171,6 +182,15 @@ def refused(model: str, reason: str) -> WeightsError:
 def _channels(net: Any) -> dict[str, int]:
     first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
     return {} if first.in_channels == 3 else {"in_channels": first.in_channels}
+
+
+def _indices(library: str, maps: Iterable[int]) -> dict[str, list[int]]:
+    """Segmentors and detectors take four maps, those of Backbone.features; classifiers the last."""
+    return {} if library == "mmpretrain" else {"out_indices": list(maps)}
+
+
+def _blocks(library: str, net: Any) -> dict[str, list[int]]:
+    return _indices(library, stage_indices([16] * len(net.blocks)))
 
 
 def _convnext_arch(net: Any) -> dict[str, list[int]]:

@@ -18,18 +18,14 @@ def write(trained: Trained, out: Path, stem: str) -> Written:
         WeightsFileError: it cannot be written.
     """
     found = detectron2(trained.model, trained.net)
+    remarks = ["the classifier is left out"] if trained.num_classes else []
     if found.kind == "ResNet":
         state = to_detectron2(trained.state)
-        depth = found.options["depth"]
-        network = f"cfg.model.backbone.bottom_up.stages.update(depth={depth}, stride_in_1x1=False)"
-        if depth == 200:
-            network = "cfg.model.backbone.bottom_up.stages = ...  # by ResNet.make_stage: 3, 24, 36 and 3 bottlenecks"
     else:
         encoder = {name: tensor for name, tensor in trained.state.items() if not name.startswith("head.")}
         state = find_keymap("microsoft", "swin").from_timm(encoder)
         state = {f"norm3{name[4:]}" if name.startswith("norm.") else name: tensor for name, tensor in state.items()}
-        arguments = ", ".join(f"{name}={value}" for name, value in found.options.items())
-        network = f"cfg.model.backbone.bottom_up = L(SwinTransformer)({arguments})"
+        remarks += swin_remarks(trained.net, "Detectron2")
     content = {
         "model": {name: tensor.contiguous() for name, tensor in state.items()},
         "__author__": "mim-benchmark",
@@ -37,13 +33,26 @@ def write(trained: Trained, out: Path, stem: str) -> Written:
         "meta": {HEADER_KEY: dict(trained.header)},
     }
     path = write_hashed(out, stem, ".pth", torch_bytes(content))
+    return Written(path, configuration(trained, path), tuple(remarks))
+
+
+def configuration(trained: Trained, path: Path) -> tuple[str, ...]:
+    """The three lines of a LazyConfig `cfg` that start its model from the file at `path`.
+
+    Raises:
+        WeightsError: Detectron2 has no such network.
+    """
+    found = detectron2(trained.model, trained.net)
+    if found.kind == "SwinTransformer":
+        arguments = ", ".join(f"{name}={value}" for name, value in found.options.items())
+        network = f"cfg.model.backbone.bottom_up = L(SwinTransformer)({arguments})"
+    elif found.options["depth"] == 200:
+        network = "cfg.model.backbone.bottom_up.stages = ...  # by ResNet.make_stage: 3, 24, 36 and 3 bottlenecks"
+    else:
+        network = f"cfg.model.backbone.bottom_up.stages.update(depth={found.options['depth']}, stride_in_1x1=False)"
     mean, std = ([round(255 * value, 3) for value in values] for values in (trained.mean, trained.std))
-    lines = (
+    return (
         f'cfg.train.init_checkpoint = "{path}"',
         network,
         f'cfg.model.update(input_format="RGB", pixel_mean={mean}, pixel_std={std})',
     )
-    remarks = ["the classifier is left out"] if trained.num_classes else []
-    if found.kind == "SwinTransformer":
-        remarks += swin_remarks(trained.net, "Detectron2")
-    return Written(path, lines, tuple(remarks))

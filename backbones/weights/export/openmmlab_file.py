@@ -33,20 +33,24 @@ def write(trained: Trained, out: Path, stem: str, library: str) -> Written:
         return Written(path, (f"init_cfg = {as_config(_pretrained(path))}",), tuple(remarks))
     found = openmmlab(trained.model, trained.net, library, whole=whole)
     path = _save(trained, _state(trained, found, whole=whole), out, stem)
-    backbone = {"type": found.kind, **found.options}
-    lines = [_IMPORT] if found.kind.startswith("mmpretrain.") else []
+    return Written(path, configuration(trained, path, library, found), tuple(remarks))
+
+
+def configuration(trained: Trained, path: Path, library: str, found: Counterpart) -> tuple[str, ...]:
+    """The lines, below a `_base_`, of a configuration of `library` that starts `found` from the file at `path`."""
+    whole = bool(trained.num_classes) and library == "mmpretrain"
+    backbone = {"_delete_": True, "type": found.kind, **found.options}  # nothing stays of the base's backbone
+    first = (_IMPORT,) if found.kind.startswith("mmpretrain.") else ()
+    if library != "mmpretrain":
+        backbone["init_cfg"] = _pretrained(path, prefixed=found.convention == "openmixup")
+        images = as_config(_preprocessor(trained, "bgr_to_rgb"))
+        return (*first, "model = dict(", f"    backbone={as_config(backbone)},", f"    data_preprocessor={images})")
+    images = f"data_preprocessor = {as_config(_preprocessor(trained, 'to_rgb'))}"
     if whole:
-        lines += [f"model = {as_config({'type': 'ImageClassifier', 'backbone': backbone, **_head(trained)})}"]
-        lines += [f"data_preprocessor = {as_config(_preprocessor(trained, 'to_rgb'))}", f'load_from = "{path}"']
-        return Written(path, tuple(lines), tuple(remarks))
-    backbone["init_cfg"] = _pretrained(path, prefixed=found.convention == "openmixup")
-    if library == "mmpretrain":
-        lines += [f"model = {as_config({'backbone': backbone})}"]
-        lines += [f"data_preprocessor = {as_config(_preprocessor(trained, 'to_rgb'))}"]
-    else:
-        model = {"backbone": backbone, "data_preprocessor": _preprocessor(trained, "bgr_to_rgb")}
-        lines += [f"model = {as_config(model)}"]
-    return Written(path, tuple(lines), tuple(remarks))
+        model = {"type": "ImageClassifier", "backbone": backbone, **_head(trained)}
+        return (f"model = {as_config(model)}", images, f'load_from = "{path}"')
+    backbone["init_cfg"] = _pretrained(path)
+    return (f"model = {as_config({'backbone': backbone})}", images)
 
 
 def as_config(value: Any) -> str:
