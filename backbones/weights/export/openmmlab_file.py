@@ -30,7 +30,7 @@ def write(trained: Trained, out: Path, stem: str, library: str) -> Written:
         if find_family(trained.state) is None:
             raise refused(trained.model, f"OpenMixup's names are known for {KNOWN}")
         path = _save(trained, to_openmixup(trained.state), out, stem)
-        return Written(path, (f"init_cfg = {as_config(_pretrained(path))}",), tuple(remarks))
+        return Written(path, tuple(as_config("init_cfg", _pretrained(path))), tuple(remarks))
     found = openmmlab(trained.model, trained.net, library, whole=whole)
     path = _save(trained, _state(trained, found, whole=whole), out, stem)
     return Written(path, configuration(trained, path, library, found), tuple(remarks))
@@ -40,25 +40,36 @@ def configuration(trained: Trained, path: Path, library: str, found: Counterpart
     """The lines, below a `_base_`, of a configuration of `library` that starts `found` from the file at `path`."""
     whole = bool(trained.num_classes) and library == "mmpretrain"
     backbone = {"_delete_": True, "type": found.kind, **found.options}  # nothing stays of the base's backbone
-    first = (_IMPORT,) if found.kind.startswith("mmpretrain.") else ()
-    if library != "mmpretrain":
+    if not whole:
         backbone["init_cfg"] = _pretrained(path, prefixed=found.convention == "openmixup")
-        images = as_config(_preprocessor(trained, "bgr_to_rgb"))
-        return (*first, "model = dict(", f"    backbone={as_config(backbone)},", f"    data_preprocessor={images})")
-    images = f"data_preprocessor = {as_config(_preprocessor(trained, 'to_rgb'))}"
-    if whole:
-        model = {"type": "ImageClassifier", "backbone": backbone, **_head(trained)}
-        return (f"model = {as_config(model)}", images, f'load_from = "{path}"')
-    backbone["init_cfg"] = _pretrained(path)
-    return (f"model = {as_config({'backbone': backbone})}", images)
+    if library != "mmpretrain":
+        first = (_IMPORT,) if found.kind.startswith("mmpretrain.") else ()
+        images = _preprocessor(trained, "bgr_to_rgb")
+        return (*first, *as_config("model", {"backbone": backbone, "data_preprocessor": images}))
+    model = {"type": "ImageClassifier", "backbone": backbone, **_head(trained)} if whole else {"backbone": backbone}
+    images = _preprocessor(trained, "to_rgb")
+    lines = (*as_config("model", model), *as_config("data_preprocessor", images))
+    return (*lines, f'load_from = "{path}"') if whole else lines
 
 
-def as_config(value: Any) -> str:
-    """A value as OpenMMLab's configuration files write it: `dict(type="ResNet", depth=50)`."""
+def as_config(name: str, value: Any, depth: int = 0) -> list[str]:
+    """The lines of `name = value` as OpenMMLab's configurations have it, `model = dict(type="ResNet", depth=50)`,
+    broken where they would be longer than 120 characters; `depth` is that of the nesting, in which there is no space."""
+    start = f"{4 * depth * ' '}{name}{'=' if depth else ' = '}"
+    line = f"{start}{_in_one_line(value)}"
+    if len(line) < 120 or not isinstance(value, dict):
+        return [line]
+    items = [as_config(key, item, depth + 1) for key, item in value.items()]
+    comma = "," if len(items) > 1 else ""
+    inner = [line for item in items for line in (*item[:-1], f"{item[-1]}{comma}")]
+    return [f"{start}dict(", *inner, f"{4 * depth * ' '})"]
+
+
+def _in_one_line(value: Any) -> str:
     if isinstance(value, dict):
-        return f"dict({', '.join(f'{key}={as_config(item)}' for key, item in value.items())})"
+        return f"dict({', '.join(f'{key}={_in_one_line(item)}' for key, item in value.items())})"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(as_config, value))}]"
+        return f"[{', '.join(map(_in_one_line, value))}]"
     return f'"{value}"' if isinstance(value, (str, Path)) else repr(value)
 
 
