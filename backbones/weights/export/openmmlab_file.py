@@ -54,7 +54,7 @@ def configuration(trained: Trained, path: Path, library: str, found: Counterpart
 
 def as_config(name: str, value: Any, depth: int = 0) -> list[str]:
     """The lines of `name = value` as OpenMMLab's configurations have it, `model = dict(type="ResNet", depth=50)`,
-    broken where they would be longer than 120 characters; `depth` is that of the nesting, in which there is no space."""
+    broken where they would be longer than 120 characters; `depth` is that of the nesting, without spaces."""
     start = f"{4 * depth * ' '}{name}{'=' if depth else ' = '}"
     line = f"{start}{_in_one_line(value)}"
     if len(line) < 120 or not isinstance(value, dict):
