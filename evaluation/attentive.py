@@ -28,4 +28,4 @@ def measure(run: Run, encoder: Encoder, config: AttentiveConfig, inputs: Inputs)
     read = Representation(layer, "patches", config.norm == "after" and readout.has_norm(layer))
     options = {"queries": config.queries, "d_out": config.d_out}
     head = Head(read.name, config.base_learning_rate, "efficient", options)
-    return one_head(run, config, Frozen(readout, encoder, [read]), inputs, head)
+    return one_head(run, config, Frozen(readout, encoder, [read], config.extract_batch), inputs, head)

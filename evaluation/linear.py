@@ -25,7 +25,13 @@ def measure(run: Run, encoder: Encoder, config: LinearConfig, inputs: Inputs) ->
     """Train the head and count on val."""
     readout = open_readout(encoder, run.device)
     (head, *_) = representations(readout, config)
-    return one_head(run, config, Frozen(readout, encoder, [head]), inputs, Head(head.name, config.base_learning_rate))
+    return one_head(
+        run,
+        config,
+        Frozen(readout, encoder, [head], config.extract_batch),
+        inputs,
+        Head(head.name, config.base_learning_rate),
+    )
 
 
 def one_head(run: Run, config: ProbeConfig, frozen: Frozen, inputs: Inputs, head: Head) -> Measured:

@@ -47,13 +47,18 @@ class Frozen:
     readout: Readout
     encoder: Encoder
     wanted: Sequence[Representation]
+    at_once: int
+    """Images in one forward pass, however many a step has."""
 
     @torch.no_grad()
     def features(self, images_bchw: Tensor) -> Features:
         """Representations of uint8 images, float32; under autocast as the loop has it."""
         layers = sorted({each.layer for each in self.wanted})
-        levels = dict(zip(layers, self.readout(normalise(images_bchw, self.encoder), layers), strict=True))
-        return {each.name: each.of(self.readout, levels[each.layer]).float() for each in self.wanted}
+        parts = []
+        for images in torch.split(images_bchw, self.at_once):
+            levels = dict(zip(layers, self.readout(normalise(images, self.encoder), layers), strict=True))
+            parts.append([each.of(self.readout, levels[each.layer]).float() for each in self.wanted])
+        return {each.name: torch.cat(part) for each, part in zip(self.wanted, zip(*parts, strict=True), strict=True)}
 
     @torch.no_grad()
     def dims(self, device: torch.device) -> dict[str, int]:
@@ -69,17 +74,25 @@ class Frozen:
 
 @dataclass(eq=False)
 class _Cached(Dataset[dict[str, Any]]):
-    """`dataset[SampleKey]` -> {"features": {representation: its numbers}, "label": int}."""
+    """`dataset[SampleKey]` -> {"features": {representation: its numbers}, "label": int}.
+
+    Args:
+        features: of a whole set, mapped.
+        places: of the images in it.
+        labels: of the images.
+    """
 
     features: Mapping[str, npt.NDArray[Any]]
+    places: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
-        rows = {
-            name: torch.from_numpy(np.array(values[key.index], dtype=np.float32))
-            for name, values in self.features.items()
+        place = self.places[key.index]
+        rows = {name: np.array(values[place], dtype=np.float32) for name, values in self.features.items()}
+        return {
+            "features": {name: torch.from_numpy(row) for name, row in rows.items()},
+            "label": int(self.labels[key.index]),
         }
-        return {"features": rows, "label": int(self.labels[key.index])}
 
 
 @dataclass
@@ -113,28 +126,23 @@ class Probe:
 
     def __post_init__(self) -> None:
         """Read what is cached."""
-        self.banks: dict[str, Mapping[str, npt.NDArray[Any]]] = {}
+        self.banks: dict[str, _Cached] = {}
         if self.config.augment == "none":
             for name, index in (("train", self.train), ("val", self.val), ("held", self.held)):
                 if index is not None:
                     self.banks[name] = self._extracted(index)
 
-    def _extracted(self, index: ImageIndex) -> Mapping[str, npt.NDArray[Any]]:
+    def _extracted(self, index: ImageIndex) -> _Cached:
         """The features of a set, or of a part of train, from the cache."""
-        config, (readout, encoder) = self.config, (self.frozen.readout, self.frozen.encoder)
+        assert index.labels is not None
         whole: ImageIndex = self.inputs.data.train if index is not self.val else self.val
-        found = extract(readout, encoder, whole, self.frozen.wanted, config, self.inputs)
-        if len(index) == len(whole):
-            return found
-        places = {path: place for place, path in enumerate(whole.paths)}
-        rows = np.array([places[path] for path in index.paths])
-        return {name: values[rows] for name, values in found.items()}
+        found = extract(self.frozen.readout, self.frozen.encoder, whole, self.frozen.wanted, self.config, self.inputs)
+        numbers = {path: place for place, path in enumerate(whole.paths)}
+        return _Cached(found, np.array([numbers[path] for path in index.paths]), index.labels)
 
     def fit(self) -> dict[str, float]:
         """Train, and return the metrics of the last evaluation."""
         config, run = self.config, self.run
-        labels = self.train.labels
-        assert labels is not None
         plan = SamplePlan(len(self.train), config.batch_size, config.seed)
         torch.manual_seed(config.seed)
         model = Heads(self.heads, self.frozen.dims(run.device), len(self.train.classes)).to(run.device)
@@ -142,7 +150,7 @@ class Probe:
         optimizer = optim.build(OptimizerOptions(name=config.optimizer), groups, config.learning_rate)
         settings = _settings(config, plan, self.train)
         dataset: Dataset[Any] = (
-            _Cached(self.banks["train"], labels)
+            self.banks["train"]
             if self.banks
             else RandomCrops(self.train, self.frozen.encoder.image_size, config.interpolation, config.crop, config.seed)
         )
@@ -176,43 +184,45 @@ class Probe:
         metrics: dict[str, float] = {}
         self.chosen = 0
         if self.held is not None:
-            assert self.held.labels is not None
-            scores = self._scores(model, self.held, "held", range(len(self.heads)), check_stop)
-            self.by_head = [100 * float(top_hits(each, self.held.labels)["top1"].mean()) for each in scores]
+            every = range(len(self.heads))
+            self.by_head = [100 * float(right.mean()) for right, _ in self._hits(model, self.held, every, check_stop)]
             self.chosen = int(np.argmax(self.by_head))
             metrics["top1_held_out"] = self.by_head[self.chosen]
-        assert self.val.labels is not None
-        (scores_nc,) = self._scores(model, self.val, "val", [self.chosen], check_stop)
-        right = top_hits(scores_nc, self.val.labels)
-        self.correct = right["top1"]
+        ((self.correct, among_five),) = self._hits(model, self.val, [self.chosen], check_stop)
         low, high = accuracy_interval(self.correct, seed=self.config.seed, resamplings=self.config.bootstrap)
-        found = {name: 100 * float(value.mean()) for name, value in right.items()}
+        found = {"top1": 100 * float(self.correct.mean()), "top5": 100 * float(among_five.mean())}
         return {**found, **metrics, "top1_low": low, "top1_high": high}
 
-    def _scores(
-        self, model: nn.Module, index: ImageIndex, name: str, heads: Sequence[int], check_stop: Callable[[], None]
-    ) -> list[npt.NDArray[np.float64]]:
-        """Logits (N, C) of some heads over a whole set, in order."""
-        found: list[list[npt.NDArray[np.float64]]] = [[] for _ in heads]
-        for features in self._in_order(index, name):
+    def _hits(
+        self, model: nn.Module, index: ImageIndex, heads: Sequence[int], check_stop: Callable[[], None]
+    ) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+        """For some heads, of every image of a set whether its class is the first, and among the first five, (N,)."""
+        assert index.labels is not None
+        found = [(np.zeros(len(index), dtype=bool), np.zeros(len(index), dtype=bool)) for _ in heads]
+        for first, features in self._in_order(index):
             check_stop()
             with torch.autocast(self.run.device.type, enabled=False):
                 logits = model(features)
-            for rows, head in zip(found, heads, strict=True):
-                rows.append(logits[head].double().cpu().numpy())
-        return [np.concatenate(rows) for rows in found]
+            for (one, five), head in zip(found, heads, strict=True):
+                place = slice(first, first + len(logits[head]))
+                right = top_hits(logits[head].double().cpu().numpy(), index.labels[place])
+                one[place], five[place] = right["top1"], right["top5"]
+        return found
 
-    def _in_order(self, index: ImageIndex, name: str) -> Iterator[Features]:
-        size = self.config.extract_batch
-        if self.banks:
+    def _in_order(self, index: ImageIndex) -> Iterator[tuple[int, Features]]:
+        """(position of its first image, features) of each batch of a set."""
+        size, device = self.config.extract_batch, self.run.device
+        cached = next((bank for bank in self.banks.values() if bank.labels is index.labels), None)
+        if cached is not None:
             for first in range(0, len(index), size):
-                rows = {n: np.array(v[first : first + size], dtype=np.float32) for n, v in self.banks[name].items()}
-                yield {n: torch.from_numpy(v).to(self.run.device) for n, v in rows.items()}
+                places = cached.places[first : first + size]
+                rows = {name: np.array(values[places], dtype=np.float32) for name, values in cached.features.items()}
+                yield first, {name: torch.from_numpy(value).to(device) for name, value in rows.items()}
             return
         crops = centre_crops(index, self.config)
         workers = self.config.data.num_workers
-        for _, images in batches_in_order(crops, len(index), 0, batch_size=size, num_workers=workers):
-            yield self.frozen.features(images.to(self.run.device))
+        for first, images in batches_in_order(crops, len(index), 0, batch_size=size, num_workers=workers):
+            yield first, self.frozen.features(images.to(device))
 
 
 def _settings(config: ProbeConfig, plan: SamplePlan, index: ImageIndex) -> LoopSettings:

@@ -54,7 +54,9 @@ def measure(run: Run, encoder: Encoder, config: SweepConfig, inputs: Inputs) -> 
     heads = [Head(each.name, rate, options=options) for each in wanted for rate in dict.fromkeys(config.rates)]
     kept, held = hold_out(data.train.labels, config.selection_share, config.seed)
     parts = [data.train.subset(positions.tolist()) for positions in (kept, held)]
-    probe = Probe(run, config, Frozen(readout, encoder, wanted), inputs, heads, parts[0], data.val, parts[1])
+    probe = Probe(
+        run, config, Frozen(readout, encoder, wanted, config.extract_batch), inputs, heads, parts[0], data.val, parts[1]
+    )
     metrics = probe.fit()
     chosen = heads[probe.chosen]
     read = next(each for each in wanted if each.name == chosen.reads)
