@@ -10,9 +10,10 @@ from evaluation.features import Representation, layer_number, open_readout
 from evaluation.heads import Head
 from evaluation.linear import one_head
 from evaluation.measured import Inputs, Measured
-from evaluation.probe import Frozen
+from evaluation.probe import Frozen, on_ranks
 
 VERSION = 1
+__all__ = ["VERSION", "measure", "on_ranks", "open_data", "recipe"]
 open_data: Callable[[AttentiveConfig], Labelled] = open_labelled
 
 

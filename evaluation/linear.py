@@ -10,9 +10,10 @@ from evaluation.data import Labelled, open_labelled
 from evaluation.features import Representation, counts, list_hash, open_readout, representations
 from evaluation.heads import Head
 from evaluation.measured import Inputs, Measured
-from evaluation.probe import Frozen, Probe
+from evaluation.probe import Frozen, Probe, on_ranks
 
 VERSION = 1
+__all__ = ["VERSION", "measure", "on_ranks", "one_head", "open_data", "recipe", "trained"]
 open_data: Callable[[LinearConfig], Labelled] = open_labelled
 
 
@@ -39,8 +40,8 @@ def one_head(run: Run, config: ProbeConfig, frozen: Frozen, inputs: Inputs, head
     data: Labelled = inputs.data
     probe = Probe(run, config, frozen, inputs, [head], data.train, data.val)
     last = probe.fit()
-    best = max(run.read_metrics("val"), key=lambda row: row["top1"])
-    metrics = {**last, "top1_best": best["top1"]}
+    evaluated = run.on_main(lambda: run.read_metrics("val"))
+    metrics = {**last, "top1_best": max(row["top1"] for row in evaluated)}
     read: Representation = frozen.wanted[0]
     return Measured(
         metrics, {**read.row(frozen.readout), **trained(config), **list_hash(data)}, counts(data), probe.correct

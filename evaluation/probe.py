@@ -4,6 +4,7 @@ The encoder is in evaluation mode throughout (batch norm keeps the statistics of
 no part of what is trained and saved. B batch, C classes.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,12 @@ from evaluation.logistic import top_hits
 from evaluation.measured import Inputs
 
 Features = dict[str, Tensor]
+log = logging.getLogger("mim")
+
+
+def on_ranks(config: ProbeConfig) -> bool:
+    """Whether torchrun may start it: the cache of features is written by one process."""
+    return config.augment == "crop"
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,8 @@ class Probe:
             pin_memory=run.device.type == "cuda",
         )
         run.note(**announcement(config, settings), heads=len(self.heads))
+        if run.main:
+            _warn_of_standing_still(config, settings.total_steps)
         return run_loop(
             run,
             model,
@@ -223,6 +232,17 @@ class Probe:
         workers = self.config.data.num_workers
         for first, images in batches_in_order(crops, len(index), 0, batch_size=size, num_workers=workers):
             yield first, self.frozen.features(images.to(device))
+
+
+def _warn_of_standing_still(config: ProbeConfig, steps: int) -> None:
+    """LARS moves weights by a thousandth of their norm times the rate: made for large batches and many steps."""
+    moved = 0.5 * 0.001 * config.learning_rate * steps  # the mean of a cosine is half its peak
+    if config.optimizer == "lars" and moved < 1:
+        log.warning(
+            "LARS at rate %.3g moves the head by %.2g of its norm in %d steps, so it stays near its initial weights: on "
+            "few images take --optimizer sgd, or the protocols sweep or logistic",
+            *(config.learning_rate, moved, steps),
+        )
 
 
 def _settings(config: ProbeConfig, plan: SamplePlan, index: ImageIndex) -> LoopSettings:

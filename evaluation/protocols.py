@@ -5,6 +5,7 @@ A protocol's module has
     VERSION: int                                    counts up when its numbers change
     open_data(config) -> Data                       .indices: the image sets that the run insists on, by name
     measure(run, encoder, config, inputs) -> Measured
+    on_ranks(config) -> bool                        only where torchrun may start it
     recipe(config) -> str                           only where a setting makes it another protocol: its name then
     load(reference, *, image_size) -> encoder       only where it measures something else than a frozen encoder: with
                                                     the attributes that evaluation.run.Subject lists

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import io
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,8 @@ def evaluate_all(asked: Asked) -> str:
     Raises:
         SuiteError: with the exit code of what went wrong; encoders before it are measured.
     """
-    return compare(measure_all(asked), asked.runs_dir, asked.protocol)
+    folders = measure_all(asked)
+    return compare(folders, asked.runs_dir, asked.protocol) if os.environ.get("RANK", "0") == "0" else ""
 
 
 def measure_all(asked: Asked) -> list[Path]:
@@ -115,12 +117,15 @@ def evaluate_one(
         if known is not None:
             log.info("%s is finished", folder)
             return known
-        if world_size() > 1 and not getattr(module, "ON_RANKS", False):
-            raise ConfigError(f"{protocol} runs in one process: start it without torchrun")
+        on_ranks: Callable[..., bool] = getattr(module, "on_ranks", lambda _: False)
+        if world_size() > 1 and not on_ranks(config):
+            raise ConfigError(f"{run.recipe} runs in one process: start it without torchrun")
         set_backends(config.precision if config.precision == "tf32" else "float32", run.device)
         started = time.perf_counter()
         _pin(run, data, encoder)
         measured: Measured = module.measure(run, encoder, config, Inputs(data, cache_dir))
+        if not run.main:
+            return {}
         seconds = time.perf_counter() - started
         return _finish(run, config, encoder, dataclasses.replace(measured, version=module.VERSION), seconds)
 

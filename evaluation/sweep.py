@@ -14,10 +14,11 @@ from evaluation.features import Representation, counts, layer_number, list_hash,
 from evaluation.heads import Head
 from evaluation.linear import trained
 from evaluation.measured import Inputs, Measured
-from evaluation.probe import Frozen, Probe
+from evaluation.probe import Frozen, Probe, on_ranks
 from evaluation.split import hold_out
 
 VERSION = 1
+__all__ = ["VERSION", "measure", "on_ranks", "open_data", "recipe"]
 open_data: Callable[[SweepConfig], Labelled] = open_labelled
 
 

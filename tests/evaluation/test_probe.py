@@ -111,9 +111,10 @@ def summary(where, recipe):
     return json.loads(next(where.glob(f"{recipe}-*/finished.json")).read_text())
 
 
-def test_linear_trains_on_crops_and_leaves_the_encoder_as_it_was(images, tmp_path):
+def test_linear_trains_on_crops_and_leaves_the_encoder_as_it_was(images, tmp_path, caplog):
     asked = ask("linear", ENCODERS[:1], images, tmp_path, *SHORT, "--evaluate-every", "2")
     evaluate_all(asked)
+    assert "stays near its initial weights: on few images take --optimizer sgd" in caplog.text
     found = summary(tmp_path, "linear")
     assert {"top1", "top5", "top1_low", "top1_high", "top1_best"} == found["metrics"].keys()
     assert found["row"]["epoch"] == "last"
