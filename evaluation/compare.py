@@ -47,6 +47,8 @@ def _markdown(folders: Sequence[Path], runs: Sequence[dict[str, Any]], headline:
         row = {"encoder": run["row"]["encoder"], _title(headline, run): _cell(found, headline)}
         if len(runs) > 1:
             row["to the first"] = _difference(folders[0], folder, runs[0], run, headline)
+        if run["row"]["layer_name"] and run["row"]["token"]:
+            row["features"] = _features(run["row"])
         row |= {name: _cell(found, name) for name in others}
         row["s"] = f"{run['row']['seconds']:.0f}"
         rows.append(row)
@@ -67,6 +69,11 @@ def _title(headline: str, run: dict[str, Any]) -> str:
     if row["k"] is not None and row["temperature"] is not None:
         return f"{headline} (k {row['k']}, T {row['temperature']:g})"
     return headline
+
+
+def _features(row: dict[str, Any]) -> str:
+    """Of which layer, what of it, and on which side of the final norm."""
+    return f"{row['layer_name']}, {row['token']}" + (", after the norm" if row["final_norm"] else "")
 
 
 def _difference(first: Path, other: Path, of_first: dict[str, Any], of_other: dict[str, Any], headline: str) -> str:

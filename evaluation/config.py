@@ -268,6 +268,11 @@ class SweepConfig(ProbeConfig):
     selection_share: float = 0.1
     """Part of every class of train that the head is chosen on."""
 
+    @property
+    def learning_rate(self) -> float:
+        """The highest of the absolute peak learning rates."""
+        return max(self.rates, default=0.0) * self.batch_size / 256
+
     def problems(self) -> list[str]:
         """What cannot be run as given."""
         found = [line for line in super().problems() if self.layers or not line.startswith("layers")]

@@ -239,8 +239,8 @@ def _warn_of_standing_still(config: ProbeConfig, steps: int) -> None:
     moved = 0.5 * 0.001 * config.learning_rate * steps  # the mean of a cosine is half its peak
     if config.optimizer == "lars" and moved < 1:
         log.warning(
-            "LARS at rate %.3g moves the head by %.2g of its norm in %d steps, so it stays near its initial weights: on "
-            "few images take --optimizer sgd, or the protocols sweep or logistic",
+            "LARS at rate %.3g moves the head by %.2g of its norm in %d steps, so it stays near its initial weights: "
+            "on few images take --optimizer sgd, or the protocols sweep or logistic",
             *(config.learning_rate, moved, steps),
         )
 

@@ -49,6 +49,7 @@ def test_knn_of_three_families_is_one_table_with_every_field_and_is_not_measured
     text = evaluate_all(asked)
     for name in ("test_resnet-untrained", "test_convnext-untrained", "test_vit-untrained"):
         assert f"| {name}" in text
+    assert "| layer4, pooled map " in text
     rows = list(csv.DictReader((tmp_path / "knn.csv").open()))
     assert [row["model"] for row in rows] == ["test_resnet", "test_convnext", "test_vit"]
     for row in rows:
