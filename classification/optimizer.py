@@ -1,11 +1,12 @@
 """The optimizer of a classification run: which parameters decay, and at which rate each layer learns."""
 
+import fnmatch
 from typing import Any
 
 import torch
-from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
+from backbones.layers import by_blocks, from_the_end
 from classification.config import ClassificationConfig, OptimizerConfig
 from engine.training import optim
 
@@ -28,20 +29,21 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, learning_rate
         Groups {"params", "names", "lr", "base_rate", "weight_decay"}.
     """
     network: Any = model
-    own = network.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-    skip = sorted({*NO_DECAY, *own})
-    groups: list[dict[str, Any]]
-    if optimizer.layer_decay < 1:
-        groups = param_groups_layer_decay(
-            model, optimizer.weight_decay, no_weight_decay_list=skip, layer_decay=optimizer.layer_decay
-        )
-    else:
-        groups = param_groups_weight_decay(model, optimizer.weight_decay, no_weight_decay_list=skip)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for group in groups:
-        group["base_rate"] = group["lr"] = learning_rate * group.pop("lr_scale", 1.0)
-        group["names"] = [names[id(parameter)] for parameter in group["params"]]
-    return groups
+    spared = sorted({*NO_DECAY, *(network.no_weight_decay() if hasattr(model, "no_weight_decay") else ())})
+    after = from_the_end(by_blocks(model)) if optimizer.layer_decay < 1 else {}
+
+    def decay(name: str, parameter: nn.Parameter) -> float:
+        if parameter.ndim <= 1 or any(fnmatch.fnmatch(name, pattern) for pattern in spared):
+            return 0.0
+        return optimizer.weight_decay
+
+    groups = optim.group_parameters(
+        model.named_parameters(),
+        learning_rate=learning_rate,
+        rate=lambda name, _: optimizer.layer_decay ** after.get(name, 0),
+        decay=decay,
+    )
+    return groups if after else sorted(groups, key=lambda group: float(group["weight_decay"]))
 
 
 def build_optimizer(model: nn.Module, config: ClassificationConfig) -> torch.optim.Optimizer:

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from timm.models import group_parameters
 from torch import nn
 
 from backbones import Backbone
+from backbones.layers import by_blocks, by_stages, from_the_end
 from detection.config import DetectionConfig
 from detection.encoder import is_isotropic
 from engine.training import optim
 
 NO_DECAY = re.compile(r"(pos_embed|cls_token|reg_token|relative_position_bias_table|gamma(_[12])?)$")
 """Position embeddings and tables, class tokens and layer scales. Norms are recognised by their modules."""
-_BLOCKS_PER_LAYER = 3  # in stage three, which has more blocks than the others together
 
 
 def layer_scales(backbone: Backbone, layer_decay: float) -> dict[int, float]:
@@ -25,39 +24,10 @@ def layer_scales(backbone: Backbone, layer_decay: float) -> dict[int, float]:
     with stages: 0 is the stem, 1 and 2 the first two stages, then every three blocks of stage three, n the last stage
     (ConvNeXt, SparK).
     """
-    layers = _block_layers(backbone) if is_isotropic(backbone) else _stage_layers(backbone)
-    last = max(layers.values())
+    num_blocks = len(backbone.net.feature_info)  # what comes after them, a final norm, is frozen
+    layers = by_blocks(backbone.net, num_blocks) if is_isotropic(backbone) else by_stages(backbone)
     parameters = dict(backbone.net.named_parameters())
-    return {id(parameters[name]): layer_decay ** (last + 1 - layer) for name, layer in layers.items()}
-
-
-def _block_layers(backbone: Backbone) -> dict[str, int]:
-    """One layer per block; what comes after the blocks (a final norm, which is frozen) counts as the last one."""
-    num_blocks = len(backbone.net.feature_info)
-    groups = group_parameters(backbone.net, backbone.net.group_matcher(coarse=False))
-    return {name: min(layer, num_blocks) for layer, names in groups.items() for name in names}
-
-
-def _stage_layers(backbone: Backbone) -> dict[str, int]:
-    stages = [str(info["module"]) for info in backbone.net.feature_info if info["reduction"] >= 4]
-    places = {name: _place(name, stages) for name, _ in backbone.net.named_parameters()}
-    last = len(stages) - 1
-    deepest = max((block for stage, block in places.values() if stage == last - 1), default=0)
-    num_layers = last + deepest // _BLOCKS_PER_LAYER + 1
-    layers = {}
-    for name, (stage, block) in places.items():
-        layer = stage + 1 + (block // _BLOCKS_PER_LAYER if stage == last - 1 else 0)
-        layers[name] = num_layers if stage == last else layer
-    return layers
-
-
-def _place(name: str, stages: list[str]) -> tuple[int, int]:
-    """(stage, block) of a parameter; stage -1 for the stem, block 0 for what stands before a stage's blocks."""
-    for number, stage in enumerate(stages):
-        if name.startswith(f"{stage}."):
-            block = re.match(r"(?:blocks\.)?(\d+)\.", name[len(stage) + 1 :])
-            return number, int(block.group(1)) if block else 0
-    return -1, 0
+    return {id(parameters[name]): layer_decay ** (after + 1) for name, after in from_the_end(layers).items()}
 
 
 def parameter_groups(
@@ -73,21 +43,22 @@ def parameter_groups(
     Returns:
         Groups {"params", "names", "lr", "base_rate", "weight_decay"}.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    seen: set[int] = set()
-    for module_name, module in model.named_modules():
-        for own_name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            is_norm = "norm" in type(module).__name__.lower() or NO_DECAY.search(own_name) is not None
-            decay = 0.0 if is_norm else config.optimizer.weight_decay
-            rate = config.learning_rate * (scales or {}).get(id(parameter), 1.0)
-            empty = {"params": [], "names": [], "lr": rate, "base_rate": rate, "weight_decay": decay}
-            group = groups.setdefault((rate, decay), empty)
-            group["params"].append(parameter)
-            group["names"].append(f"{module_name}.{own_name}")
-    return list(groups.values())
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if "norm" in type(module).__name__.lower()
+        for parameter in module.parameters(recurse=False)
+    }
+
+    def decay(name: str, parameter: nn.Parameter) -> float:
+        return 0.0 if id(parameter) in norms or NO_DECAY.search(name) else config.optimizer.weight_decay
+
+    return optim.group_parameters(
+        model.named_parameters(),
+        learning_rate=config.learning_rate,
+        rate=lambda _, parameter: (scales or {}).get(id(parameter), 1.0),
+        decay=decay,
+    )
 
 
 def build_optimizer(

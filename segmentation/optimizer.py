@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
-from timm.optim._param_groups import param_groups_layer_decay
 from torch import nn
 
-from engine.errors import ConfigError
+from backbones.layers import by_blocks, by_convnext_stages, from_the_end
 from engine.training import optim
 from segmentation.config import OptimizerConfig, SegmentationConfig
 
@@ -27,22 +26,16 @@ def parameter_groups(segmentor: nn.Module, options: OptimizerConfig, learning_ra
         Groups {"params", "names", "lr", "base_rate", "weight_decay"}.
 
     Raises:
-        ConfigError: stage_layers with an encoder that is no ConvNeXt.
+        BackboneError: stage_layers with an encoder that is no ConvNeXt.
     """
     net: nn.Module = segmentor.backbone.encoder.net  # type: ignore[union-attr, assignment]
     scales = _rate_scales(net, options)
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in segmentor.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        scale = scales.get(name.removeprefix(_ENCODER), 1.0) if name.startswith(_ENCODER) else 1.0
-        decay = 0.0 if _is_spared(name, parameter, options.no_decay) else options.weight_decay
-        rate = learning_rate * scale
-        empty: dict[str, Any] = {"params": [], "names": [], "lr": rate, "base_rate": rate, "weight_decay": decay}
-        group = groups.setdefault((scale, decay), empty)
-        group["params"].append(parameter)
-        group["names"].append(name)
-    return list(groups.values())
+    return optim.group_parameters(
+        segmentor.named_parameters(),
+        learning_rate=learning_rate,
+        rate=lambda name, _: scales.get(name.removeprefix(_ENCODER), 1.0) if name.startswith(_ENCODER) else 1.0,
+        decay=lambda name, parameter: 0.0 if _is_spared(name, parameter, options.no_decay) else options.weight_decay,
+    )
 
 
 def build_optimizer(segmentor: nn.Module, config: SegmentationConfig) -> torch.optim.Optimizer:
@@ -89,27 +82,8 @@ def _rate_scales(net: nn.Module, options: OptimizerConfig) -> dict[str, float]:
     """The factor on the learning rate of every parameter of the encoder that layer decay slows down, by name."""
     if options.layer_decay == 1:
         return {}
+    decay = options.layer_decay  # the heads learn at the full rate, one layer further on than the encoder's last
     if options.stage_layers:
-        return {name: options.layer_decay ** _stage_exponent(name, options.stage_layers) for name in _names(net)}
-    # timm numbers the layers (for a ViT: patch and position embedding, then the blocks) and gives the last one the full
-    # rate; here the heads have it, one layer further on.
-    groups = param_groups_layer_decay(net, layer_decay=options.layer_decay)
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
-    return {
-        names[id(parameter)]: options.layer_decay * group["lr_scale"]
-        for group in groups
-        for parameter in group["params"]
-    }
-
-
-def _stage_exponent(name: str, num_layers: int) -> int:
-    parts = name.split(".")
-    if parts[0] == "stem" or (parts[0] == "stages" and parts[2] == "downsample"):
-        return num_layers + 1
-    if parts[0] == "stages" and parts[2] == "blocks":
-        return num_layers - int(parts[1])
-    raise ConfigError(f"optimizer.stage_layers: the rule is ConvNeXt's, and {name} is no parameter of one; use 0")
-
-
-def _names(net: nn.Module) -> list[str]:
-    return [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+        after = from_the_end(by_convnext_stages(net, options.stage_layers), options.stage_layers)
+        return {name: decay ** (number + 1) for name, number in after.items()}
+    return {name: decay * decay**number for name, number in from_the_end(by_blocks(net)).items()}

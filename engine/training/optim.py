@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,36 @@ import torch
 from torch import nn
 
 from engine.groups import OptimizerOptions, ScheduleKind
+
+Rule = Callable[[str, nn.Parameter], float]
+"""(name, parameter) -> a factor."""
+
+
+def group_parameters(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, rate: Rule, decay: Rule
+) -> list[dict[str, Any]]:
+    """Group the trainable parameters by learning rate and weight decay, in the order of their first parameters.
+
+    Args:
+        named_parameters: as `model.named_parameters()` gives them.
+        learning_rate: the full one.
+        rate: the factor on it for a parameter.
+        decay: the weight decay of a parameter.
+
+    Returns:
+        Groups for a torch optimizer: {"params", "names", "lr", "base_rate", "weight_decay"}.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad:
+            continue
+        factor, weight_decay = rate(name, parameter), decay(name, parameter)
+        full = learning_rate * factor
+        empty = {"params": [], "names": [], "lr": full, "base_rate": full, "weight_decay": weight_decay}
+        group = groups.setdefault((factor, weight_decay), empty)
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
 
 
 def parameter_groups(
@@ -20,9 +50,7 @@ def parameter_groups(
     no_decay: Sequence[str] = (),
     rate_scale: Sequence[tuple[str, float]] = (),
 ) -> list[dict[str, Any]]:
-    """Group the trainable parameters by learning rate and weight decay, with rules on their names.
-
-    The rules are the published ones: regular expressions searched anywhere in the name, every match applied in order.
+    """The same by rules on the names: regular expressions searched anywhere in a name, every match applied in order.
 
     Args:
         named_parameters: as `model.named_parameters()` gives them.
@@ -30,24 +58,13 @@ def parameter_groups(
         weight_decay: of a parameter without rule.
         no_decay: patterns of the names that get no weight decay.
         rate_scale: (pattern, factor): the learning rate of matching names is multiplied by the factor.
-
-    Returns:
-        Groups for a torch optimizer: {"params", "names", "lr", "base_rate", "weight_decay"}.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in named_parameters:
-        if not parameter.requires_grad:
-            continue
-        scale = math.prod(factor for pattern, factor in rate_scale if re.search(pattern, name))
-        decay = 0.0 if any(re.search(pattern, name) for pattern in no_decay) else weight_decay
-        group = groups.setdefault((scale, decay), _new_group(learning_rate * scale, decay))
-        group["params"].append(parameter)
-        group["names"].append(name)
-    return list(groups.values())
-
-
-def _new_group(rate: float, decay: float) -> dict[str, Any]:
-    return {"params": [], "names": [], "lr": rate, "base_rate": rate, "weight_decay": decay}
+    return group_parameters(
+        named_parameters,
+        learning_rate=learning_rate,
+        rate=lambda name, _: math.prod(factor for pattern, factor in rate_scale if re.search(pattern, name)),
+        decay=lambda name, _: 0.0 if any(re.search(pattern, name) for pattern in no_decay) else weight_decay,
+    )
 
 
 def build(options: OptimizerOptions, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:

@@ -44,8 +44,13 @@ def lines(folder, split):
 
 def test_training_is_the_same_to_the_bit_with_and_without_it(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MIM_TRACKERS", "")
-    train(settings(images), tmp_path / "plain", recipe="demo")
-    train(settings(images, every_epochs=1, data=str(images), batch_size=5), tmp_path / "watched", recipe="demo")
+    train(settings(images), tmp_path / "plain", recipe="demo", keep_all=True)
+    train(
+        settings(images, every_epochs=1, data=str(images), batch_size=5),
+        tmp_path / "watched",
+        recipe="demo",
+        keep_all=True,
+    )
     saved = [newest(tmp_path / name) for name in ("plain", "watched")]
     assert saved[0].name == saved[1].name == "00000006"
     for name in ("model.safetensors", "optimizer.pt"):
