@@ -139,7 +139,8 @@ def _why_not(theirs: Tensors, mine: Tensors) -> str:
     if missing := mine.keys() - theirs.keys():
         return f"the weights lack its {min(missing).partition('.')[2]}"
     if more := theirs.keys() - mine.keys():
-        return f"that of the weights is of another form, with a {min(more).partition('.')[2]}"
+        hint = " (--options.token.form gated)" if "token.mask_gamma" in more else ""
+        return f"that of the weights is of another form, with a {min(more).partition('.')[2]}{hint}"
     for name, tensor in theirs.items():
         if [side for side in tensor.shape if side != 1] != [side for side in mine[name].shape if side != 1]:
             return f"{name.partition('.')[2]} is {list(tensor.shape)} there, {list(mine[name].shape)} here"

@@ -78,7 +78,9 @@ def _tag(partial: Path) -> Path:
 def _transfer(url: str, partial: Path) -> None:
     """Fetch what `partial` lacks; raises _Interrupted where that can be tried again."""
     start = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = {"User-Agent": "mim-benchmark"}  # some servers refuse that of Python's library
+    if start:
+        headers["Range"] = f"bytes={start}-"
     if start and _tag(partial).exists():
         headers["If-Range"] = _tag(partial).read_text()
     try:

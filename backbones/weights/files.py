@@ -45,7 +45,7 @@ class WeightsFile:
     origin: str = "timm"
     """Whose file it is by its names, as far as they tell (ORIGINS)."""
     containers: tuple[str, ...] = ()
-    """Keys under which its tensors lie, outermost first."""
+    """Keys under which its tensors lie, outermost first; last what stood before the encoder's names."""
     unused: tuple[str, ...] = ()
     """Keys of other tensors in it, such as an optimizer's."""
     renamed: dict[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
     beside = {name.removeprefix(BESIDE): tensor for name, tensor in found.state.items() if name.startswith(BESIDE)}
     alone = {name: tensor for name, tensor in found.state.items() if not name.startswith(BESIDE)}
     state, averaged = split_averaged(alone, use=use, path=path)
-    state, rest = encoder_part(state)
+    state, rest, prefixes = encoder_part(state)
     keymap = recognise(state)
     renamed = {new: name for name in state if (new := keymap.new_name(name)) != name} if keymap else {}
     state = keymap.to_timm(state) if keymap else state
@@ -105,7 +105,7 @@ def open_weights(source: str | Path, *, ema: bool = False) -> WeightsFile:
             convention,
             ours=bool(description.keys() & {"suite_version", "imported_from"}),
         ),
-        containers=found.containers,
+        containers=(*found.containers, *([prefixes] if prefixes else [])),
         unused=found.others,
         renamed=renamed,
         description=description if entry is None else {**description, **entry.description},

@@ -20,7 +20,7 @@ ORIGINS = {
     "torchvision": "torchvision",
     "convnext": "ConvNeXt's authors",
     "swin": "Swin's authors",
-    "timm": "timm",
+    "timm": "timm, or of others whose encoders have its names (torchvision's ResNets, MAE, DINO)",
 }
 """Key -> how people write it."""
 
@@ -77,6 +77,7 @@ def agrees(asked: str, found: str) -> bool:
         asked == found
         or (found in ("timm", "torchvision") and asked in _SAME_NAMES)
         or (found == "openmixup" and asked in family)
+        or (asked == "openmixup" and found in family)
         or (found in ("convnext", "fcmae") and asked in ("convnext", "fcmae", "spark"))
         or (found == "swin" and asked == "simmim")
     )

@@ -147,9 +147,10 @@ def _wrong(entry: Released, path: Path, pin: Path) -> str:
     """Which file `path` is not: the published one, by the digits of its publisher, or that of its first use, by the
     hash in `pin`; "" if it is both. At its first use the hash is written down."""
     kind, _, digits = entry.digest.partition(":")
-    if digits and not (found := _hash(path, kind)).startswith(digits):
-        return f"the published file: its {kind} begins with {found[: len(digits)]}, not {digits}"
     found = _hash(path, "sha256")
+    theirs = found if kind in ("", "sha256") else _hash(path, kind)
+    if not theirs.startswith(digits):
+        return f"the published file: its {kind} begins with {theirs[: len(digits)]}, not {digits}"
     if not pin.exists():
         pin.write_text(f"{found}  {entry.file}\n")
         return ""

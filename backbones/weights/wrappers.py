@@ -105,19 +105,21 @@ def split_averaged(state: State, *, use: bool, path: Path) -> tuple[State, State
     return plain, {copy: state[copy] for copy in copies}
 
 
-def encoder_part(state: State) -> tuple[State, State]:
-    """The encoder and the classifier of a checkpoint, without prefixes, and everything else.
+def encoder_part(state: State) -> tuple[State, State, str]:
+    """The encoder and the classifier of a checkpoint without prefixes, everything else, and the prefixes.
 
     Prefixes come off until nothing changes, in whatever order they were put on, unless the names are a known library's.
     """
     rest: State = {}
+    prefixes = ""
     while recognise(state) is None and (prefix := _prefix(state)):
         outside = {name: tensor for name, tensor in state.items() if not name.startswith((prefix, "head."))}
         rest |= outside
+        prefixes += prefix
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name not in outside}
     inside = {name: tensor for name, tensor in state.items() if _NOT_ENCODER.fullmatch(name)}
     kept = {name: t for name, t in state.items() if name not in inside and not _RECOMPUTED.fullmatch(name)}
-    return kept, rest | inside
+    return kept, rest | inside, prefixes
 
 
 def _prefix(state: State) -> str | None:

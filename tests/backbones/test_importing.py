@@ -87,10 +87,10 @@ def test_the_names_tell_whose_it_is_and_the_encoder_is_found(origin, tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "containers"),
     [
-        ({"pytorch-lightning_version": "2.1", "state_dict": "model."}, ("state_dict",)),
-        ({"state_dict": "model._orig_mod.module."}, ("state_dict",)),
+        ({"pytorch-lightning_version": "2.1", "state_dict": "model."}, ("state_dict", "model.")),
+        ({"state_dict": "model._orig_mod.module."}, ("state_dict", "model._orig_mod.module.")),
         ({"model": "", "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}, ("model",)),
-        ({"model_state": "module."}, ("model_state",)),
+        ({"model_state": "module."}, ("model_state", "module.")),
     ],
 )
 def test_containers_are_named_and_what_else_is_there(checkpoint, containers, tmp_path):
