@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from backbones.build import build_backbone
 from backbones.encoder import Backbone
@@ -16,12 +17,12 @@ from .faults import is_plain
 from .files import BESIDE, WeightsFile, open_weights, write_weights
 from .fit import Fit, first_few, fit_file
 from .guess import guess_network, native_size
+from .heads import build_head, head_description
 from .origins import ORIGINS, agrees
 from .released import PREFIX
 
 _GONE_ON_FROM = re.compile(r"neck|decoder|dense_decoder|densify|token|mask_|pred|proj")
 """How the names of decoders and tokens begin, whoever named them."""
-_HEADS = ("fc", "head", "head.fc", "classifier")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Imported:
     """With the weights in it."""
     loaded: dict[str, torch.Tensor]
     """What of the file is in it."""
+    classifier: nn.Module | None
+    """The same network with the file's classifier, if it has one that can be used."""
 
     @property
     def beside(self) -> dict[str, torch.Tensor]:
@@ -53,7 +56,10 @@ class Imported:
         ]
         renamed = [f"{file.renamed[name]} -> {name}" for name in self.loaded if name in file.renamed]
         problems = {kind: fit.problems.get(kind, []) for kind in ("missing", "unexpected", "of another shape")}
-        others = [*(name for name in file.dropped if name not in self.beside), *fit.left_out]
+        head = (
+            [] if self.classifier is None else [name for name in fit.left_out if name in self.classifier.state_dict()]
+        )
+        others = [name for name in (*file.dropped, *fit.left_out) if name not in self.beside and name not in head]
         unused = [*others, *(f"{name} (all of it)" for name in file.unused)]
         rows: dict[str, Sequence[str]] = {
             "matched": [name for name in self.loaded if name not in file.renamed],
@@ -63,6 +69,7 @@ class Imported:
             "unexpected": problems["unexpected"],
             "mis-shaped": problems["of another shape"],
             "unused": unused,
+            "classifier": head,
             "beside": [f"{name} (to go on from)" for name in self.beside],
         }
         for name, found in rows.items():
@@ -117,7 +124,8 @@ def import_weights(
         advice = "" if faulty or not loaded else " Take another --model, or what fits alone with --allow-partial."
         raise WeightsError(f"{source} does not fit {model} at {size} px:{listed}\nNothing was written.{advice}")
     fit.target.load_state_dict(loaded, strict=False)
-    return Imported(source=source, file=file, fit=fit, backbone=backbone, loaded=loaded)
+    classifier = None if fit.problems else build_head(file, model, size, source)
+    return Imported(source=source, file=file, fit=fit, backbone=backbone, loaded=loaded, classifier=classifier)
 
 
 def _channels(file: WeightsFile) -> dict[str, int]:
@@ -140,15 +148,13 @@ def check_output(path: Path) -> None:
 
 
 def save_imported(imported: Imported, path: Path) -> None:
-    """Write a file that every --init takes: the encoder under timm's names, its classifier if the file has one, and
-    what else a pre-training goes on from (decoder, token), below BESIDE.
+    """Write a file that every --init takes: the encoder under timm's names, its classifier if the file has one (then
+    `python -m classification evaluate` takes it too), and what else a pre-training goes on from, below BESIDE.
 
     Raises WeightsFileError where it cannot be written.
     """
     file, backbone = imported.file, imported.backbone
-    heads = {f"{head}.{part}" for head in _HEADS for part in ("weight", "bias")} & {*imported.fit.left_out}
-    state = dict(backbone.net.state_dict())
-    state |= {name: file.state[name].clone() for name in sorted(heads) if name in file.state}
+    state = dict((imported.classifier or backbone.net).state_dict())
     state |= {f"{BESIDE}{name}": tensor.clone() for name, tensor in imported.beside.items()}
     partial = {kind: names for kind, names in imported.fit.problems.items() if kind != "unexpected"}
     header: dict[str, Any] = {
@@ -158,6 +164,9 @@ def save_imported(imported: Imported, path: Path) -> None:
         "imported_from": imported.source if imported.source.startswith(PREFIX) else Path(imported.source).name,
         "origin": file.origin,
     }
+    if imported.classifier is not None:
+        network = imported.classifier
+        header |= head_description(file, backbone.name, backbone.image_size, network, header["imported_from"])
     if partial:
         header["partial"] = {kind: len(names) for kind, names in partial.items()}
     try:

@@ -18,6 +18,7 @@ from backbones.__main__ import main
 from backbones.weights.files import open_weights
 from backbones.weights.guess import guess_network, native_size
 from backbones.weights.keymaps import find_keymap
+from classification.classifier import load_classifier
 from tests.backbones.networks import tiny
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
@@ -244,6 +245,7 @@ def test_import_prints_what_it_found_and_writes_a_file_of_ours(mae, tmp_path, ca
         f"matched     {len(state)}",
         *(f"{kind:<11} 0" for kind in ("renamed", "resized", "missing", "unexpected", "mis-shaped")),
         "unused      1: optimizer (all of it)",
+        "classifier  0",
         "beside      2: decoder_embed.weight (to go on from), mask_token (to go on from)",
         f"written     {tmp_path / 'vit.safetensors'}",
     ]
@@ -275,7 +277,24 @@ def test_import_of_openmixups_names_lists_what_was_renamed(tmp_path, capsys):
     assert main(["import", str(tmp_path / "f.pth"), "-o", str(tmp_path / "vit.safetensors")]) == 0
     said = capsys.readouterr().out
     assert "renamed     148: patch_embed.projection.weight -> patch_embed.proj.weight, " in said
-    assert torch.equal(open_weights(tmp_path / "vit.safetensors").state["head.weight"], state["head.weight"])
+    assert "unused      2: head.bias, head.weight" in said  # the names do not tell how it pools
+
+
+@pytest.mark.parametrize("num_classes", [3, 1000])
+def test_an_imported_classifier_is_evaluated_as_one_of_ours(num_classes, tmp_path, capsys):
+    network = timm.create_model("convnextv2_atto", num_classes=num_classes)
+    state = filled(network)
+    torch.save({"model": find_keymap("facebook", "convnext").from_timm(state)}, tmp_path / "ft.pt")
+    output = tmp_path / "atto.safetensors"
+    assert main(["import", str(tmp_path / "ft.pt"), "--model", "convnextv2_atto", "-o", str(output)]) == 0
+    assert "classifier  2: head.fc.bias, head.fc.weight" in capsys.readouterr().out
+    classifier = load_classifier(output)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(classifier.network(images), network.eval()(images), rtol=1e-4)
+    first = "0" if num_classes == 3 else "n01440764"
+    assert (classifier.classes[0], len(classifier.classes)) == (first, num_classes)
+    assert load_weights(build_backbone("convnextv2_atto"), output).dropped == ("head.fc.bias", "head.fc.weight")
 
 
 def test_a_missing_encoder_tensor_is_an_error_unless_partial_is_allowed(mae, tmp_path, capsys):
