@@ -19,7 +19,7 @@ with guard():  # MIM_METHODS may name what is no method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run(Axes):
+class Benchmark(Axes):
     """Pre-train and fine-tune a model with every method beside training from scratch; print the table.
 
     Finished runs are skipped and interrupted ones continued, so the same command can be given again at any time.
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     with guard(debug):
         commands = (
-            Annotated[Run, tyro.conf.subcommand("run")]
+            Annotated[Benchmark, tyro.conf.subcommand("run")]
             | Annotated[DemoData, tyro.conf.subcommand("demo-data")]
             | Annotated[Throughput, tyro.conf.subcommand("throughput")]
             | Annotated[GpuCheck, tyro.conf.subcommand("gpu-check")]
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options)
 
 
-def _run(options: Run | DemoData | Throughput | GpuCheck | Prepare | StudyOptions) -> int:
+def _run(options: Benchmark | DemoData | Throughput | GpuCheck | Prepare | StudyOptions) -> int:
     """Do what was asked; each imports here what takes seconds to import, or needs packages that others do not."""
     if isinstance(options, GpuCheck):
         return run_check(options)
@@ -83,7 +83,7 @@ def _run(options: Run | DemoData | Throughput | GpuCheck | Prepare | StudyOption
         return 0
     if isinstance(options, StudyOptions):
         return study(options)
-    if isinstance(options, Run):
+    if isinstance(options, Benchmark):
         from benchmarks.run import benchmark
 
         return benchmark(options)

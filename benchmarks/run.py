@@ -23,7 +23,7 @@ from results.tables.rows import benchmark_table, print_headlines, print_table, w
 from suite_tasks import find
 
 if TYPE_CHECKING:
-    from benchmarks.__main__ import Run
+    from benchmarks.__main__ import Benchmark
 
 
 def describe_own(stages: list[Stage], runs_dir: Path) -> str:
@@ -37,7 +37,7 @@ def describe_own(stages: list[Stage], runs_dir: Path) -> str:
     )
 
 
-def benchmark(options: "Run") -> int:
+def benchmark(options: "Benchmark") -> int:
     """Run the graph and print its table; returns the exit code."""
     num_devices = max(torch.cuda.device_count(), 1)
     request = request_of(

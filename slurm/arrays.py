@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
-class Run:
+class JobRun:
     """A run to submit: its folder, the names of the runs it starts from, and what shapes its job."""
 
     folder: Path
@@ -46,7 +46,7 @@ class Array:
     """
 
     package: str
-    runs: list[Run]
+    runs: list[JobRun]
     follows: int | None = None
     parents: tuple[Position, ...] = ()
     jobs: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class _Plan:
     arrays: list[Array] = field(default_factory=list)
     places: dict[str, Position] = field(default_factory=dict)
 
-    def add(self, package: str, runs: Sequence[Run], **waiting: Any) -> None:
+    def add(self, package: str, runs: Sequence[JobRun], **waiting: Any) -> None:
         """Cut runs that wait for the same into arrays; `waiting` are Array's fields."""
         for first in range(0, len(runs), self.limit):
             part = list(runs[first : first + self.limit])
@@ -74,7 +74,7 @@ class _Plan:
             self.arrays.append(Array(package, part, **waiting))
 
 
-def plan(runs: Sequence[Run], *, queued: dict[str, str], limit: int) -> list[Array]:
+def plan(runs: Sequence[JobRun], *, queued: dict[str, str], limit: int) -> list[Array]:
     """Arrays in an order in which each comes after those it waits for.
 
     Args:
@@ -96,10 +96,10 @@ def plan(runs: Sequence[Run], *, queued: dict[str, str], limit: int) -> list[Arr
     return made.arrays
 
 
-def _add_level(made: _Plan, package: str, runs: list[Run]) -> None:
+def _add_level(made: _Plan, package: str, runs: list[JobRun]) -> None:
     """Place the runs of one package whose parents are all placed, queued or finished."""
-    single: dict[int, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    others: dict[tuple[tuple[Position, ...], tuple[str, ...]], list[Run]] = defaultdict(list)
+    single: dict[int, dict[int, list[JobRun]]] = defaultdict(lambda: defaultdict(list))
+    others: dict[tuple[tuple[Position, ...], tuple[str, ...]], list[JobRun]] = defaultdict(list)
     for run in runs:
         parents = tuple(made.places[need] for need in run.needs if need in made.places)
         jobs = tuple(made.queued[need] for need in run.needs if need in made.queued)
@@ -120,7 +120,7 @@ def _add_level(made: _Plan, package: str, runs: list[Run]) -> None:
                 made.add(package, group, parents=(Position(array, index),))
 
 
-def _slots(by_parent: dict[int, list[Run]]) -> list[list[Run]] | None:
+def _slots(by_parent: dict[int, list[JobRun]]) -> list[list[JobRun]] | None:
     """The first children of all parents, the second children, ...: each list in the parents' order, for aftercorr. None
     if one would leave a gap in that order, for Slurm's places are counted from 0."""
     slots = []

@@ -11,7 +11,7 @@ import tyro
 from engine.cli import Command, parse
 from engine.errors import ConfigError
 from engine.run.open import prepare
-from slurm.arrays import Run
+from slurm.arrays import JobRun
 from slurm.launch import Target, announce, check_batches, choose, look, one_at_a_time, require_slurm, start
 from slurm.local import line_up
 from slurm.resources import Resources
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     command = parse(package, importlib.import_module(f"{package}.recipes").RECIPES, theirs[1:])
     folder, runs_dir = command.run_dir, command.run_dir.parent
     check_batches({folder.name: command.config}, resources, local=how.local)
-    one = Run(folder, package, num_workers=command.config.data.num_workers)
+    one = JobRun(folder, package, num_workers=command.config.data.num_workers)
     if how.dry_run:
         return _describe(one, command, resources, how)
     require_slurm(how.local)
@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
     return start(choice.start, states, resources, Target(runs_dir, folder.name, local=True))
 
 
-def _describe(one: Run, command: Command, resources: Resources, how: How) -> int:
+def _describe(one: JobRun, command: Command, resources: Resources, how: How) -> int:
     """Print the job and its cost; writes nothing."""
     choice = choose([one], look([one]), wanted_states(how))
     print(f"{one.folder}: {command.recipe} as one job of {resources.num_tasks} processes, starts at once")

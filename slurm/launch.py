@@ -13,7 +13,7 @@ from typing import Any
 from engine.config import check, from_dict, read_config_file
 from engine.errors import ConfigError
 from slurm import record, scheduler
-from slurm.arrays import Run
+from slurm.arrays import JobRun
 from slurm.local import find_gpus, line_up, run_local
 from slurm.resources import Resources
 from slurm.submit import submit
@@ -24,7 +24,7 @@ from slurm.survey import LIVE, RunState, survey
 class Choice:
     """What to do with each run of a launch, by name."""
 
-    start: list[Run] = field(default_factory=list)
+    start: list[JobRun] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
     finished: int = 0
@@ -38,7 +38,7 @@ class Choice:
         return ", ".join(parts)
 
 
-def choose(runs: Sequence[Run], states: dict[str, RunState], wanted: set[str], *, local: bool = False) -> Choice:
+def choose(runs: Sequence[JobRun], states: dict[str, RunState], wanted: set[str], *, local: bool = False) -> Choice:
     """Start the runs in a wanted state, and the children of those that they took along.
 
     Args:
@@ -76,7 +76,7 @@ def announce(choice: Choice, label: str, runs_dir: Path) -> None:
         print(f"start failed ones with --retry, or: python -m slurm retry {label} --runs-dir {where}")
 
 
-def look(runs: Sequence[Run]) -> dict[str, RunState]:
+def look(runs: Sequence[JobRun]) -> dict[str, RunState]:
     """How each run stands, by name; folders that do not exist yet are "new"."""
     return _survey_by_name([record.read(run.folder) for run in runs])
 
@@ -94,7 +94,7 @@ class Target:
     local: bool = False
 
 
-def start(runs: Sequence[Run], states: dict[str, RunState], resources: Resources, target: Target) -> int:
+def start(runs: Sequence[JobRun], states: dict[str, RunState], resources: Resources, target: Target) -> int:
     """Start runs; returns the exit code: of submission, or with --local of the runs themselves.
 
     Args:
@@ -167,14 +167,14 @@ def one_at_a_time(runs_dir: Path) -> Iterator[None]:
         yield
 
 
-def list_in_sweep(runs: Sequence[Run], sweep: str) -> None:
+def list_in_sweep(runs: Sequence[JobRun], sweep: str) -> None:
     """Write into each run folder which sweep it belongs to and what it starts from, once."""
     for run in runs:
         if sweep not in record.read(run.folder).sweeps:
             record.append(run.folder, "listed", sweep=sweep, needs=run.needs)
 
 
-def recorded_run(each: record.Record) -> Run:
+def recorded_run(each: record.Record) -> JobRun:
     """The run of a folder that was prepared before.
 
     Raises:
@@ -182,7 +182,7 @@ def recorded_run(each: record.Record) -> Run:
     """
     stored = read_config_file(each.folder / "config.json")
     workers = stored["config"].get("data", {}).get("num_workers", 0)
-    return Run(each.folder, stored["package"], needs=each.needs, num_workers=workers)
+    return JobRun(each.folder, stored["package"], needs=each.needs, num_workers=workers)
 
 
 def retry(runs_dir: Path, names: tuple[str, ...]) -> int:
@@ -216,9 +216,11 @@ def retry(runs_dir: Path, names: tuple[str, ...]) -> int:
     return code
 
 
-def _alike(runs: Sequence[Run], records: dict[str, record.Record]) -> dict[tuple[Resources, str, bool], list[Run]]:
+def _alike(
+    runs: Sequence[JobRun], records: dict[str, record.Record]
+) -> dict[tuple[Resources, str, bool], list[JobRun]]:
     """Runs by what they were submitted with; a child that never was goes with its parent."""
-    groups: dict[tuple[Resources, str, bool], list[Run]] = {}
+    groups: dict[tuple[Resources, str, bool], list[JobRun]] = {}
     keys: dict[str, tuple[Resources, str, bool]] = {}
     for run in runs:
         before = records[run.name].submitted

@@ -23,7 +23,7 @@ from benchmarks.progress import is_finished
 from engine.errors import ConfigError
 from engine.run import lock
 from slurm import record
-from slurm.arrays import Run
+from slurm.arrays import JobRun
 from slurm.job import RunJob
 from slurm.resources import Resources
 from slurm.submit import PATIENT_PYTHON, ROOT, ignoring_signals, note_submission
@@ -33,13 +33,13 @@ POLL_S = 0.2
 MOST_STARTS = 1000  # of a run that is interrupted again and again
 
 
-def line_up(runs: Sequence[Run]) -> None:
+def line_up(runs: Sequence[JobRun]) -> None:
     """Say in the folders that this process will start them, so that another launch leaves them alone."""
     for run in runs:
         record.append(run.folder, "queued", **lock.identity())
 
 
-def run_local(runs: Sequence[Run], resources: Resources, *, runs_dir: Path, label: str) -> int:
+def run_local(runs: Sequence[JobRun], resources: Resources, *, runs_dir: Path, label: str) -> int:
     """Run all to the end, each after those it needs, `array_parallelism` at a time.
 
     Args:
@@ -79,7 +79,7 @@ def find_gpus() -> tuple[int, ...]:
 
 @dataclass
 class _Sweep:
-    runs: dict[str, Run]
+    runs: dict[str, JobRun]
     resources: Resources
     folder: Path
     active: dict[str, submitit.Job[Any]] = field(default_factory=dict)
@@ -125,13 +125,13 @@ class _Sweep:
             self.active[name] = self._submit(self.runs[name])
             self._say(name, "running")
 
-    def _least_used_gpus(self, run: Run) -> tuple[int, ...]:
+    def _least_used_gpus(self, run: JobRun) -> tuple[int, ...]:
         """GPUs for one more run; submitit would give each the first ones. None on a machine without any."""
         taken = Counter(gpu for name in self.active for gpu in self.used[name])
         self.used[run.name] = tuple(sorted(self.gpus, key=lambda gpu: taken[gpu])[: self.resources.gpus_per_node])
         return self.used[run.name]
 
-    def _submit(self, run: Run) -> submitit.Job[Any]:
+    def _submit(self, run: JobRun) -> submitit.Job[Any]:
         executor = submitit.LocalExecutor(
             self.folder, max_num_timeout=self.resources.max_timeouts, python=PATIENT_PYTHON
         )

@@ -18,7 +18,7 @@ from submitit.helpers import clean_env
 from engine.errors import ConfigError
 from engine.run import lock
 from slurm import record, scheduler
-from slurm.arrays import Array, Position, Run, plan
+from slurm.arrays import Array, JobRun, Position, plan
 from slurm.job import RunJob
 from slurm.resources import Resources
 
@@ -29,7 +29,7 @@ DEFAULT_PARALLELISM = 256
 
 
 def submit(
-    runs: Sequence[Run],
+    runs: Sequence[JobRun],
     resources: Resources,
     *,
     runs_dir: Path,
@@ -70,7 +70,7 @@ def submit(
     return len(arrays)
 
 
-def note_submission(run: Run, job: str, resources: Resources, *, logs: Path, **more: Any) -> None:
+def note_submission(run: JobRun, job: str, resources: Resources, *, logs: Path, **more: Any) -> None:
     """Write into the run folder what status, logs, cancel and retry need."""
     values = {"logs": str(logs), "directory": str(Path.cwd()), "resources": asdict(resources), **more}
     record.append(run.folder, "submitted", job=job, **values)

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.plan import Stage, lay_out
 from engine.errors import ConfigError
 from slurm import scheduler
-from slurm.arrays import Run, plan
+from slurm.arrays import JobRun, plan
 from slurm.commands import How, parse_options, wanted_states
 from slurm.estimate import estimate
 from slurm.launch import (
@@ -74,9 +74,9 @@ def launch(arguments: list[str]) -> int:
     return start(choice.start, states, resources, Target(how.runs_dir, name, local=True))
 
 
-def _runs(stages: Sequence[Stage], how: LaunchHow) -> list[Run]:
+def _runs(stages: Sequence[Stage], how: LaunchHow) -> list[JobRun]:
     return [
-        Run(stage.folder(how.runs_dir), stage.package, needs=stage.needs, num_workers=stage.config.data.num_workers)
+        JobRun(stage.folder(how.runs_dir), stage.package, needs=stage.needs, num_workers=stage.config.data.num_workers)
         for stage in stages
     ]
 

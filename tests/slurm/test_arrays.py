@@ -5,11 +5,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slurm.arrays import Array, Position, Run, plan
+from slurm.arrays import Array, JobRun, Position, plan
 
 
-def run(name: str, *needs: str, package: str = "pretrain") -> Run:
-    return Run(Path(name), package, needs=needs)
+def run(name: str, *needs: str, package: str = "pretrain") -> JobRun:
+    return JobRun(Path(name), package, needs=needs)
 
 
 def waits(arrays: list[Array], k: int, place: int) -> set[str]:
@@ -23,7 +23,7 @@ def waits(arrays: list[Array], k: int, place: int) -> set[str]:
 @st.composite
 def graphs(draw):
     """Runs in an order that respects their needs; about one in five needs nothing, a few need two."""
-    runs: list[Run] = []
+    runs: list[JobRun] = []
     for i in range(draw(st.integers(1, 25))):
         count = min(draw(st.sampled_from([0, 1, 1, 1, 2])), i)
         needs = draw(st.permutations([r.name for r in runs]))[:count]

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.__main__ import Run as Benchmark
+from benchmarks.__main__ import Benchmark
 from benchmarks.axes import Axes, request_of
 from benchmarks.plan import make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine import config
 from slurm import record
 from slurm.__main__ import main
-from slurm.arrays import Run
+from slurm.arrays import JobRun
 from slurm.job import RunJob
 from slurm.launch import choose
 from slurm.record import Record
@@ -159,7 +159,7 @@ def test_only_what_is_neither_finished_nor_running_starts(wanted, started, block
               "stopped": "stopped", "orphan": "cancelled", "unborn": "new", "heir": "cancelled",
               "next": "new"}  # fmt: skip
     needs = {"orphan": ("failed",), "unborn": ("failed",), "heir": ("running",), "next": ("new",)}
-    runs = [Run(Path(name), "pretrain", needs=needs.get(name, ())) for name in states]
+    runs = [JobRun(Path(name), "pretrain", needs=needs.get(name, ())) for name in states]
     choice = choose(runs, {name: state(name, what) for name, what in states.items()}, wanted)
     assert [run.name for run in choice.start] == started
     assert choice.blocked == blocked

@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from engine.run import lock
 from slurm import record
 from slurm.__main__ import main
-from slurm.arrays import Run
+from slurm.arrays import JobRun
 from slurm.launch import check_batches, choose, look
 from slurm.local import find_gpus, line_up, run_local
 from slurm.resources import Resources
@@ -32,7 +32,7 @@ def _clean(monkeypatch):
     clean(monkeypatch)
 
 
-def start(*runs: Run, hours: float = 1.0, max_timeouts: int = 5, **more: int) -> multiprocessing.Process:
+def start(*runs: JobRun, hours: float = 1.0, max_timeouts: int = 5, **more: int) -> multiprocessing.Process:
     """Run prepared folders from a process of its own, forked because importing torch again takes seconds."""
     resources = Resources(**{"gpus_per_node": 0, "time": hours, "max_timeouts": max_timeouts, **more})
 
@@ -164,7 +164,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    run = Run(tmp_path / "run", PACKAGE)
+    run = JobRun(tmp_path / "run", PACKAGE)
     wait_for_step(run, 6)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
     output = process.communicate(timeout=PATIENCE_S)[0].decode()
