@@ -17,6 +17,7 @@ from evaluation.intervals import difference_interval
 
 CORRECT = "correct.npy"
 _RESAMPLINGS = 2000
+_COLUMNS = 3  # of panels in the picture
 
 
 def compare(folders: Sequence[Path], where: Path, protocol: str) -> str:
@@ -64,7 +65,7 @@ def _cell(metrics: dict[str, float], name: str) -> str:
 
 
 def _title(headline: str, run: dict[str, Any]) -> str:
-    """The headline's name with where it was measured, the same for all encoders of a table."""
+    """The metric's name with where it was measured, the same for all encoders of a table."""
     row = run["row"]
     if row["k"] is not None and row["temperature"] is not None:
         return f"{headline} (k {row['k']}, T {row['temperature']:g})"
@@ -108,20 +109,36 @@ def _csv(folders: Sequence[Path], runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _draw(path: Path, runs: Sequence[dict[str, Any]], headline: str, protocol: str) -> None:
-    figure = Figure(figsize=(6.4, 1.2 + 0.45 * len(runs)), layout="constrained")
-    axes = figure.add_subplot()
-    places = np.arange(len(runs))[::-1]
-    values = np.array([run["metrics"][headline] for run in runs])
-    lows = np.array([run["metrics"].get(f"{headline}_low", v) for run, v in zip(runs, values, strict=True)])
-    highs = np.array([run["metrics"].get(f"{headline}_high", v) for run, v in zip(runs, values, strict=True)])
+    """Bars of the headline and of every other metric that has an interval, each in a panel of its own."""
+    metrics = dict.fromkeys(name for run in runs for name in run["metrics"])
+    shown = [headline, *(name for name in metrics if name != headline and f"{name}_low" in metrics)]
+    columns = min(len(shown), _COLUMNS)
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.6 + 3.8 * columns, (1.2 + 0.45 * len(runs)) * rows), layout="constrained")
+    for number, name in enumerate(shown):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        _bars(axes, runs, name)
+        axes.set_yticks(
+            range(len(runs))[::-1], [run["row"]["encoder"] for run in runs] if number % columns == 0 else []
+        )
+        bounded = f"{name}_low" in metrics
+        axes.set_xlabel(f"{protocol}: {_title(name, runs[0])}" + (", 95 % interval" if bounded else ""))
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    storage.write_atomic(path, content.getvalue())
+
+
+def _bars(axes: Any, runs: Sequence[dict[str, Any]], name: str) -> None:
+    """One bar for each encoder, the first on top; none for one that lacks the metric."""
+    known = [(len(runs) - 1 - number, run["metrics"]) for number, run in enumerate(runs) if name in run["metrics"]]
+    places = np.array([place for place, _ in known])
+    values, lows, highs = (
+        np.array([metrics.get(f"{name}{end}", metrics[name]) for _, metrics in known]) for end in ("", "_low", "_high")
+    )
     errors = np.maximum([values - lows, highs - values], 0)
     axes.barh(places, values, height=0.6, color="#4c78a8", xerr=errors, ecolor="#222222", capsize=3)
     for place, value, high in zip(places, values, highs, strict=True):
         axes.text(high, place, f"  {value:.1f}", va="center", fontsize=9)
-    axes.set_yticks(places, [run["row"]["encoder"] for run in runs])
-    axes.set_xlabel(f"{protocol}: {_title(headline, runs[0])}" + (", 95 % interval" if errors.any() else ""))
-    axes.set_xlim(left=min(0.0, float(lows.min())), right=float(highs.max()) * 1.15 or 1.0)
+    axes.set_ylim(-0.6, len(runs) - 0.4)
+    axes.set_xlim(left=min(0.0, float(lows.min())), right=float(highs.max()) * 1.2 or 1.0)
     axes.spines[["top", "right"]].set_visible(False)
-    content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    storage.write_atomic(path, content.getvalue())

@@ -111,6 +111,11 @@ def load(reference: str, *, image_size: int | None = None) -> LoadedClassifier:
 
 def _from_disk(reference: str) -> LoadedClassifier:
     path = Path(reference)
+    if not path.exists() and reference.startswith(("random:", "released:")):
+        raise ConfigError(
+            f"{reference} is an encoder, and the robustness sets test a classifier: fine-tune it first (python -m "
+            f"classification RECIPE --init {'none' if reference.startswith('random:') else reference} ...)"
+        )
     if not path.exists():
         raise ConfigError(f"{reference}: there is no such run folder or file ({TIMM}NAME for one of timm's)")
     folder = path if path.is_dir() else path.parent

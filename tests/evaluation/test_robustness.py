@@ -198,7 +198,7 @@ def test_a_folder_of_timm_without_names_is_taken_in_imagenets_order(run, tmp_pat
 
 
 def test_what_is_no_classifier_is_refused(run, tmp_path):
-    for source in (str(tmp_path), str(tmp_path / "absent"), "timm:no_such_model"):
+    for source in (str(tmp_path), str(tmp_path / "absent"), "timm:no_such_model", "random:test_resnet"):
         with pytest.raises((BackboneError, ConfigError)):
             load(source)
     shutil.copytree(run / "timm", tmp_path / "wrong")
