@@ -50,21 +50,24 @@ class Scores:
         accuracy: of each class, the share of its pixels that are found, (K,).
         pixel_accuracy: share of all labelled pixels.
         constant: mIoU of predicting the most frequent class everywhere.
+        each: of every image the pixels of each class that are both predicted and labelled, and either, (N, 2, K), in
+            the order of evaluation; None on several ranks.
     """
 
     iou: np.ndarray
     accuracy: np.ndarray
     pixel_accuracy: float
     constant: float
+    each: np.ndarray | None = None
 
     @classmethod
-    def of_counts(cls, counts: Tensor) -> "Scores":
+    def of_counts(cls, counts: Tensor, each: np.ndarray | None = None) -> "Scores":
         """From the four (K,) counts of CountingMetric, by IoUMetric's own formulas."""
         with np.errstate(invalid="ignore", divide="ignore"):
             found = IoUMetric.total_area_to_metrics(*counts.cpu())
         labelled = counts[3]
         constant = 100 * float(labelled.max() / labelled.sum()) / max(int((labelled > 0).sum()), 1)
-        return cls(100 * found["IoU"], 100 * found["Acc"], 100 * float(found["aAcc"]), constant)
+        return cls(100 * found["IoU"], 100 * found["Acc"], 100 * float(found["aAcc"]), constant, each)
 
     def means(self) -> dict[str, float]:
         """mIoU, aAcc and mAcc."""
@@ -125,4 +128,5 @@ def evaluate(
             with mmseg_scope():
                 samples = model.test_step(batch)
             metric.process({}, [sample.to_dict() for sample in samples])
-    return Scores.of_counts(distributed.sum_over_ranks(metric.counts().to(device)))
+    each = np.stack([torch.stack(result[:2]).numpy() for result in metric.results]) if world_size == 1 else None
+    return Scores.of_counts(distributed.sum_over_ranks(metric.counts().to(device)), each)

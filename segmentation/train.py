@@ -44,8 +44,11 @@ def assemble(run: Run, config: SegmentationConfig) -> Assembly:
     return assembly_of(run, config, segmentor)
 
 
-def assembly_of(run: Run, config: SegmentationConfig, segmentor: Any) -> Assembly:
-    """The parts of a run around a segmentor that has its first weights."""
+def assembly_of(
+    run: Run, config: SegmentationConfig, segmentor: Any, tell: Callable[[Scores], None] = lambda scores: None
+) -> Assembly:
+    """The parts of a run around a segmentor that has its first weights; `tell` is called with the result of each
+    evaluation at a single scale."""
     sets = open_data(config, run)
     plan = SamplePlan(len(sets.train), config.batch_size, config.seed)
     options = loader_options(config, plan, run.device)
@@ -77,7 +80,7 @@ def assembly_of(run: Run, config: SegmentationConfig, segmentor: Any) -> Assembl
             sets.train.path,
             channels_last=segmentor.backbone.encoder.is_cnn,
         ),
-        evaluate=_evaluation(config, run, sets),
+        evaluate=_evaluation(config, run, sets, tell),
         finish=finish,
         notes={"framework": f"{FRAMEWORK} {framework_version()}"},
     )
@@ -169,7 +172,7 @@ def summary(evaluations: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _evaluation(
-    config: SegmentationConfig, run: Run, sets: Sets
+    config: SegmentationConfig, run: Run, sets: Sets, tell: Callable[[Scores], None]
 ) -> Callable[[nn.Module, int, Callable[[], None]], dict[str, float]]:
     """What the loop calls for the metrics over the validation set."""
 
@@ -185,6 +188,7 @@ def _evaluation(
 
     def run_evaluation(model: nn.Module, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
         single = scores(model, sets.val, check_stop)
+        tell(single)
         metrics = single.means()
         names = sets.val.source.classes.names
         record = {**metrics, "constant_mIoU": single.constant, "classes": single.per_class(names)}

@@ -3,9 +3,12 @@
 # ruff: noqa: E402 - MMSegmentation has to be imported by import_mmsegmentation first
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from segmentation.framework import import_mmsegmentation
 
@@ -19,8 +22,10 @@ from engine.loop import run_loop
 from engine.run.open import Run
 from engine.task import announcement
 from evaluation.dense.config import DenseConfig
+from evaluation.dense.labels import mean_iou_interval
 from evaluation.measured import Measured
 from segmentation.config import DataConfig, SegmentationConfig
+from segmentation.evaluation import Scores
 from segmentation.mmseg_adapter import build_segmentor
 from segmentation.recipes import linear_40k
 from segmentation.train import assembly_of
@@ -66,7 +71,17 @@ def measure_linear(run: Run, encoder: Encoder, config: DenseConfig) -> Measured:
     for name, values in (("mean", encoder.mean), ("std", encoder.std)):
         buffer: torch.Tensor = getattr(segmentor.data_preprocessor, name)
         buffer.copy_(255 * torch.tensor(values).view_as(buffer))
-    parts = assembly_of(run, settings, segmentor)
+    evaluations: list[Scores] = []
+    parts = assembly_of(run, settings, segmentor, evaluations.append)
+
+    def evaluate(model: nn.Module, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
+        assert parts.evaluate is not None
+        means, each = parts.evaluate(model, step, check_stop), evaluations[-1].each
+        assert each is not None
+        areas = each.round().astype(np.int64)
+        low, high = mean_iou_interval(areas, seed=config.seed, resamplings=config.bootstrap)
+        return {**means, "mIoU_low": low, "mIoU_high": high}
+
     run.note(**announcement(settings, parts.settings), **parts.notes)
     last = run_loop(
         run,
@@ -75,7 +90,7 @@ def measure_linear(run: Run, encoder: Encoder, config: DenseConfig) -> Measured:
         batches=parts.batches,
         loss=parts.loss,
         settings=parts.settings,
-        evaluate=parts.evaluate,
+        evaluate=evaluate,
     )
     metrics, facts = parts.finish(last)
     row = {

@@ -182,6 +182,7 @@ def test_a_linear_head_trains_in_the_one_loop_on_the_encoder_as_it_is(root, tmp_
     row = next(csv.DictReader((tmp_path / "runs" / "dense.csv").open()))
     assert (row["protocol"], row["resolution"], row["learning_rate"]) == (f"dense-{head}", "64", str(1e-3 * 2 / 16))
     assert (row["final_norm"], row["token"]) == ("true", "last map")
+    assert float(row["mIoU_low"]) <= float(row["mIoU"]) <= float(row["mIoU_high"])
     (folder,) = (tmp_path / "runs").glob("dense-mine*")
     assert json.loads((folder / "config.json").read_text())["package"] == "evaluation"
     assert json.loads((folder / "initialisation.json").read_text())["description"]["method"] == "test"
