@@ -81,9 +81,9 @@ def run_loop(
             ahead = ahead or _fetch(stream, state, stop, watch)
             _leave_if_needed(ahead, state, stop)
             with smaller_pieces_tried(state, loss, ahead.micro_batches):
-                taken = _step(state, loss, ahead.micro_batches)
+                taken = take_step(state, loss, ahead.micro_batches)
             ahead = _fetch(stream, state, stop, watch) if state.step + 1 < settings.total_steps else None
-            _complete(state, loss, taken)
+            complete_step(state, loss, taken)
             watch.images += settings.batch_size
             watch.steps += 1
             monitor.step(state.step)
@@ -142,7 +142,7 @@ def _leave_if_needed(ahead: _Ahead, state: TrainingState, stop: StopFlag) -> Non
 
 
 @dataclass(frozen=True)
-class _Taken:
+class Taken:
     """A step that the device was asked to take, and may still be at work on."""
 
     micro_batches: list[Batch]
@@ -152,7 +152,7 @@ class _Taken:
     verdict: Verdict
 
 
-def _step(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], micro_batches: list[Batch]) -> _Taken:
+def take_step(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], micro_batches: list[Batch]) -> Taken:
     """One optimizer step. Where the optimizer can skip a bad step on the device, nothing here waits for the device."""
     seed_step(state.settings.seed, state.step)
     rate = state.settings.schedule.apply(state.optimizer, state.step)
@@ -169,16 +169,17 @@ def _step(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], micr
         state.meters.add(losses, 1 / len(micro_batches))
     gradient_norm = state.clip()
 
-    # Every rank learns whether any rank is in trouble before any weight moves: its device now, its host in _complete.
+    # Every rank learns whether any rank is in trouble before any weight moves: its device now, its host in
+    # complete_step.
     verdict = Verdict(bad + state.gradient_fault(gradient_norm))
-    taken = _Taken(micro_batches, rate, gradient_norm, bad, verdict)
+    taken = Taken(micro_batches, rate, gradient_norm, bad, verdict)
     if not state.skips_bad_steps:
         _check(state, loss, taken)
     state.move_weights(verdict)
     return taken
 
 
-def _complete(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], taken: _Taken) -> None:
+def complete_step(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], taken: Taken) -> None:
     """Make sure that the step counts, and count it. The device has the optimizer's work left to do meanwhile."""
     _check(state, loss, taken)
     state.optimizer.zero_grad(set_to_none=True)
@@ -186,14 +187,14 @@ def _complete(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], 
     state.update_average()
 
 
-def _check(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], taken: _Taken) -> None:
+def _check(state: TrainingState, loss: Callable[[nn.Module, Batch], Losses], taken: Taken) -> None:
     if taken.verdict.is_bad():
         diagnosis.raise_diverged(
             state, loss, taken.micro_batches, taken.gradient_norm, loss_is_bad=bool(taken.bad_loss)
         )
 
 
-def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, taken: _Taken) -> None:
+def _log(state: TrainingState, monitor: Monitor, watch: Stopwatch, taken: Taken) -> None:
     """Write the means since the last line, over steps and ranks, and where the time went."""
     values = {**state.meters.means(), "learning_rate": taken.rate, "gradient_norm": float(taken.gradient_norm)}
     if state.scaler.is_enabled():

@@ -3,10 +3,13 @@
 Shapes: B batch, S image size, g mask cells along a side.
 """
 
+import atexit
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -15,16 +18,17 @@ from torch import Tensor, nn
 
 from benchmarks.speed.isolated import isolated
 from benchmarks.speed.timing import Comparison, Contender, compare, timing
-from engine.errors import DivergedError
-from engine.training.state import PRECISIONS, Meters, seed_step, set_backends
-from engine.training.verdict import Verdict
+from engine.data.sampler import SamplePlan
+from engine.loop import complete_step, take_step
+from engine.run.open import open_run
+from engine.training.state import PRECISIONS, TrainingState, set_backends
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.masking import cell_mask
 from pretrain.methods import METHODS, a2mim
 from pretrain.recipes import for_model
 from pretrain.targets import Normalise
-from pretrain.train import build_optimizer
+from pretrain.train import build_optimizer, compute_losses, loop_settings
 
 LEARNING_RATE = 1e-6  # the weights must move, and not far: the steps compared should meet the same numbers
 
@@ -81,55 +85,65 @@ def published_config(model: str, method: str, settings: StepSettings) -> Pretrai
     config = for_model(model, method)
     return replace(
         config,
+        epochs=10**6,  # the rate stays what it is
         batch_size=settings.batch_size,
         image_size=settings.image_size,
+        schedule=replace(config.schedule, kind="cosine", warmup_epochs=0, milestones=()),
         optimizer=replace(config.optimizer, base_learning_rate=LEARNING_RATE, base_batch=settings.batch_size),
     )
 
 
+def make_batch(config: PretrainConfig, settings: StepSettings) -> dict[str, Tensor]:
+    """Uint8 images (B, 3, S, S) and masks (B, g, g) of random numbers, on the device, as the loader's lie in memory."""
+    rng = np.random.default_rng(0)
+    size, mask = settings.image_size, config.mask
+    images = torch.from_numpy(rng.integers(0, 256, (settings.batch_size, size, size, 3), dtype=np.uint8))
+    masks = [cell_mask(rng, size, mask.cell_size, mask.mask_ratio) for _ in range(settings.batch_size)]
+    batch = {"image": images.permute(0, 3, 1, 2), "mask": torch.from_numpy(np.stack(masks))}
+    return {name: tensor.to(settings.device) for name, tensor in batch.items()}
+
+
+_CLAIMED = ExitStack()  # the run folders that training states belong to; nothing is written into them after their start
+atexit.register(_CLAIMED.close)
+
+
 class Steps:
-    """Training steps of a model on one batch that stays on the device: forward to AdamW, as in a run.
+    """The loop's own training steps (engine/loop.py) on one batch that stays on the device.
 
     Args:
         config: the optimizer's rules are taken from it.
         model: (uint8 images, mask) -> named losses; on the device already.
         optimizer: over its parameters.
-        settings: batch, device, precision.
+        settings: batch, device, precision; the device is the one that runs take.
     """
 
     def __init__(
         self, config: PretrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer, settings: StepSettings
     ) -> None:
-        self.config, self.model, self.optimizer, self.settings = config, model, optimizer, settings
-        self.meters, self.taken = Meters(), 0
-        rng = np.random.default_rng(0)
-        size, mask = settings.image_size, config.mask
-        shape = (settings.batch_size, size, size, 3)  # as the loader's batches lie in memory
-        images = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).permute(0, 3, 1, 2)
-        masks = [cell_mask(rng, size, mask.cell_size, mask.mask_ratio) for _ in range(settings.batch_size)]
-        self.images_bchw = images.to(settings.device)
-        self.mask_bgg = torch.from_numpy(np.stack(masks)).to(settings.device)
+        self.config, self.optimizer, self.settings = config, optimizer, settings
+        self.batch = make_batch(config, settings)
+        plan = SamplePlan(settings.batch_size, settings.batch_size, seed=0)
+        loop = replace(loop_settings(config, plan, channels_last=False), precision=settings.precision, compile=False)
+        folder = Path(_CLAIMED.enter_context(TemporaryDirectory()))
+        claimed = replace(config, data=replace(config.data, root=str(folder)))
+        run = _CLAIMED.enter_context(open_run(folder / "run", claimed, package="pretrain", recipe="any"))
+        self.state = TrainingState(run, model, optimizer, loop)
+
+    @property
+    def model(self) -> nn.Module:
+        """What is called with a batch."""
+        return self.state.forward
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        """Call this instead, the same one compiled."""
+        self.state.forward = model
 
     def step(self) -> None:
-        """One step with all that engine/loop.py does in one: seeding, meters, verdict, clipping."""
+        """One step with all that a run's has: seeding, schedule, meters, verdict, clipping, the optimizer."""
         set_backends(self.settings.precision, self.settings.device)
-        seed_step(0, self.taken)
-        with self.autocast():
-            losses = self.model(self.images_bchw, self.mask_bgg)
-        total = torch.stack([value.float() for value in losses.values()]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        self.meters.add(losses, 1.0)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters], foreach=True)
-        if self.config.optimizer.clip_grad is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.clip_grad, norm, foreach=True)
-        verdict = Verdict(~torch.isfinite(total.detach()) + ~torch.isfinite(norm))
-        self.optimizer.found_inf = verdict.found_inf  # type: ignore[attr-defined]
-        self.optimizer.step()
-        if verdict.is_bad():
-            raise DivergedError("a step that is timed is not finite")
-        self.optimizer.zero_grad(set_to_none=True)
-        self.taken += 1
+        batch = self.state.transfer.start(self.batch)
+        complete_step(self.state, compute_losses, take_step(self.state, compute_losses, [batch]))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision, if the settings want it."""

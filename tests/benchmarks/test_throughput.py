@@ -118,9 +118,9 @@ def test_plain_loss_is_the_mean_absolute_error_of_all_pixels():
     torch.manual_seed(0)
     net = build_model(config).eval()
     steps = Steps(config, PlainMean(net), build_optimizer(config, net), settings())
-    x = net.normalise(steps.images_bchw)
+    x = net.normalise(steps.batch["image"])
     expected = (net.decoder(net.encoder(x)) - x).abs().mean()
-    assert torch.equal(PlainMean(net)(steps.images_bchw, steps.mask_bgg)["mean"], expected)
+    assert torch.equal(PlainMean(net)(steps.batch["image"], steps.batch["mask"])["mean"], expected)
 
 
 def test_generated_photos_are_as_large_as_photos(tmp_path):
@@ -231,3 +231,18 @@ def test_on_a_gpu_layouts_and_compilation_are_compared_with_their_memory(tmp_pat
         "bfloat16 + channels_last + compiled",
     ]
     assert (frame[["peak_bytes_a", "peak_bytes_b"]] > 0).all(axis=None)
+
+
+def test_what_is_timed_is_the_step_of_a_run():
+    config = published_config("resnet10t", "a2mim", settings())
+    torch.manual_seed(0)
+    net = build_model(config)
+    steps = Steps(config, net, build_optimizer(config, net), settings())
+    before = net.encoder.state_dict()["net.conv1.0.weight"].clone()
+    steps.step()
+    steps.step()
+    assert steps.state.step == 2
+    assert steps.state.meters.steps == 2
+    assert not torch.equal(net.encoder.state_dict()["net.conv1.0.weight"], before)
+    group = steps.optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(group["base_rate"], rel=1e-3), "the rate stays what it is while steps are timed"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.speed.gpu.part import Part
-from benchmarks.speed.step import Steps, StepSettings, published_config
+from benchmarks.speed.step import StepSettings, make_batch, published_config
 from engine.training.ranks import prepare_for_ranks
 from engine.training.state import set_backends
 from pretrain.build import build_model
@@ -54,8 +54,8 @@ def _compare(part: Part, model: str, method: Any) -> None:
     config = replace(published_config(model, method, settings), drop_path=0.0)
     torch.manual_seed(0)
     net: Any = build_model(config).train()
-    steps = Steps(config, net, torch.optim.SGD(net.parameters()), settings)
-    batch = steps.images_bchw, steps.mask_bgg
+    made = make_batch(config, settings)
+    batch = made["image"], made["mask"]
     exact, exact_norm = _loss(net, batch, Way(device=cpu, dtype=torch.float64))
     same, same_norm = _loss(net, batch, Way(device=part.device, dtype=torch.float64))
     part.record.at_most(f"{name}: loss in float64, difference from the CPU", _apart(same, exact), 1e-6)

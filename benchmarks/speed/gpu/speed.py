@@ -24,7 +24,7 @@ class BareSteps(Steps):
     def __init__(self, encoder: nn.Module, steps: Steps) -> None:
         self.encoder, self.settings, self.config = encoder, steps.settings, steps.config
         generator = torch.Generator(steps.settings.device).manual_seed(0)
-        images = torch.randn(steps.images_bchw.shape, generator=generator, device=steps.settings.device)
+        images = torch.randn(steps.batch["image"].shape, generator=generator, device=steps.settings.device)
         self.images_bchw = images.to(memory_format=torch.channels_last)
 
     def step(self) -> None:
@@ -126,7 +126,12 @@ def _held(part: Part, steps: Steps, name: str) -> Contender:
     steps.step()
     module, state = (steps.encoder, {}) if isinstance(steps, BareSteps) else (steps.model, steps.optimizer.state)
     moments = [value for values in state.values() for value in values.values() if isinstance(value, Tensor)]
-    kept = [*module.parameters(), *module.buffers(), *moments, steps.images_bchw]
+    kept = [
+        *module.parameters(),
+        *module.buffers(),
+        *moments,
+        steps.images_bchw if isinstance(steps, BareSteps) else steps.batch["image"],
+    ]
     run = timing(steps.step, num_images=steps.settings.batch_size, device=part.device)
     return Contender(name=name, run=run, resident_bytes=sum(t.numel() * t.element_size() for t in kept))
 
