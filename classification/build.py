@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_classifier, load_weights, save_backbone
 from classification.config import ClassificationConfig
-from classification.probe import LinearProbe
+from classification.probe import LinearProbe, folded
 from engine import task
 from engine.errors import ConfigError
 
@@ -65,13 +65,14 @@ def is_convolutional(network: nn.Module) -> bool:
 
 def trainable(network: nn.Module, config: ClassificationConfig) -> nn.Module:
     """The network as it is trained: whole, or only its classifier for a frozen encoder."""
-    return LinearProbe(network) if config.freeze == "encoder" else network
+    return LinearProbe(network, standardise=config.standardise) if config.freeze == "encoder" else network
 
 
 def network_state(config: ClassificationConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state of the timm network in that of the module which was trained."""
-    prefix = "network." if config.freeze == "encoder" else ""  # LinearProbe's
-    return {name.removeprefix(prefix): value for name, value in state.items()}
+    if config.freeze == "none":
+        return state
+    return folded(state, classifier_prefix(build_classifier(config.model, 2, image_size=config.image_size)))
 
 
 def export_encoder(

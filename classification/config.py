@@ -126,6 +126,10 @@ class ClassificationConfig(EpochRun):
     """Epochs between evaluations; the last epoch is always evaluated."""
     freeze: Literal["none", "encoder"] = "none"
     """"encoder" trains a linear classifier on the fixed features (linear probe)."""
+    standardise: bool = False
+    """With a frozen encoder: whether a batch norm without scale brings every feature to mean 0 and variance 1 before the
+    classifier, as in MAE's linear probe, so that one learning rate fits any encoder. What the run leaves has it folded
+    into the classifier."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -145,6 +149,8 @@ class ClassificationConfig(EpochRun):
             found.append(f"ema.warmup_epochs is {self.ema.warmup_epochs}; allowed: 0 to epochs {self.epochs}")
         if self.freeze == "encoder" and (self.drop_path or self.optimizer.layer_decay < 1):
             found.append('freeze is "encoder", which trains one linear layer: drop_path 0, optimizer.layer_decay 1')
+        if self.standardise and self.freeze != "encoder":
+            found.append('standardise is True; allowed with freeze "encoder" alone')
         if self.mixes and not found and self.accumulation >= 1 and self.batch_size // self.accumulation % 2:
             found.append(
                 f"batch_size is {self.batch_size} over {self.accumulation} accumulation steps, which is odd: "

@@ -67,6 +67,7 @@ def fit(
         batch_size=batch,
         image_size=size,
         freeze="encoder" if probe else "none",
+        standardise=probe,
         checkpoint_every=max(per_epoch, 200),
         log_every=min(max(per_epoch // 2, 5), 20),
         data=DataConfig(num_workers=choose_workers(), val_share=val_share),
@@ -88,10 +89,7 @@ def fit(
 
 def _rate(batch: int, probe: bool) -> tuple[float, str]:
     if probe:
-        return (
-            3e-3,
-            "a linear layer on a frozen encoder, by AdamW, which needs no sweep (python -m evaluation linear sweeps)",
-        )
+        return 3e-3, "for a linear layer on standardised features, whatever their encoder"
     return round(1e-3 * math.sqrt(batch / 256), 6), "0.001 for 256 images, and with the square root of the batch"
 
 

@@ -209,6 +209,7 @@ def linear_probe(model: str = "r50") -> ClassificationConfig:
     Source for CNNs: A2MIM's r50_linear (batch 256, rate 30, times 0.1 at epochs 60 and 80). For ViT and DeiT:
     OpenMixup's vit_small_p16_linear (90 epochs, batch 1024, rate 12, cosine), whose base file is missing from the
     repository, so what it inherits is unknown.
+    The rates are ImageNet's; on other data take `own --freeze encoder`, or sweep them: `python -m evaluation sweep`.
     Expected top-1, R50: random weights 4.4, supervised 76.2 (OpenMixup's zoo); the A2MIM paper's are not at hand.
     Cost: unknown.
     """

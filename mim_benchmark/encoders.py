@@ -1,5 +1,6 @@
 """Networks from Python: frozen encoders by reference, and what fine-tuning made."""
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,38 @@ def load_encoder(source: Source, *, image_size: int | None = None) -> Any:
     from backbones.source import load_encoder as load
 
     return load(os.fspath(source), image_size=image_size)
+
+
+def export(
+    source: Source, out: str | Path, to: str, *, model: str | None = None, image_size: int | None = None
+) -> list[str]:
+    """Write a network for another library; returns where it is and the lines that load it there, as the command prints.
+
+    Args:
+        source: a pre-training or classification run or its folder, or a file of weights; a detection run (to
+            "detectron2") or a segmentation run (to "mmseg"), which are written whole.
+        out: a folder or file, as `python -m backbones export --help` says of each library.
+        to: "timm", "hf", "torchvision", "onnx", "detectron2", "mmseg", "mmdet", "mmpretrain" or "openmixup".
+        model: the network, where a file does not say it.
+        image_size: likewise the side in pixels that it was built for.
+
+    Raises:
+        SuiteError: that library has no such network, or a file cannot be read or written.
+    """
+    run, place = Path(source), Path(out)
+    stored = run / "config.json"
+    package = str(read_config_file(stored)["package"]) if stored.is_file() else ""
+    wholly = {"detection": "detectron2", "segmentation": "mmseg"}
+    if package in wholly:
+        if to != wholly[package]:
+            raise ConfigError(f"{run} holds a {package} run, which is exported to {wholly[package]!r}, not to {to!r}")
+        prepare(package)
+        told = importlib.import_module(f"{package}.export").export(run, place)
+        return [str(place), *([told] if isinstance(told, str) else [])]
+    from backbones.weights.export import export as write
+
+    written = write(run, place, to, model=model, image_size=image_size)
+    return [str(written.path), *written.lines, *(f"note: {remark}" for remark in written.remarks)]
 
 
 def load_model(source: str | Path) -> Any:

@@ -35,6 +35,8 @@ def test_from_images_to_numbers(root, tmp_path):
     assert mim.load_encoder(run).backbone(torch.zeros(1, 3, 64, 64)).ndim == 4
     measured = mim.evaluate(run, data=root, protocol="knn", runs_dir=tmp_path / "e", k=(3,), **{"data.num_workers": 0})
     assert 0 <= measured["top1"] <= 100
+    (place, *_) = mim.export(tuned, tmp_path / "exported", "timm")
+    assert (Path(place) / "config.json").is_file()
     for wrong, sentence in ((run, "no metric of its own"), (tmp_path, "not a readable configuration")):
         with pytest.raises(mim.SuiteError, match=sentence):
             mim.evaluate(wrong)

@@ -77,14 +77,18 @@ class Monitor:
         self._bar: Progress | None = None
         self._writers: dict[str, Any] = {}
         self._failed: set[str] = set()
+        self._in_notebook = False
+        self._written = 0.0
 
     def __enter__(self) -> "Monitor":
         if not self._run.main:
             return self
-        if sys.stderr.isatty():
+        self._in_notebook = not sys.stderr.isatty() and "ipykernel" in sys.modules
+        if sys.stderr.isatty() or self._in_notebook:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), _Where(self._per_epoch), _Times())
-            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
-            self._bar.start()
+            self._bar = Progress(*columns, TextColumn(" {task.fields[note]}"), console=Console(stderr=True))
+            if not self._in_notebook:  # which cannot move a cursor: there one line is written over itself
+                self._bar.start()
             first = self._first
             self._bar.add_task(
                 self._run.dir.name, total=self._total, completed=first, first=first, note="", phase=_FIRST
@@ -97,7 +101,10 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
+        if self._bar and self._in_notebook:
+            self._write_line(at_once=True)
+            print(file=sys.stderr)
+        elif self._bar:
             self._bar.stop()
         for name in self._writers.keys() - self._failed:
             with self._decorative(name):
@@ -116,11 +123,22 @@ class Monitor:
         """Move the bar."""
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=step, phase="")
+            self._write_line()
+
+    def _write_line(self, *, at_once: bool = False) -> None:
+        """In a notebook, the bar in words over the last one, twice a second."""
+        if self._bar is None or not self._in_notebook or (not at_once and time.monotonic() < self._written + 0.5):
+            return
+        self._written = time.monotonic()
+        task = self._bar.tasks[0]
+        words = (task.description, _Where(self._per_epoch).render(task), _Times().render(task), task.fields["note"])
+        print("\r" + "  ".join(map(str, words)).ljust(120), end="", file=sys.stderr, flush=True)
 
     def phase(self, what: str) -> None:
         """Say what is done beside training, "" for training itself."""
         if self._bar:
             self._bar.update(self._bar.task_ids[0], phase=what)
+            self._write_line(at_once=bool(what))
 
     def show(self, split: str, step: int, values: dict[str, float]) -> None:
         """Show a line of metrics."""
@@ -131,6 +149,7 @@ class Monitor:
             short = f"loss {values['loss']:.4g}  {values['images_per_second']:.0f} images/s"
             self._bar.update(self._bar.task_ids[0], note=f"{short}  data wait {values['data_wait']:.0%}")
         elif self._bar:
+            print("\n" * self._in_notebook, end="", file=sys.stderr)
             self._bar.console.print(f"step {step}/{self._total} {split}: {note}", highlight=False)
         else:
             log.info("step %d/%d %s: %s", step, self._total, split, note)

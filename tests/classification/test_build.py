@@ -1,6 +1,7 @@
 """Networks start from any encoder file that fits, from nothing else, and leave their encoder behind."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from classification.build import (
     start_from,
     trainable,
 )
+from engine.config import check
 from engine.errors import ConfigError
 from tests.classification.folders import tiny_config
 
@@ -122,3 +124,20 @@ def test_the_exported_published_vit_loads_back_into_encoder_and_classifier(tmp_p
     again = build_network(config, 5)
     start_from(again, str(tmp_path / "b.safetensors"))
     assert torch.equal(again.blocks[3].attn.qkv.weight, trained.blocks[3].attn.qkv.weight)
+
+
+def test_a_standardising_probe_leaves_a_network_that_computes_the_same():
+    config = tiny_config("unused", model="test_resnet", freeze="encoder", standardise=True)
+    probe = trainable(build_network(config, 3), config)
+    images = 3 * torch.rand(16, 3, 32, 32)
+    for _ in range(30):
+        probe.train()(images)
+    with torch.no_grad():
+        probe.network.get_classifier().bias.add_(torch.tensor([1.0, 2.0, 3.0]))
+    network = build_network(config, 3).eval()
+    network.load_state_dict(network_state(config, probe.state_dict()))
+    expected = probe.eval()(images)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(network(images), expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ConfigError, match="standardise"):
+        check(replace(config, freeze="none", data=replace(config.data, root="x")))

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_a_terminal_gets_a_bar_with_loss_speed_data_wait_and_time_left(tmp_path)
     ):
         assert part in seen, seen[-2000:]
     assert "step 14/14 train" not in seen, "plain lines are for what is no terminal"
+
+
+def test_a_notebook_gets_one_line_that_is_written_over_itself(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    train(TinyConfig(steps=6, log_every=2, evaluate_every=3), tmp_path / "run")
+    said = capsys.readouterr().err
+    last = [line for line in said.split("\r") if line.startswith("run")][-1]
+    assert "step 6/6, epoch 1.0/1" in last
+    assert "elapsed" in last
+    assert "images/s" in last
+    assert "step 3/6 val: accuracy" in said
 
 
 @pytest.mark.parametrize("names", ["tensorbord", "tensorboard,wandbb"])
