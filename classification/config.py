@@ -127,9 +127,9 @@ class ClassificationConfig(EpochRun):
     freeze: Literal["none", "encoder"] = "none"
     """"encoder" trains a linear classifier on the fixed features (linear probe)."""
     standardise: bool = False
-    """With a frozen encoder: whether a batch norm without scale brings every feature to mean 0 and variance 1 before the
-    classifier, as in MAE's linear probe, so that one learning rate fits any encoder. What the run leaves has it folded
-    into the classifier."""
+    """With a frozen encoder: whether a batch norm without scale brings every feature to mean 0 and variance 1 before
+    the classifier, as in MAE's linear probe, so that one learning rate fits any encoder. What the run leaves has it
+    folded into the classifier."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -43,3 +43,32 @@ def test_what_was_found_instead_is_said(tmp_path):
     assert "python3 is 3.10" in done.stderr
     assert "python3.12 is 3.12 without venv and ensurepip" in done.stderr
     assert "found as mine" in find(tmp_path, "mine").stderr
+
+
+def test_uv_makes_the_environment_where_it_is_installed(tmp_path):
+    """A uv that writes down what it is asked for; the real one was given the same by hand."""
+    for name in ("Makefile", "constraints.txt", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci/find-python").write_bytes((ROOT / ".ci/find-python").read_bytes())
+    (tmp_path / ".ci/find-python").chmod(0o755)
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    uv = commands / "uv"
+    makes = '[ "$1" = venv ] && mkdir -p .venv/bin && ln -s /bin/true .venv/bin/python'
+    uv.write_text(f'#!/bin/sh\necho "$@" >>asked\n{makes}\nexit 0\n')
+    uv.chmod(0o755)
+    fake(commands, "python3.13", "3.13")
+    done = subprocess.run(
+        ["make", "setup"],
+        cwd=tmp_path,
+        env={"PATH": f"{commands}:/usr/bin:/bin", "PYTHON": "python3.13"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    venv, install = (tmp_path / "asked").read_text().splitlines()
+    assert venv == "venv -q --seed --python python3.13 .venv"
+    assert install.startswith("pip install -q --python .venv/bin/python -c constraints.txt -e .[")
+    assert (tmp_path / ".venv/.complete").exists()
