@@ -4,6 +4,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from classification.config import ClassificationConfig
@@ -31,7 +32,9 @@ def _use(word: str, arguments: list[str]) -> None:
     if word == "predict":
         this.predict(use.predict_command("classification", arguments))
     else:
-        print(json.dumps(this.evaluate(use.evaluate_command("classification", arguments, ClassificationConfig))))
+        alone = replace(RECIPES["rsb-a2"](), init="none")  # a file says how images are prepared, not how they are read
+        asked = use.evaluate_command("classification", arguments, ClassificationConfig, alone)
+        print(json.dumps(this.evaluate(asked)))
 
 
 if __name__ == "__main__":

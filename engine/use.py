@@ -85,8 +85,9 @@ def predict_command(package: str, arguments: Sequence[str], more: Mapping[str, s
     return Predict(options.run, find_images(options.images), options.out, not options.no_pictures, given)
 
 
-def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any]) -> Evaluate:
-    """Parse what follows `evaluate`: RUN, and any option of the data group in place of the run's own.
+def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any], alone: Any = None) -> Evaluate:
+    """Parse what follows `evaluate`: RUN, and any option of the data group in place of the run's own. Where RUN is a
+    file, `alone` is the configuration, if there is one.
 
     Raises:
         ConfigError: RUN holds no run of this package, or an option is unknown or out of range.
@@ -95,7 +96,7 @@ def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any]) -> 
         print(f"usage: python -m {package} evaluate RUN [--data.root DIR] [--data.<option> VALUE ...]")
         sys.exit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
     run, rest = Path(arguments[0]), list(arguments[1:])
-    config = stored_config(run, package, cls)
+    config = stored_config(run, package, cls) if alone is None or not run.is_file() else alone
     options = dataclasses.make_dataclass(
         "Options", [("data", Annotated[type(config.data), tyro.conf.arg(name="data")], config.data)], frozen=True
     )

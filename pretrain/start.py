@@ -190,7 +190,10 @@ def named(config: PretrainConfig, run_dir: Path) -> dict[str, Any]:
     known: dict[str, Any] = {"name": method.name, "title": method.title, "order": method_order(method.name)}
     if config.init == "none":
         return known
-    record = storage.read_object(run_dir / "initialisation.json")
+    try:
+        record = storage.read_object(run_dir / "initialisation.json")
+    except (OSError, ValueError):  # hours of training do not end on it
+        record = {}
     description = record.get("description") or {}
     file = f"file {Path(config.init).name}"
     name, title = (
@@ -198,4 +201,4 @@ def named(config: PretrainConfig, run_dir: Path) -> dict[str, Any]:
         description.get("method_title") or description.get("method") or file,
     )
     known |= {"name": f"{method.name} from {name}", "title": f"{method.title} from {title}"}
-    return {**known, "start": {"source": record["source"], "kept": record["kept"], "fresh": record["fresh"]}}
+    return {**known, "start": {"source": config.init, **{part: record.get(part, []) for part in ("kept", "fresh")}}}

@@ -109,6 +109,9 @@ def test_evaluate_measures_another_data_set_of_the_same_classes(run, root, tmp_p
     measured = json.loads(capsys.readouterr().out)
     finished = json.loads((run / "finished.json").read_text())["metrics"]
     assert (measured["top1"], measured["num_images"]) == (finished["top1_last"], 12)
+    shutil.copy(run / "classifier.safetensors", tmp_path / "mine.safetensors")  # the file alone, as `import` makes them
+    assert run_command("evaluate", tmp_path / "mine.safetensors", "--data.root", root, "--data.num-workers", 0) == 0
+    assert json.loads(capsys.readouterr().out) == measured
     shutil.copytree(root / "val" / "red", tmp_path / "other" / "red")
     assert run_command("evaluate", run, "--data.root", tmp_path / "other") == 0
     assert json.loads(capsys.readouterr().out)["num_images"] == 4
