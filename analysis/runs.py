@@ -80,7 +80,8 @@ def analyse(name: str, config: Any, reference: str, label: str, out: Path) -> Do
     index = index_split(config.data, config.data.split, labelled=needs_classes)
     readout = _readout(config, encoder, index, out, device) if needs_classes else None
     digest = readout.digest if readout is not None and readout.digest else encoder.digest
-    config = dataclasses.replace(config, init=reference, model=encoder.backbone.name, digest=digest)
+    size = config.image_size or encoder.image_size
+    config = dataclasses.replace(config, init=reference, model=encoder.backbone.name, digest=digest, image_size=size)
     if isinstance(config, CkaConfig):
         config = dataclasses.replace(config, other_digest=load_encoder(config.other).digest)
     folder = out / f"{name}-{encoder.name}-{_key(config, index)}"
@@ -91,7 +92,6 @@ def analyse(name: str, config: Any, reference: str, label: str, out: Path) -> Do
             return Done(label, folder, config)
         run.pin_data("images", index)
         _say_where_from(run, encoder)
-        size = config.image_size or encoder.image_size
         chosen = choose(index, getattr(config, "images", 0), config.seed)
         images = Images(index, chosen, size, config.crop_pct, encoder.mean, encoder.std, config.seed, folder)
         run.note(encoder=label, images=len(images), image_size=size, device=str(device), precision=config.precision)

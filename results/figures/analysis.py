@@ -17,7 +17,7 @@ from results.figures.data import first_of, with_labels
 from results.figures.style import GRID, PAPER, Drawing, Look, clipped, legend_below, looks, panels
 from results.runs.curves import Curves
 from results.runs.runfiles import is_file
-from results.tables.text import records
+from results.tables.text import records, settings
 
 ANALYSIS = "analysis"
 """The task of these runs."""
@@ -56,7 +56,7 @@ def analyses(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawi
         curves: of every run in rows.
     """
     runs = rows[rows["task"] == ANALYSIS].drop_duplicates("run").sort_values("seed", kind="stable")
-    for (recipe, model, _, _), group in runs.groupby(["recipe", "model", "variant", "data"], sort=True):
+    for (recipe, model, variant, _), group in runs.groupby(["recipe", "model", "variant", "data"], sort=True):
         labelled = records(with_labels(group).drop_duplicates("label"))
         parts = []
         for row in labelled:
@@ -65,7 +65,8 @@ def analyses(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawi
         folders = {str(row["label"]): Path(str(row["run"])) for row in labelled}
         frame = pd.concat(parts, ignore_index=True).dropna(axis="columns", how="all")
         for drawing in draw_analysis(str(recipe), frame, folders):
-            yield replace(drawing, name=f"{ANALYSIS}-{drawing.name}-{model}", title=f"{drawing.title}: {model}")
+            where = ", ".join(filter(None, [str(model), settings(str(variant))]))
+            yield replace(drawing, name=f"{ANALYSIS}-{drawing.name}-{model}", title=f"{drawing.title}: {where}")
 
 
 def _looks(lines: pd.DataFrame) -> dict[str, Look]:
