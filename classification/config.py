@@ -26,7 +26,8 @@ class DataConfig(DataOptions):
     larger than the part. Without, an epoch is as many steps as the images make, each coming once."""
     label_list: str = ""
     """A list of the training images to use instead of a fraction, one a line: paths below train/, or file names that
-    are there once, as in SimCLR's lists of 1 % and 10 % of ImageNet. It is stored in the run folder (labels.txt)."""
+    are there once, as in SimCLR's lists of 1 % and 10 % of ImageNet, which are taken by their names too, simclr-1 and
+    simclr-10. It is stored in the run folder (labels.txt)."""
     evaluation_batch_size: Count = 125
     """Images per evaluation batch on one rank (50,000 / 125 = 400 batches). Part of the configuration because rounding
     may depend on it."""

@@ -6,11 +6,16 @@ to another run with `--data.label-list`.
 
 import hashlib
 import logging
+import os
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from backbones import WeightsFileError
+from backbones.weights.download import download, only_one
+from backbones.weights.released import MIRROR_VARIABLE, cache_folder
 from classification.config import ClassificationConfig
 from engine.data.exclude import read_list, write_list
 from engine.data.index import ImageIndex
@@ -19,11 +24,35 @@ from engine.errors import DataError
 
 LIST_NAME = "labels.txt"
 
+
+@dataclass(frozen=True)
+class PublishedList:
+    """A list of images that papers trained on."""
+
+    what: str
+    url: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """Its name in the cache."""
+        return f"{self.sha256[:8]}-{self.url.rpartition('/')[2]}"
+
+
+_SIMCLR = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets"
 PUBLISHED_LISTS = {
-    "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17": "SimCLR's 1 % of ImageNet (12,811 images)",
-    "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091": "SimCLR's 10 % of ImageNet (128,116 images)",
+    "simclr-1": PublishedList(
+        "SimCLR's 1 % of ImageNet (12,811 images)",
+        f"{_SIMCLR}/1percent.txt",
+        "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17",
+    ),
+    "simclr-10": PublishedList(
+        "SimCLR's 10 % of ImageNet (128,116 images)",
+        f"{_SIMCLR}/10percent.txt",
+        "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091",
+    ),
 }
-"""sha256 of a list's file -> what it is; google-research/simclr holds these two under imagenet_subsets/."""
+"""What data.label_list takes by name."""
 
 _FRACTION_STREAM = 0xF2AC  # separates the draw of a subset from the order of samples, which has the same seed
 
@@ -37,8 +66,40 @@ def labelled_part(index: ImageIndex, config: ClassificationConfig) -> ImageIndex
         DataError: the list cannot be read, or names images that are not there.
     """
     if config.data.label_list:
-        return listed_subset(index, Path(config.data.label_list))
+        return listed_subset(index, find_list(config.data.label_list))
     return stratified_subset(index, config.data.train_fraction, config.seed)
+
+
+def find_list(given: str) -> Path:
+    """The file of a list: the given one, or a published one by its name, from the cache of released files or fetched
+    into it (MIM_CACHE and MIM_RELEASED_URL say where, as for weights) and compared with its sha256.
+
+    Raises:
+        DataError: the published list cannot be had, or the file in the cache is another one.
+    """
+    published = PUBLISHED_LISTS.get(given)
+    if published is None or Path(given).exists():
+        return Path(given)
+    path = cache_folder() / published.file
+    by_hand = f"Put {published.url} at {path}, or give a file of your own"
+
+    def wrong(file: Path) -> str:
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        return "" if found == published.sha256 else f"{published.what}: its sha256 is {found[:8]}"
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with only_one(path):
+            if not path.exists():
+                mirror = os.environ.get(MIRROR_VARIABLE)
+                download(f"{mirror.rstrip('/')}/{published.file}" if mirror else published.url, path, wrong)
+        if reason := wrong(path):
+            raise DataError(f"{path} is not {reason}: remove it")
+    except WeightsFileError as error:
+        raise DataError(f"--data.label-list {given}: {error} {by_hand}") from error
+    except OSError as error:
+        raise DataError(f"--data.label-list {given}: {path}: {error.strerror}. {by_hand}") from error
+    return path
 
 
 def stratified_subset(index: ImageIndex, fraction: float, seed: int) -> ImageIndex:
@@ -87,8 +148,10 @@ def listed_subset(index: ImageIndex, list_path: Path) -> ImageIndex:
                 f"{list_path}: {len(lines):,} of {len(listed):,} lines {what} {index.root}: {some(lines)}. A line is a "
                 "path below that folder, or the name of a file that is there once"
             )
-    if name := PUBLISHED_LISTS.get(hashlib.sha256(list_path.read_bytes()).hexdigest()):
-        log.info("%s: %s", list_path, name)
+    digest = hashlib.sha256(list_path.read_bytes()).hexdigest()
+    for published in PUBLISHED_LISTS.values():
+        if published.sha256 == digest:
+            log.info("%s: %s", list_path, published.what)
     part = index.subset(kept)
     assert part.labels is not None
     empty = [name for label, name in enumerate(index.classes) if label not in set(part.labels.tolist())]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from backbones.weights import download
 from classification import labels
 from classification.config import EmaConfig
 from classification.data import open_data
@@ -85,7 +86,7 @@ class TestList:
         path = tmp_path / "list.txt"
         path.write_text("blue_000.jpg\n")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        monkeypatch.setitem(labels.PUBLISHED_LISTS, digest, "somebody's list")
+        monkeypatch.setitem(labels.PUBLISHED_LISTS, "mine", labels.PublishedList("somebody's list", "", digest))
         caplog.set_level("INFO")
         listed_subset(index, path)
         assert "list.txt: somebody's list" in caplog.text
@@ -130,3 +131,21 @@ def test_epochs_of_few_images_take_as_many_steps_as_all_with_other_draws_for_eac
     told = [json.loads((tmp_path / name / "environment.json").read_text()) for name in ("few", "all")]
     assert [environment["effective"]["steps"] for environment in told] == [6, 6]
     assert json.loads((tmp_path / "few" / "finished.json").read_text())["num_train"] == 3
+
+
+def test_a_published_list_goes_by_its_name_and_is_held_to_its_hash(root, tmp_path, monkeypatch):
+    content = b"blue_000.jpg\ngreen_001.jpg\n"
+    published = labels.PublishedList("a list", "https://lists/few.txt", hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(labels.PUBLISHED_LISTS, "few-1", published)
+    monkeypatch.setenv("MIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MIM_RELEASED_URL", "http://127.0.0.1:9")  # where nobody is
+    monkeypatch.setattr(download, "_PAUSE_S", 0.0)
+    path = tmp_path / "cache" / published.file
+    with pytest.raises(DataError, match=rf"few-1: http://127.*Put https://lists/few.txt at {path}"):
+        labels.find_list("few-1")
+    path.write_bytes(content)
+    assert labels.find_list("few-1") == path
+    path.write_bytes(content[:-4])
+    with pytest.raises(DataError, match=r"is not a list: its sha256 is .*: remove it"):
+        labels.find_list("few-1")
+    assert labels.find_list(str(tmp_path / "mine.txt")) == tmp_path / "mine.txt"
