@@ -17,18 +17,22 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
         table: of benchmark_table.
 
     Returns:
-        Text. A line for each task, network, recipe, other setting and start, a column for each share, the smallest
+        Text. A line for each task, network, recipe (told where a network has several), other setting and start; a column
+        for each share, the smallest
         first: from scratch the mean, after pre-training also its difference to scratch with its interval; `n` the runs
         of each number.
     """
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     counts: dict[tuple[str, str, str], set[int]] = {}
     shares: dict[str, float] = {}
+    recipes = table[["model", "task", "recipe"]].drop_duplicates()["model"].value_counts()
     for task, part in table.groupby("task", sort=False):
         metric = metrics.headline(str(task), list(dict.fromkeys(part["metric"])))
         for line in records(part[part["metric"] == metric]):
             share, other = split_variant(str(line["variant"]))
-            told = (str(line["model"]), *filter(None, (settings(other), _if_not(line["probe"]))))
+            model = str(line["model"])
+            recipe = str(line["recipe"]) if recipes[model] > 1 else ""
+            told = (model, *filter(None, (recipe, settings(other), "frozen" if line["probe"] is True else "")))
             key = (str(task), ", ".join(told), start(line))
             column = f"{100 * share:g} %"
             shares[column] = share
@@ -52,10 +56,6 @@ def split_variant(variant: str) -> tuple[float, str]:
         return float(share), " ".join(part for part in parts if not part.startswith(_FRACTION))
     except ValueError:
         return 1.0, variant
-
-
-def _if_not(probe: object) -> str:
-    return "frozen" if probe is True else ""
 
 
 def _span(counts: set[int]) -> str:
