@@ -17,10 +17,9 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
         table: of benchmark_table.
 
     Returns:
-        Text. A line for each task, network, recipe (told where a network has several), other setting and start; a column
-        for each share, the smallest
-        first: from scratch the mean, after pre-training also its difference to scratch with its interval; `n` the runs
-        of each number.
+        Text. A line for each task, network, recipe (told where a network has several), other setting and start, and a
+        column for each share, the smallest first: from scratch the mean, after pre-training also its difference to
+        scratch with its interval; `n` the runs of each number.
     """
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     counts: dict[tuple[str, str, str], set[int]] = {}
