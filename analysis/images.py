@@ -13,7 +13,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from analysis.config import DataConfig
 from engine.data.images import ImageIndex, index_images, read_sample
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.errors import DataError
 
 _CLASSES_STREAM = 0xC1A5  # of generator(): apart from the streams that images draw from

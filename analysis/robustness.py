@@ -13,7 +13,7 @@ from analysis.config import RobustnessConfig
 from analysis.interactions.masked import masked_images
 from analysis.progress import Progress
 from analysis.subject import Line, Measurement, Subject
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.errors import ConfigError
 
 _DROP, _SHUFFLE = 0xD809, 0x5FFE  # streams of generator()

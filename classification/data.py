@@ -16,7 +16,7 @@ from classification.augment import evaluation_transform, training_transform
 from classification.config import ClassificationConfig
 from classification.labels import labelled_part, record_part
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.data.scan import some
 from engine.data.split import NAMES, held_out, image_root, split_folder
 from engine.distributed import is_main

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from engine import distributed
-from engine.data.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey
 
 
 def batch_of_rank(round_number: int, num_images: int, batch_size: int, rank: int, world_size: int) -> list[SampleKey]:

@@ -26,7 +26,8 @@ from engine import task
 from engine.after import After, python_module
 from engine.config import config_hash
 from engine.data.images import count_unreadable
-from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SamplePlan
 from engine.data.split import split_folder
 from engine.distributed import world_size
 from engine.errors import ConfigError

@@ -19,7 +19,8 @@ from detection.frameworks.contract import Predictor, Result
 from detection.numbering import numbered
 from detection.samples import as_list
 from engine import distributed
-from engine.data.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """In COCO's order: average precision over IoU 0.5 to 0.95, at 0.5, at 0.75, of small (below 32 x 32 pixels), medium and

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import DataError
 
 _STREAM = 0xA5BEC7  # sets this order apart from other draws of the same seed

@@ -18,7 +18,7 @@ from detection.coco import CocoSplit, size_problem
 from detection.config import DataConfig, DetectionConfig
 from engine.data.header import ImageHeader
 from engine.data.images import ImageArray, Unreadable, read_sample
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.errors import DataError
 
 SMALLEST_SIDE_PX = 1e-5

@@ -24,7 +24,7 @@ from detection.visualize import save_panels
 from engine import task
 from engine.after import After, python_module
 from engine.data.images import count_unreadable
-from engine.data.sampler import make_batches
+from engine.data.loader import make_batches
 from engine.distributed import gather_objects
 from engine.run import checkpoint, storage
 from engine.run.keep import last_weights

@@ -50,7 +50,7 @@ def run_loop(
         run: the claimed run folder.
         model: on the CPU or the run's device; it is moved, wrapped for several ranks and compiled here.
         optimizer: over the model's parameters, its groups with a "base_rate" (engine.training.optim.parameter_groups).
-        batches: first step -> iterator over the steps' lists of micro-batches (engine.data.sampler.make_batches).
+        batches: first step -> iterator over the steps' lists of micro-batches (engine.data.loader.make_batches).
         loss: (model, micro-batch) -> named scalars; their sum is minimised, each is logged. Called under autocast.
         settings: everything else.
         evaluate: (model or its average, step, check_stop) -> metrics; calls check_stop between its batches, equally

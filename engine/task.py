@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from engine.after import After
-from engine.data.sampler import LoaderOptions, micro_batches
+from engine.data.loader import LoaderOptions, micro_batches
 from engine.distributed import rank, world_size
 from engine.errors import SuiteError
 from engine.groups import EpochRun, IterationRun
@@ -155,7 +155,7 @@ def loop_settings(
 
     Args:
         config: a task's configuration.
-        plan: which samples are in a batch (engine.data.sampler.SamplePlan or one like it).
+        plan: which samples are in a batch (engine.data.order.SamplePlan or one like it).
         files: position in the data set -> file, to name the images of a step that went wrong.
         more: further fields of LoopSettings.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engine.data.images import ImageIndex, read_sample
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 
 _SCALE, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 _TRIES = 10

@@ -18,7 +18,8 @@ from backbones import Encoder
 from classification.data import find_images
 from classification.labels import stratified_subset
 from engine.data.images import ImageIndex, index_images, read_sample
-from engine.data.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey
 from evaluation.config import DataConfig, EvaluationConfig
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 from backbones import Encoder
 from backbones.frozen import Readout
 from engine.data.images import ImageIndex
-from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey, SamplePlan
 from engine.distributed import rank, world_size
 from engine.errors import ConfigError
 from engine.groups import OptimizerOptions

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 
 from engine.data.images import ImageArray, ImageIndex, Unreadable, index_images, read_sample
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.data.split import held_out, image_root, split_folder
 from pretrain.config import DataConfig
 from pretrain.masking import cell_mask

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 
 from backbones.frozen import Readout
 from engine.data.images import ImageIndex, check_same_classes, index_images, read_sample
-from engine.data.sampler import LoaderOptions, SampleKey, generator, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey, generator
 from engine.errors import DataError
 from engine.run.open import Run
 from evaluation.measures import hits, rank_me, votes

@@ -12,7 +12,8 @@ from engine import task
 from engine.after import After, python_module
 from engine.config import config_hash
 from engine.data.images import ImageIndex, count_unreadable
-from engine.data.sampler import SamplePlan, make_batches
+from engine.data.loader import make_batches
+from engine.data.order import SamplePlan
 from engine.data.split import image_root
 from engine.distributed import is_main
 from engine.run.checkpoint import SUITE_VERSION

@@ -23,7 +23,7 @@ from engine.cli import guard
 from engine.config import from_dict, read_config_file
 from engine.data.decode import read_image
 from engine.data.images import ImageIndex, read_sample
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.distributed import pick_device
 from engine.errors import CheckpointError, ConfigError
 from engine.run.checkpoint import load_model_state

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from engine.data.exclude import write_list
 from engine.data.images import unreadable_paths
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.distributed import barrier
 from engine.run.open import Run
 from segmentation.check import Fault, check_pairs, judge, refuse

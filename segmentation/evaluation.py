@@ -16,7 +16,8 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.data.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey
 from segmentation.data import Pairs, same_size_batches
 from segmentation.mmseg_adapter import mmseg_scope
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from backbones import load_weights
 from engine import task
 from engine.after import After, python_module
-from engine.data.sampler import LoaderOptions, SamplePlan, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SamplePlan
 from engine.distributed import world_size
 from engine.errors import ConfigError
 from engine.run import storage

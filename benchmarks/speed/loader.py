@@ -16,7 +16,7 @@ from torchvision import transforms
 from benchmarks.speed.timing import Comparison, Contender, compare, timing
 from engine.data.images import ImageArray, index_images, read_image
 from engine.data.index import ImageIndex
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from pretrain.data import PretrainDataset, collate
 from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD, Normalise, fill_masked
 

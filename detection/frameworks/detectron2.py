@@ -33,7 +33,7 @@ from detection.frameworks.detectron2_models import build
 from detection.numbering import Numbered, numbered
 from detection.samples import require_size
 from engine.data.images import ImageArray, read_sample
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.run.environment import version
 
 _OWN_NAMES = {"bbox": "box", "segm": "mask"}

@@ -15,7 +15,7 @@ from engine.data.index import (
     require_batch,
 )
 from engine.data.options import Exif, ImageOptions, Unreadable
-from engine.data.sampler import SampleKey, generator
+from engine.data.order import SampleKey, generator
 from engine.data.scan import SUFFIXES, why_no_file
 from engine.errors import DataError
 

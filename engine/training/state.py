@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.data.sampler import step_seed
+from engine.data.order import step_seed
 from engine.distributed import barrier, copy_from_main, gather_objects, rank, sum_over_ranks, world_size
 from engine.errors import CheckpointError, ConfigError
 from engine.run import checkpoint

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from engine import use
 from engine.data.images import read_sample
 from engine.data.index import ImageIndex
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.distributed import pick_device
 from engine.errors import DivergedError
 from engine.run import storage

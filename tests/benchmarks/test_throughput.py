@@ -19,7 +19,7 @@ from benchmarks.speed.step import PlainMean, Steps, StepSettings, published_conf
 from benchmarks.speed.throughput import Throughput, run_throughput, table
 from benchmarks.speed.timing import Comparison, Contender, compare, quartiles
 from engine.data.images import index_images
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import ConfigError
 from pretrain.build import build_model
 from pretrain.train import build_optimizer

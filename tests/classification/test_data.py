@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from classification.data import open_data
-from engine.data.sampler import SampleKey, SamplePlan
+from engine.data.order import SampleKey, SamplePlan
 from engine.errors import DataError
 from tests.classification.folders import make_folder, tiny_config
 

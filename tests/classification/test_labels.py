@@ -16,7 +16,7 @@ from classification.labels import labelled_part, listed_subset, stratified_subse
 from classification.train import train
 from engine.config import check
 from engine.data.images import index_images
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import ConfigError, DataError
 from tests.classification.folders import make_folder, tiny_config
 

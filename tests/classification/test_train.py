@@ -15,7 +15,7 @@ from classification.config import AugmentConfig, EmaConfig, LossConfig, Optimize
 from classification.recipes import RECIPES
 from classification.train import loop_settings, summary, train
 from engine.cli import main
-from engine.data.sampler import SamplePlan
+from engine.data.order import SamplePlan
 from engine.errors import ConfigError, DataError, StopRequested
 from tests.classification.folders import make_folder, tiny_config
 from tests.helpers import assert_same_bytes, run_module

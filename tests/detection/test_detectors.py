@@ -14,7 +14,7 @@ from detection.grouping import GroupedPlan
 from detection.optimizer import build_optimizer
 from detection.samples import decode_mask
 from detection.train import start_from
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import ConfigError
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read_split, tiny_config
 

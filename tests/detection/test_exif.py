@@ -9,7 +9,7 @@ from PIL import Image
 
 from detection.coco import check_image_sizes
 from detection.frameworks.contract import load_framework
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import DataError
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read_split, tiny_config
 

@@ -9,7 +9,7 @@ from detection.encoder import build_encoder
 from detection.export import detectron2_names
 from detection.frameworks.contract import load_framework
 from detection.recipes import RECIPES
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from tests.detection.folders import make_coco, needs_detectron2, read_split
 
 NUM_CLASSES = 3

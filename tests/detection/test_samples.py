@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from detection.samples import DetectionImages, decode_mask, resized_shape
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import DataError
 from tests.detection.folders import make_coco, read, read_split, tiny_config, write
 

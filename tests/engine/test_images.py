@@ -20,7 +20,7 @@ from engine.data.images import (
     require_batch,
 )
 from engine.data.index import PathList
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import DataError
 
 

@@ -157,7 +157,8 @@ def test_a_second_interrupt_leaves_at_once(tmp_path):
 
 
 def test_the_same_samples_whatever_the_ranks_and_accumulation():
-    from engine.data.sampler import LoaderOptions, SamplePlan, micro_batches
+    from engine.data.loader import LoaderOptions, micro_batches
+    from engine.data.order import SamplePlan
 
     plan = SamplePlan(50, 12, seed=3)
     for step in range(9):

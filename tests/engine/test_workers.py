@@ -12,7 +12,8 @@ _READ_ONE_BATCH = """
 import multiprocessing, os, signal, sys
 import numpy as np
 from torch.utils.data import Dataset
-from engine.data.sampler import LoaderOptions, SampleKey, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey
 
 class Large(Dataset):
     def __getitem__(self, key):

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from engine import cli
-from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, generator, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey, SamplePlan, generator
 from engine.distributed import rank, world_size
 from engine.errors import DataError
 from engine.loop import run_loop

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from backbones import load_encoder
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import CheckpointError, ConfigError, DivergedError
 from evaluation import features
 from evaluation.cache import FeatureCache, Writer

@@ -25,7 +25,8 @@ from engine.data.images import (
     require_batch,
     unreadable_paths,
 )
-from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey, SamplePlan
 from engine.errors import DataError
 from pretrain import recipes
 from pretrain.data import PretrainDataset

@@ -17,7 +17,7 @@ from engine.config import problems_of
 from engine.data import files
 from engine.data.content import check_same, identify, look_into, remarks
 from engine.data.images import ImageOptions, index_images, read_sample
-from engine.data.sampler import SampleKey
+from engine.data.order import SampleKey
 from engine.errors import DataError, StopRequested
 from tests.classification.folders import make_folder as make_classes
 from tests.classification.folders import tiny_config

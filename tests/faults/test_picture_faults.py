@@ -12,8 +12,8 @@ from engine.data.decode import UnreadableImageError, decode_image, read_image
 from engine.data.header import ImageHeader, jpeg_header, read_header, read_headers
 from engine.data.images import index_images
 from engine.data.options import ImageOptions
+from engine.data.order import SampleKey
 from engine.data.pixels import oriented, stored, to_rgb
-from engine.data.sampler import SampleKey
 from engine.errors import DataError
 from pretrain.data import PretrainDataset
 from tests.faults.test_data_faults import jpeg_bytes

@@ -11,7 +11,8 @@ from torch.utils.data import default_collate
 from torchvision.transforms import CenterCrop, RandomResizedCrop, Resize
 
 from engine.data.images import index_images, read_image
-from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey, SamplePlan
 from pretrain.data import PretrainDataset, centred, collate, random_box, resized
 from pretrain.masking import num_masked
 

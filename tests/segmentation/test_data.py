@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from engine.data.images import count_unreadable
-from engine.data.sampler import LoaderOptions, SampleKey, SamplePlan, make_batches
+from engine.data.loader import LoaderOptions, make_batches
+from engine.data.order import SampleKey, SamplePlan
 from engine.errors import DataError
 from segmentation.check import check_pairs
 from segmentation.check import main as check_main

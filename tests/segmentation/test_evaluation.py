@@ -131,7 +131,7 @@ def test_multi_scale_evaluation_averages_softmax_over_scales_and_flips(root):
 
 
 def _average_by_hand(segmentor, pairs, index):
-    from engine.data.sampler import SampleKey
+    from engine.data.order import SampleKey
 
     packed = pairs[SampleKey(0, index)]
     total = 0

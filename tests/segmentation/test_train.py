@@ -9,7 +9,7 @@ from dataclasses import replace
 import mmseg
 import pytest
 
-from engine.data.sampler import SamplePlan
+from engine.data.order import SamplePlan
 from engine.errors import ConfigError, StopRequested
 from engine.run.open import prepare
 from engine.task import loop_settings

@@ -15,7 +15,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from benchmarks.speed.gpu.part import Part
 from benchmarks.speed.loader import write_photos
-from engine.data.sampler import SamplePlan
+from engine.data.order import SamplePlan
 from engine.loop import run_loop
 from engine.run.open import open_run
 from pretrain.build import build_model
