@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.speed.isolated import isolated
 from benchmarks.speed.timing import Comparison, Contender, compare, timing
-from engine.data.sampler import SamplePlan
+from engine.data.order import SamplePlan
 from engine.loop import complete_step, take_step
 from engine.run.open import open_run
 from engine.training.state import PRECISIONS, TrainingState, set_backends
