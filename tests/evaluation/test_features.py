@@ -128,15 +128,18 @@ def test_other_images_weights_or_views_are_other_features(data, tmp_path):
     places = set()
     for changed in ({}, {"crop_pct": 1.0}, {"interpolation": "bilinear"}, {"stored": "float16"}):
         each = for_encoder(FeaturesConfig(**{"extract_batch": 4, "data": own.data, **changed}), encoder)
-        places |= {features._cache(encoder, index, each, inputs).folder for index in (images.train, images.val)}
+        places |= {
+            features._cache(encoder, index, each, inputs, squash=False).folder for index in (images.train, images.val)
+        }
     other = load_encoder("random:test_resnet@1", image_size=64)
-    places.add(features._cache(other, images.train, own, inputs).folder)
-    assert len(places) == 7  # the type of the numbers stands in the files' names
+    places.add(features._cache(other, images.train, own, inputs, squash=False).folder)
+    places.add(features._cache(encoder, images.train, own, inputs, squash=True).folder)
+    assert len(places) == 8  # the type of the numbers stands in the files' names
     path = Path(images.val.path(0))
     before = path.read_bytes()
-    folder = features._cache(encoder, images.val, own, inputs).folder
+    folder = features._cache(encoder, images.val, own, inputs, squash=False).folder
     path.write_bytes(before[:-1] + b"\0")
-    assert features._cache(encoder, images.val, own, inputs).folder != folder
+    assert features._cache(encoder, images.val, own, inputs, squash=False).folder != folder
     path.write_bytes(before)
 
 

@@ -29,10 +29,10 @@ def golden_features(case):
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: str(case["seed"]))
-def test_every_prediction_and_both_counts_of_top5_are_the_published_ones(case):
+def test_every_prediction_and_both_counts_of_top5_are_the_published_ones(case, device):
     (bank, queries), (bank_labels, labels) = golden_features(case)
     assert labels.tolist() == case["query_labels"]
-    similarities, places = nearest(bank, queries, 200, CPU)
+    similarities, places = nearest(bank, queries, 200, device)
     for cell in case["cells"]:
         scores = votes(similarities, bank_labels[places], k=cell["k"], temperature=cell["T"], num_classes=10)
         order, right = ranking(scores), hits(scores, labels, cell["k"])
@@ -46,13 +46,13 @@ def test_every_prediction_and_both_counts_of_top5_are_the_published_ones(case):
         assert accuracy["top5"] == pytest.approx(cell["top5_counting_only_classes_with_a_vote"])
 
 
-def test_neighbours_and_votes_are_scikit_learns():
+def test_neighbours_and_votes_are_scikit_learns(device):
     from sklearn.neighbors import KNeighborsClassifier
 
     source = np.random.default_rng(0)
     bank, queries = source.standard_normal((400, 24)), source.standard_normal((60, 24))
     labels = source.integers(0, 5, 400)
-    similarities, places = nearest(bank, queries, 20, CPU)
+    similarities, places = nearest(bank, queries, 20, device)
     theirs = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
     theirs.fit(bank.astype(np.float32), labels)
     distances, indices = theirs.kneighbors(queries.astype(np.float32))

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression
 
 from engine.data.index import index_images
@@ -18,11 +17,9 @@ from evaluation.softmax import FitOptions, fit
 from evaluation.split import few_of_each, hold_out
 from tests.evaluation.test_command import ENCODERS, ask, write_images
 
-CPU = torch.device("cpu")
-
 
 @pytest.mark.parametrize(("c", "intercept"), [(0.01, True), (1.0, True), (30.0, False)])
-def test_it_is_scikit_learns(c, intercept, monkeypatch):
+def test_it_is_scikit_learns(c, intercept, monkeypatch, device):
     monkeypatch.setattr(softmax, "_ROWS_AT_ONCE", 37)
     source = np.random.default_rng(0)
     labels = source.integers(0, 4, 150)
@@ -30,14 +27,16 @@ def test_it_is_scikit_learns(c, intercept, monkeypatch):
     theirs = LogisticRegression(C=c, fit_intercept=intercept, max_iter=1000, tol=1e-12).fit(
         features.astype(float), labels
     )
-    ours = fit(features, labels, 4, l2=1 / (c * 150), device=CPU, options=FitOptions(intercept=intercept))
-    np.testing.assert_allclose(ours.weight_cd, theirs.coef_, atol=1e-6)
+    ours = fit(features, labels, 4, l2=1 / (c * 150), device=device, options=FitOptions(intercept=intercept))
+    np.testing.assert_allclose(ours.weight_cd.cpu(), theirs.coef_, atol=1e-6)
     np.testing.assert_allclose(
         ours.bias_c - ours.bias_c.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=1e-6
     )
     assert (ours.scores(features).argmax(1) == theirs.predict(features)).all()
-    again = fit(features, labels, 4, l2=1 / (c * 150), device=CPU, options=FitOptions(intercept=intercept, start=ours))
-    np.testing.assert_allclose(again.weight_cd, ours.weight_cd, atol=1e-6)
+    again = fit(
+        features, labels, 4, l2=1 / (c * 150), device=device, options=FitOptions(intercept=intercept, start=ours)
+    )
+    np.testing.assert_allclose(again.weight_cd.cpu(), ours.weight_cd.cpu(), atol=1e-6)
     assert again.iterations < ours.iterations
 
 
