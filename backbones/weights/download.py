@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,11 @@ def download(url: str, target: Path, wrong: Callable[[Path], str]) -> None:
 def only_one(target: Path) -> Iterator[None]:
     """Let the processes of this machine that want the same file fetch it one after the other, so that one does.
 
-    On storage without locks they do not wait for each other.
+    On storage without locks, or that cannot be written, they do not wait for each other.
     """
-    with target.with_name(f".{target.name}.lock").open("w") as file:
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
+            file = stack.enter_context(target.with_name(f".{target.name}.lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -93,7 +94,10 @@ def _transfer(url: str, partial: Path) -> None:
             raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
         raise WeightsFileError(f"{url}: the server answers {error.code} {error.reason}.") from error
     except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError, ValueError) as error:
-        raise WeightsFileError(f"{url} cannot be reached: {getattr(error, 'reason', error)}.") from error
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, (ConnectionResetError, TimeoutError, BadStatusLine)):
+            raise _Interrupted(f"the server does not answer ({reason})") from error
+        raise WeightsFileError(f"{url} cannot be reached: {reason}.") from error
     with answer:
         if answer.headers.get_content_type() == "text/html":
             raise WeightsFileError(f"{url}: the server sends a web page instead of the file.")
@@ -138,8 +142,8 @@ def _store(answer: Any, partial: Path, start: int, size: int | None) -> None:
 
 
 def _read(answer: Any) -> bytes:
-    """The next block; an end that is too early counts as an end, which the size then tells."""
+    """The next block."""
     try:
         return bytes(answer.read(_BLOCK))
-    except (HTTPException, OSError):
-        return b""
+    except (HTTPException, OSError) as error:
+        raise _Interrupted(f"the connection broke ({error})") from error

@@ -4,6 +4,7 @@ The list holds every file that the A2MIM project, MMSelfSup (as OpenMixup's mode
 ConvNeXt V2, MaskFeat and I-JEPA published; links and numbers as their own pages print them.
 """
 
+import contextlib
 import csv
 import difflib
 import functools
@@ -89,7 +90,10 @@ def cache_folder() -> Path:
     """Where released files are kept: MIM_CACHE, else mim-benchmark in the user's cache folder."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim-benchmark"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim-benchmark"
+    except RuntimeError as error:
+        raise WeightsFileError(f"there is no home folder for a cache: name a folder in {FOLDER_VARIABLE}.") from error
 
 
 def fetch(name: str) -> Path:
@@ -152,7 +156,8 @@ def _wrong(entry: Released, path: Path, pin: Path) -> str:
     if not theirs.startswith(digits):
         return f"the published file: its {kind} begins with {theirs[: len(digits)]}, not {digits}"
     if not pin.exists():
-        pin.write_text(f"{found}  {entry.file}\n")
+        with contextlib.suppress(OSError):  # a folder that others fill is only read
+            pin.write_text(f"{found}  {entry.file}\n")
         return ""
     first = "".join(pin.read_text().split()[:1])
     return (

@@ -19,6 +19,8 @@ class Server:
     cuts: int = 0
     """How many more answers it cuts."""
     status: int = 200
+    chunked: bool = False
+    """Whether it sends its answers in chunks, without their length."""
     page: bool = False
     """Whether it sends a web page, as the login of a hotel's network does."""
     ranges: list[str | None] = field(default_factory=list)
@@ -50,12 +52,19 @@ def serving(folder: Path) -> Iterator[Server]:
                 return
             self.send_response(206 if start else 200)
             self.send_header("Content-Type", "text/html" if state.page else "application/octet-stream")
-            self.send_header("Content-Length", str(len(content) - start))
+            if state.chunked:
+                self.protocol_version = "HTTP/1.1"
+                self.send_header("Transfer-Encoding", "chunked")
+            else:
+                self.send_header("Content-Length", str(len(content) - start))
             self.send_header("ETag", tag)
             self.end_headers()
             cut = state.cuts > 0 and state.cut_after is not None
             state.cuts -= cut
-            self.wfile.write(content[start : start + state.cut_after] if cut else content[start:])
+            part = content[start : start + state.cut_after] if cut else content[start:]
+            if state.chunked:
+                part = b"%x\r\n" % len(part) + part + (b"\r\n" if cut else b"\r\n0\r\n\r\n")
+            self.wfile.write(part)
 
     class Quiet(http.server.ThreadingHTTPServer):
         def handle_error(self, *arguments: object) -> None:

@@ -58,6 +58,20 @@ def test_a_cut_connection_is_taken_up_where_it_stopped(there):
     assert server.ranges == [None, "bytes=300000-", "bytes=600000-"]
 
 
+def test_an_answer_without_a_length_is_not_taken_for_whole_where_it_was_cut(there):
+    server, _, _ = there
+    server.chunked, server.cut_after, server.cuts = True, 300_000, 2
+    assert fetch(NAME).read_bytes() == CONTENT
+
+
+def test_a_folder_that_others_fill_is_read_without_a_lock(there):
+    server, _, cache = there
+    (cache / f".{FILE}.lock").mkdir(parents=True)
+    (cache / FILE).write_bytes(CONTENT)
+    assert fetch(NAME) == cache / FILE
+    assert server.ranges == []
+
+
 def test_what_came_before_the_connection_went_is_used_by_the_next_command(there):
     server, _, _ = there
     server.cut_after, server.cuts = 100_000, 99
