@@ -89,7 +89,7 @@ def fit(
 
 def _rate(batch: int, probe: bool) -> tuple[float, str]:
     if probe:
-        return 3e-3, "for a linear layer on standardised features, whatever their encoder"
+        return 1e-2, "for a linear layer on standardised features, whatever their encoder"
     return round(1e-3 * math.sqrt(batch / 256), 6), "0.001 for 256 images, and with the square root of the batch"
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from engine import config, distributed
+from engine.after import resume_command
 from engine.allocator import keep_freed_memory
-from engine.errors import ConfigError
+from engine.errors import CheckpointError, ConfigError, DataError, RankLostError
 from engine.explain import explain
-from engine.run import lock, storage
+from engine.run import checkpoint, lock, storage
 from engine.run.claim import claim, compare_config, never_started
 from engine.run.folder import Run
 from engine.training.progress import trackers
@@ -75,6 +76,7 @@ def open_run(
             explained = explain(error, values)
             if run.main:
                 _record_error(run, explained)
+                _say_how_to_go_on(run, explained)
             if explained is error:
                 raise
             raise explained from error
@@ -133,6 +135,17 @@ def _needs_config(run: Run, config_type: type) -> bool:
             return True
         raise
     return bool(changed) and not (run.dir / "finished.json").exists()
+
+
+def _say_how_to_go_on(run: Run, error: BaseException) -> None:
+    """After an error that lies outside the run, in data, storage or a lost process, once steps were taken."""
+    step, code = checkpoint.last_step(run.dir), getattr(error, "exit_code", 1)
+    if not step or code not in (DataError.exit_code, CheckpointError.exit_code, RankLostError.exit_code):
+        return
+    how = "once that is mended, go on with"
+    if code == DataError.exit_code:
+        how = "with the files as they were at the start (--data.unreadable skip passes over bad ones), go on with"
+    log.info("%d steps are saved: %s\n    %s", step, how, resume_command(run.package, run.dir))
 
 
 def _record_error(run: Run, error: BaseException) -> None:

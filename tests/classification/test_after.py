@@ -4,16 +4,19 @@ import json
 import logging
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import pretrain.recipes
 from classification.__main__ import main
+from classification.data import open_data
 from classification.train import train
 from engine import cli
 from engine.after import resume_command
-from engine.errors import CheckpointError, StopRequested
+from engine.data.sampler import SamplePlan
+from engine.errors import CheckpointError, DataError, StopRequested
 from engine.run import checkpoint
 from engine.run.keep import keep_weights
 from engine.training.stop import StopFlag
@@ -141,3 +144,19 @@ def test_with_keep_all_a_run_can_be_made_longer_and_a_kill_while_it_is_reduced_h
     assert checkpoint.fault(checkpoint.newest(tmp_path / "run")) is None
     keep_weights(tmp_path / "run")
     assert [p.name for p in (tmp_path / "run/checkpoints").rglob("optimizer.pt")] == []
+
+
+def test_after_an_error_outside_the_run_the_command_that_goes_on_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    config = replace(constant(make_folder(tmp_path / "images")), checkpoint_every=1)
+    images, _ = open_data(config)
+    plan = SamplePlan(len(images), config.batch_size, config.seed, config.augment.repeats)
+    first = {key.index for key in plan.batch(0)}
+    later = next(key.index for step in range(1, 8) for key in plan.batch(step) if key.index not in first)
+    victim = Path(images.index.path(later))
+    victim.write_bytes(b"no picture")
+    with pytest.raises(DataError):
+        train(config, tmp_path / "run")
+    said = caplog.records[-1].getMessage().splitlines()
+    assert said[0].startswith(f"{checkpoint.last_step(tmp_path / 'run')} steps are saved")
+    assert finish([*shlex.split(said[1]), "--data.unreadable", "skip", "--data.max-unreadable", "1"]) == 0
