@@ -24,6 +24,7 @@ from tests.evaluation.test_command import ENCODERS, ask, write_images
 from tests.helpers import ROOT
 
 PUBLISHED = ROOT / "tests/data/golden2/protocols/efficient_probing"
+LARS = ROOT / "tests/data/golden2/optim/lars.json"
 GOLDEN = json.loads(PUBLISHED.with_suffix(".json").read_text())["cases"]
 NAMES = {"0.cls_token": "query", "0.v.weight": "value.weight", "2.weight": "linear.weight", "2.bias": "linear.bias"}
 
@@ -72,22 +73,32 @@ def test_queries_that_do_not_divide_are_refused_with_those_that_do():
         EfficientProbe(96, 3, d_out=7)
 
 
-def test_lars_moves_weights_by_their_norm_and_biases_by_their_gradient():
-    torch.manual_seed(0)
+def test_groups_have_rates_by_the_batch_and_adapt_matrices_only():
     heads = [Head("a", 0.1), Head("a", 0.2)]
     model = Heads(heads, {"a": 5}, 3)
-    groups = parameter_groups(model, heads, batch_size=16384, weight_decay=0.0)
+    groups = parameter_groups(model, heads, batch_size=16384, weight_decay=0.5)
     assert [group["base_rate"] for group in groups] == pytest.approx([6.4, 6.4, 12.8, 12.8])
+    assert [group["always_adapt"] for group in groups] == [True, False, True, False]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0, 0.5, 0]
+
+
+def test_ten_steps_of_lars_are_those_of_the_released_linear_probe():
+    problem, (case,) = (json.loads(LARS.read_text())[name] for name in ("problem", "cases"))
+    weights = {}
+    for i, (name, shape) in enumerate(problem["parameters"]):
+        drawn = np.random.RandomState(80000 + i).standard_normal(np.prod(shape)).reshape(shape)
+        start = np.float32((name == "norm.weight") + 0.5 * drawn) * (name != "zero.weight")
+        weights[name] = torch.nn.Parameter(torch.from_numpy(start).double())
+    settings = {"weight_decay": 0.0, "lr": 6.4, "base_rate": 6.4}
+    groups = [{"params": [p], "names": [n], "always_adapt": p.ndim > 1, **settings} for n, p in weights.items()]
     optimizer = optim.build(OptimizerOptions(name="lars"), groups, 6.4)
-    before = [p.detach().clone() for p in model.parameters()]
-    for p in model.parameters():
-        p.grad = torch.randn_like(p)
-    gradients = [p.grad.clone() for p in model.parameters()]
-    optimizer.step()
-    moved = zip((6.4, 6.4, 12.8, 12.8), before, gradients, model.parameters(), strict=True)
-    for rate, start, gradient, now in moved:
-        trust = 0.001 * start.norm() / gradient.norm() if start.ndim > 1 else 1.0  # You et al. 2017
-        np.testing.assert_allclose(now.detach(), start - rate * trust * gradient, rtol=1e-4, atol=1e-7)
+    for step, expected in enumerate(case["steps_float64"]):
+        for i, weight in enumerate(weights.values()):
+            drawn = np.random.RandomState(81000 + 100 * step + i).standard_normal(weight.numel())
+            weight.grad = torch.from_numpy(np.float32(problem["scales"][step] * drawn)).double().view_as(weight)
+        optimizer.step()
+        for name, weight in weights.items():
+            np.testing.assert_allclose(weight.detach().reshape(-1), expected["values"][name], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("one_try", [True, False])
