@@ -5,8 +5,11 @@ B batch, K classes, H W pixels. Readers send uint8; normalising, random erasing,
 
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
@@ -16,12 +19,22 @@ from torchvision import transforms
 from backbones import IMAGENET_MEAN, IMAGENET_STD
 from classification.config import AugmentConfig
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of values between 0 and 1."""
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
 
-def training_transform(augment: AugmentConfig, image_size: int) -> transforms.Compose:
+
+def training_transform(augment: AugmentConfig, image_size: int, bands: int = 3) -> transforms.Compose:
     """timm's ImageNet training pipeline, PIL image to uint8 tensor (3, image_size, image_size).
 
-    It draws from the global generators of python, numpy and torch; the dataset sets them for every sample.
+    Of pictures with other channels a uint8 tensor (bands, H, W) becomes one of that size, cropped and mirrored. It
+    draws from the global generators of python, numpy and torch; the dataset sets them for every sample.
     """
+    if bands != 3:
+        crop = transforms.RandomResizedCrop(
+            image_size, scale=augment.crop_scale, ratio=augment.crop_ratio, interpolation=_mode(augment)
+        )
+        return transforms.Compose([crop, transforms.RandomHorizontalFlip(augment.flip)])
     transform: transforms.Compose = create_transform(
         image_size,
         is_training=True,
@@ -41,32 +54,42 @@ def resized_side(augment: AugmentConfig) -> int:
     return round(augment.test_size / augment.crop_pct)
 
 
-def evaluation_transform(augment: AugmentConfig) -> transforms.Compose:
-    """Resize the short side, crop the centre: PIL image to uint8 tensor (3, test_size, test_size).
+def _mode(augment: AugmentConfig) -> transforms.InterpolationMode:
+    return transforms.InterpolationMode("bilinear" if augment.interpolation == "random" else augment.interpolation)
+
+
+def evaluation_transform(augment: AugmentConfig, bands: int = 3) -> transforms.Compose:
+    """Resize the short side, crop the centre: PIL image to uint8 tensor (3, test_size, test_size), or a uint8 tensor
+    (bands, H, W) to one of that size.
 
     Not timm's, which rounds 224 / 0.95 down to 235 where the published recipes resize to 236.
     """
-    mode = transforms.InterpolationMode("bilinear" if augment.interpolation == "random" else augment.interpolation)
-    return transforms.Compose(
-        [
-            transforms.Resize(resized_side(augment), interpolation=mode),
-            transforms.CenterCrop(augment.test_size),
-            transforms.PILToTensor(),
-        ]
-    )
+    centre = [
+        transforms.Resize(resized_side(augment), interpolation=_mode(augment)),
+        transforms.CenterCrop(augment.test_size),
+    ]
+    return transforms.Compose([*centre, transforms.PILToTensor()] if bands == 3 else centre)
+
+
+def as_picture(array: npt.NDArray[np.uint8]) -> Image.Image | Tensor:
+    """What the transforms take of decoded pixels (H, W, C): a PIL image of RGB, else a tensor (C, H, W)."""
+    return Image.fromarray(array) if array.shape[2] == 3 else torch.from_numpy(array).permute(2, 0, 1)
 
 
 @lru_cache
-def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's, for pixel values 0 to 255, each (1, 3, 1, 1)."""
-    pair = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=device) * 255
-    return pair[0].view(1, 3, 1, 1), pair[1].view(1, 3, 1, 1)
+def _mean_and_deviation(statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For pixel values 0 to 255, each (1, C, 1, 1)."""
+    pair = torch.tensor(statistics, device=device) * 255
+    return pair[0].view(1, -1, 1, 1), pair[1].view(1, -1, 1, 1)
 
 
-def normalise(images_bchw: Tensor) -> Tensor:
-    """uint8 RGB (B, 3, H, W) to float32 with ImageNet's mean 0 and standard deviation 1."""
-    mean, deviation = _mean_and_deviation(images_bchw.device)
-    return (images_bchw.float() - mean) / deviation
+def normalise(images_bchw: Tensor, statistics: Statistics = (IMAGENET_MEAN, IMAGENET_STD)) -> Tensor:
+    """uint8 (B, C, H, W) to float32 with (mean, std) `statistics`, one value a channel; of one, luma (B, 1, H, W)."""
+    mean, deviation = _mean_and_deviation(statistics, images_bchw.device)
+    pixels = images_bchw.float()
+    if mean.shape[1] == 1:
+        pixels = (pixels * torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (pixels - mean) / deviation
 
 
 class BatchAugment:
@@ -77,9 +100,13 @@ class BatchAugment:
     Args:
         augment: probabilities and alphas.
         num_classes: K.
+        statistics: mean and std of each channel.
     """
 
-    def __init__(self, augment: AugmentConfig, num_classes: int) -> None:
+    def __init__(
+        self, augment: AugmentConfig, num_classes: int, statistics: Statistics = (IMAGENET_MEAN, IMAGENET_STD)
+    ) -> None:
+        self.statistics = statistics
         self.num_classes = num_classes
         self.smoothing = augment.label_smoothing
         self.erase_probability = augment.random_erasing
@@ -99,7 +126,7 @@ class BatchAugment:
         Returns:
             float32 images (B, 3, H, W) and label distributions (B, K), each row summing to 1.
         """
-        images = normalise(images_bchw)
+        images = normalise(images_bchw, self.statistics)
         if self.erase_probability:
             erase = RandomErasing(self.erase_probability, mode="pixel", device=images.device)  # type: ignore[no-untyped-call]
             images = erase(images)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_classifier, load_weights, save_backbone
+from backbones import Backbone, build_classifier, load_weights, save_backbone
 from classification.config import ClassificationConfig
 from classification.probe import LinearProbe, folded
 from engine import task
@@ -22,12 +22,14 @@ def build_network(config: ClassificationConfig, num_classes: int) -> nn.Module:
         BackboneError: the name, the size or the drop path do not fit a timm network.
     """
     torch.manual_seed(config.seed)
-    network = build_classifier(config.model, num_classes, image_size=config.image_size, drop_path=config.drop_path)
+    network = build_classifier(
+        config.model, num_classes, image_size=config.image_size, drop_path=config.drop_path, **channels(config)
+    )
     test_size = config.augment.test_size
     if test_size != config.image_size:
         try:
             with torch.no_grad():
-                network.eval()(torch.zeros(1, 3, test_size, test_size))
+                network.eval()(torch.zeros(1, len(config.data.mean), test_size, test_size))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"{config.model} built for image_size {config.image_size} cannot be tested at augment.test_size "
@@ -35,6 +37,11 @@ def build_network(config: ClassificationConfig, num_classes: int) -> nn.Module:
             ) from error
         network.train()
     return network
+
+
+def channels(config: ClassificationConfig) -> dict[str, int]:
+    """timm's option for images of other channels than three."""
+    return {} if len(config.data.mean) == 3 else {"in_chans": len(config.data.mean)}
 
 
 def classifier_prefix(network: nn.Module) -> str:
@@ -58,9 +65,9 @@ def start_from(network: nn.Module, init: str, run_dir: Path | None = None) -> No
     task.start_from(init, lambda source: load_weights(network, source, allow_missing=head), run_dir)
 
 
-def is_convolutional(network: nn.Module) -> bool:
+def is_convolutional(network: nn.Module, in_channels: int = 3) -> bool:
     """Whether all feature maps are (B, C, h, w), so that the channels-last memory format pays."""
-    return Backbone(copy.deepcopy(network)).is_cnn
+    return Backbone(copy.deepcopy(network), in_channels=in_channels).is_cnn
 
 
 def trainable(network: nn.Module, config: ClassificationConfig) -> nn.Module:
@@ -87,8 +94,9 @@ def export_encoder(
         description: stored in the file's header, beside name, image size, mean and standard deviation.
     """
     # A fresh network, because the trained one may hold layers (SyncBatchNorm) that run on a GPU only.
-    network = build_classifier(config.model, num_classes=2, image_size=config.image_size)
-    encoder = Backbone(network, name=config.model, image_size=config.image_size)
+    network = build_classifier(config.model, num_classes=2, image_size=config.image_size, **channels(config))
+    in_channels = len(config.data.mean)
+    encoder = Backbone(network, name=config.model, image_size=config.image_size, in_channels=in_channels)
     encoder.net.load_state_dict({name: own[name] for name in encoder.net.state_dict()})
-    statistics = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    statistics = {"mean": config.data.mean, "std": config.data.std}
     save_backbone(path, encoder, {**statistics, **description})

@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from backbones import IMAGENET_MEAN, IMAGENET_STD, build_classifier, find_architecture
+from backbones import IMAGENET_MEAN, IMAGENET_STD, build_classifier
+from backbones.weights.export.timm_folder import timm_config
 from backbones.weights.files import open_weights, write_weights
+from classification.augment import Statistics
 from classification.config import AugmentConfig, ClassificationConfig
 from engine.errors import ConfigError
 from engine.run import storage
@@ -29,11 +31,13 @@ class Classifier:
         network: in evaluation mode, on the CPU: normalised images (B, 3, H, W) to logits (B, K).
         classes: names of the K classes.
         augment: of which the evaluation part says how an image is brought to the network.
+        statistics: mean and standard deviation that it is normalised with.
     """
 
     network: nn.Module
     classes: tuple[str, ...]
     augment: AugmentConfig
+    statistics: Statistics = (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def export_classifier(
@@ -52,7 +56,7 @@ def export_classifier(
         classes: their names, in the order of the logits.
         description: what the header says of the training.
     """
-    header = {
+    header: dict[str, Any] = {
         **description,
         "model": config.model,
         "image_size": config.image_size,
@@ -61,45 +65,30 @@ def export_classifier(
             "test_size": config.augment.test_size,
             "crop_pct": config.augment.crop_pct,
             "interpolation": config.augment.interpolation,
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
+            "mean": config.data.mean,
+            "std": config.data.std,
         },
     }
     write_weights(run_dir / FILE, state, header)
     folder = run_dir / "timm"
     folder.mkdir(exist_ok=True)
-    storage.write_json(folder / "config.json", timm_config(config, classes))
+    storage.write_json(
+        folder / "config.json",
+        timm_config(
+            config.model,
+            config.image_size,
+            classes=classes,
+            num_classes=len(classes),
+            statistics={"mean": config.data.mean, "std": config.data.std},
+            preprocessing=header["preprocessing"],
+        ),
+    )
     copy = folder / "model.safetensors"
     copy.unlink(missing_ok=True)
     try:
         os.link(run_dir / FILE, copy)
     except OSError:  # a file system without hard links
         shutil.copyfile(run_dir / FILE, copy)
-
-
-def timm_config(config: ClassificationConfig, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What timm needs to build and feed the network: its config.json."""
-    architecture = find_architecture(config.model)
-    options = {**architecture.options, **architecture.for_size(config.image_size)}
-    pooling = {}
-    if architecture.is_vit:
-        pooling = {"global_pool": "token" if architecture.class_token_head else "avg"}
-    size, interpolation = config.augment.test_size, config.augment.interpolation
-    return {
-        "architecture": architecture.timm_name,
-        "num_classes": len(classes),
-        "label_names": list(classes),
-        "model_args": {**pooling, **options},
-        "pretrained_cfg": {
-            "num_classes": len(classes),
-            "input_size": [3, size, size],
-            "fixed_input_size": False,
-            "crop_pct": config.augment.crop_pct,
-            "interpolation": "bilinear" if interpolation == "random" else interpolation,
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
-        },
-    }
 
 
 def load_classifier(source: Path) -> Classifier:
@@ -119,7 +108,10 @@ def load_classifier(source: Path) -> Classifier:
     if not {"model", "image_size", "classes", "preprocessing"} <= header.keys():
         raise ConfigError(f"{path} is no {FILE} of a classification run: its header names no classes")
     classes, preprocessing = tuple(header["classes"]), header["preprocessing"]
-    network = build_classifier(header["model"], len(classes), image_size=header["image_size"])
+    mean = tuple(preprocessing.get("mean", IMAGENET_MEAN))
+    std = tuple(preprocessing.get("std", IMAGENET_STD))
+    options = {} if len(mean) == 3 else {"in_chans": len(mean)}
+    network = build_classifier(header["model"], len(classes), image_size=header["image_size"], **options)
     network.load_state_dict(weights.state)
     known = {name: preprocessing[name] for name in asdict(AugmentConfig()) if name in preprocessing}
-    return Classifier(network.eval(), classes, AugmentConfig(**known))
+    return Classifier(network.eval(), classes, AugmentConfig(**known), (mean, std))

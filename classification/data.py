@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from classification.augment import evaluation_transform, training_transform
+from classification.augment import as_picture, evaluation_transform, training_transform
 from classification.config import ClassificationConfig
 from classification.labels import labelled_part, record_part
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
@@ -50,7 +50,7 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
 
     Args:
         index: the files and their labels.
-        transform: PIL image to uint8 tensor; may draw from the global generators.
+        transform: PIL image, or tensor of other channels, to uint8 tensor; may draw from the global generators.
         seed: with the key, of everything the transform draws.
         whole: what the index is a part of, None where it is all there is.
         epoch_length: samples of an epoch; where there are fewer images they come again, sample s being image s modulo
@@ -60,7 +60,7 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
     """
 
     index: ImageIndex
-    transform: Callable[[Image.Image], Tensor]
+    transform: Callable[[Any], Tensor]
     seed: int
     unreadable: Unreadable = "stop"
     run_dir: Path | None = None
@@ -89,7 +89,7 @@ class LabelledImages(Dataset[dict[str, Tensor]]):
         place = key._replace(index=key.index % len(self.index))
         array, position = read_sample(self.index, place, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir)
         with seeded(generator(self.seed, key)):
-            image = self.transform(Image.fromarray(array))
+            image = self.transform(as_picture(array))
         return {"image": image, "label": torch.tensor(self.index.labels[position])}
 
 
@@ -129,11 +129,11 @@ def open_data(config: ClassificationConfig, run_dir: Path | None = None) -> tupl
     part = labelled_part(train, config)
     if part is not train and run_dir is not None and is_main():
         record_part(part, train, config, run_dir)
-    transform = training_transform(config.augment, config.image_size)
+    transform = training_transform(config.augment, config.image_size, config.data.bands)
     whole = None if part is train else train
     length = len(train) if options.full_epochs else None
     return (
         LabelledImages(part, transform, config.seed, options.unreadable, run_dir, whole, length),
         # A validation image is never replaced: accuracy over other images would be another number.
-        LabelledImages(val, evaluation_transform(config.augment), config.seed),
+        LabelledImages(val, evaluation_transform(config.augment, config.data.bands), config.seed),
     )

@@ -57,7 +57,8 @@ def assemble(run: Run, config: ClassificationConfig) -> Assembly:
     network = build_network(config, len(classes))
     if is_new(run):
         start_from(network, config.init, run.dir if run.main else None)
-    settings = loop_settings(config, plan, channels_last=is_convolutional(network), files=train_set.path)
+    channels_last = is_convolutional(network, len(config.data.mean))
+    settings = loop_settings(config, plan, channels_last=channels_last, files=train_set.path)
     model = trainable(network, config).to(run.device)
 
     def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -133,7 +134,10 @@ def loss_function(
     config: ClassificationConfig, num_classes: int
 ) -> Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]]:
     """(model, {"image", "label"}) -> {name of the loss: its value}, with augmentation of the batch on its device."""
-    augment, criterion = BatchAugment(config.augment, num_classes), build_loss(config.loss)
+    augment, criterion = (
+        BatchAugment(config.augment, num_classes, (config.data.mean, config.data.std)),
+        build_loss(config.loss),
+    )
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         images, targets = augment(batch["image"], batch["label"])
@@ -149,7 +153,7 @@ def evaluation(
 
     def run_evaluation(model: nn.Module, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
         return evaluate(
-            lambda images: model(normalise(images)),
+            lambda images: model(normalise(images, (config.data.mean, config.data.std))),
             val_set,
             batch_size=config.data.evaluation_batch_size,
             num_workers=config.data.num_workers,

@@ -2,6 +2,7 @@
 on another data set."""
 
 import csv
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from classification.augment import evaluation_transform, normalise
+from classification.augment import as_picture, evaluation_transform, normalise
 from classification.classifier import Classifier, load_classifier
 from classification.config import ClassificationConfig, DataConfig
 from classification.data import LabelledImages, find_images
 from classification.evaluation import evaluate as evaluate_images
 from engine import use
 from engine.data.images import ImageIndex, index_images, read_image
+from engine.data.options import bands_of
 from engine.data.scan import some
 from engine.data.split import split_folder
 from engine.distributed import pick_device
@@ -50,14 +52,16 @@ def predict(asked: use.Predict) -> None:
         DataError: an image cannot be read; the others have been predicted.
     """
     classifier = load_classifier(asked.run)
-    options = _data_options(asked.run)
+    mean, std = classifier.statistics
+    options = dataclasses.replace(_data_options(asked.run), mean=mean, std=std)
     network = classifier.network.to(pick_device())
     guesses: list[Guess] = []
 
     @torch.inference_mode()
     def predict_one(image: use.Image) -> None:
-        array = evaluation_transform(classifier.augment)(Image.fromarray(read_image(image.path, options)))
-        logits: Tensor = network(normalise(array[None].to(pick_device())))
+        transform = evaluation_transform(classifier.augment, options.bands)
+        array = transform(as_picture(read_image(image.path, options)))
+        logits: Tensor = network(normalise(array[None].to(pick_device()), classifier.statistics))
         best = logits[0].float().softmax(dim=0).topk(min(_NUM_BEST, len(classifier.classes)))
         names = tuple(classifier.classes[number] for number in best.indices.tolist())
         guesses.append(Guess(image.path, names, tuple(best.values.tolist())))
@@ -76,9 +80,18 @@ def _write(guesses: list[Guess], asked: use.Predict) -> None:
     with storage.storage_errors(asked.out.parent):
         asked.out.mkdir(parents=True, exist_ok=True)
         write_csv(path, guesses)
-        sheets = draw_sheets(guesses, asked.out / "pictures") if asked.pictures else []
+        sheets = draw_sheets(guesses, asked.out / "pictures") if asked.pictures and _can_be_shown(guesses) else []
     pictures = f", pictures in {sheets[0].parent}" if sheets else ""
     print(f"{more}all {len(guesses):,} with their {len(guesses[0].classes)} best classes in {path}{pictures}")
+
+
+def _can_be_shown(guesses: list[Guess]) -> bool:
+    """Whether the images are RGB to whoever looks, and no arrays of other channels."""
+    try:
+        read_image(guesses[0].path)
+    except DataError:
+        return False
+    return True
 
 
 def table(guesses: list[Guess]) -> str:
@@ -142,8 +155,12 @@ def evaluate(asked: use.Evaluate) -> dict[str, float]:
     index = _validation_images(asked)
     network = classifier.network.to(pick_device())
     return evaluate_images(
-        lambda images: network(normalise(images)),
-        LabelledImages(with_classes(index, classifier), evaluation_transform(classifier.augment), config.seed),
+        lambda images: network(normalise(images, classifier.statistics)),
+        LabelledImages(
+            with_classes(index, classifier),
+            evaluation_transform(classifier.augment, bands_of(classifier.statistics[0])),
+            config.seed,
+        ),
         batch_size=config.data.evaluation_batch_size,
         num_workers=config.data.num_workers,
         device=pick_device(),
@@ -171,8 +188,6 @@ def with_classes(index: ImageIndex, classifier: Classifier) -> ImageIndex:
     Raises:
         DataError: there are other classes.
     """
-    import dataclasses
-
     assert index.labels is not None
     if unknown := [name for name in index.classes if name not in classifier.classes]:
         raise DataError(f"{index.root}: no classes of this run: {some(unknown)}; it knows {some(classifier.classes)}")

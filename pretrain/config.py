@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD
-from engine.data.options import Unreadable
+from engine.data.options import Unreadable, bands_of, statistics_problems
 from engine.fields import Count, Natural, NotNegative, PartialShare, Positive, Range
 from engine.groups import CropOptions, DataOptions, EpochRun, EpochSchedule, OptimizerOptions, ScheduleKind
 
@@ -25,19 +25,19 @@ class DataConfig(CropOptions, DataOptions):
     """What an image that does not decode does to the run; skipping is counted and reported."""
     crop_scale: Annotated[tuple[float, float], Range(0, 1, open_low=True, rising=True)] = (0.8, 1.0)
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """What is subtracted from RGB values between 0 and 1; a single value trains on grey images, with one channel."""
+    """What is subtracted from values between 0 and 1, one for each channel: RGB; of one value the images are made grey;
+    of others they are TIFF files or numpy arrays (.npy) with as many channels, of 8 or 16 bits."""
     std: tuple[Positive, ...] = IMAGENET_STD
     """What the difference is divided by, as many values."""
 
     def problems(self) -> list[str]:
         """What cannot be run, one line each."""
-        found = super().problems()
-        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
-            found.append(
-                f"mean and std have {len(self.mean)} and {len(self.std)} values; allowed: 3 (RGB) or 1 (grey) each: "
-                "images are decoded to RGB"
-            )
-        return found
+        return super().problems() + statistics_problems(self.mean, self.std)
+
+    @property
+    def bands(self) -> int:
+        """Channels of the pictures as they are read."""
+        return bands_of(self.mean)
 
 
 @dataclass(frozen=True, kw_only=True)

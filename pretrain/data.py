@@ -130,15 +130,15 @@ def random_box(
 
 
 def resized(array: ImageArray, box: Box, size: tuple[int, int]) -> Tensor:
-    """A part of an image, (H, W, 3) uint8, resized to (3, *size) uint8; size is (height, width).
+    """A part of an image, (H, W, 3) uint8, resized to (C, *size) uint8; size is (height, width).
 
-    Bilinear with antialiasing, within one grey level of Pillow's resize of the same box. The result keeps the three
+    Bilinear with antialiasing, within one grey level of Pillow's resize of the same box. The result keeps the
     values of a pixel side by side in memory.
     """
     top, left, height, width = box
     # Rows without gaps in the order they were decoded are what torch's vector code takes as they are; any other layout
     # is copied twice, which costs as much as the resize.
-    part_1hwc = np.ascontiguousarray(array[top : top + height, left : left + width]).reshape(1, height, width, 3)
+    part_1hwc = np.ascontiguousarray(array[top : top + height, left : left + width])[None]
     part_1chw = torch.from_numpy(part_1hwc.transpose(0, 3, 1, 2))
     return F.interpolate(part_1chw, size=size, mode="bilinear", antialias=True)[0]
 

@@ -16,9 +16,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
 
 
 class Normalise(nn.Module):
-    """uint8 RGB pixels (B, 3, H, W) -> (p / 255 - mean) / std in float32, by default with ImageNet's statistics.
+    """uint8 pixels (B, C, H, W) -> (p / 255 - mean) / std in float32, by default of RGB with ImageNet's statistics.
 
-    With one value of each, the pixels' luma (B, 1, H, W) is what is normalised.
+    With one value of each, the luma (B, 1, H, W) of RGB pixels is what is normalised.
 
     Computed in this order, so that every bit is that of torchvision's ToTensor and Normalize: a training step of a deep
     ReLU network differs visibly otherwise. Cast to float64 once the model was. With `channels_last` the result has that
@@ -54,9 +54,9 @@ class Normalise(nn.Module):
         return pixels_bchw.div_(255).sub_(self.mean.float()).div_(self.std.float()).to(self.mean.dtype)
 
     def inverse(self, normalised_bchw: Tensor) -> Tensor:
-        """uint8 RGB pixels (B, 3, H, W) of normalised images, values outside the range cut off."""
+        """uint8 pixels (B, C, H, W) of normalised images, values outside the range cut off; RGB of grey ones."""
         pixels_bchw = (255 * (normalised_bchw * self.std + self.mean)).round().clamp(0, 255).to(torch.uint8)
-        return pixels_bchw.expand(-1, 3, -1, -1)
+        return pixels_bchw.expand(-1, 3, -1, -1) if pixels_bchw.shape[1] == 1 else pixels_bchw
 
 
 def fill_masked(images_bchw: Tensor, mask_bgg: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def save_panel(path: Path, model: PretrainModel, images_bchw: Tensor, mask_bgg: 
     """
     original, masked, prediction = model.reconstruct(images_bchw, mask_bgg)
     composite = torch.where(expand_mask(mask_bgg, original.shape[-2:]), prediction, original)
-    columns = [column.cpu() for column in (original, masked, prediction, composite)]
+    columns = [shown(column.cpu()) for column in (original, masked, prediction, composite)]
     picture = draw_panel(columns)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -95,6 +95,13 @@ def save_panel(path: Path, model: PretrainModel, images_bchw: Tensor, mask_bgg: 
         log.warning("cannot write the panel %s: %s", path, error.strerror or error)
         return False
     return True
+
+
+def shown(images_bchw: Tensor) -> Tensor:
+    """What can be seen of images (B, C, H, W): RGB; the first three of more channels; the first of two in grey."""
+    if images_bchw.shape[1] >= 3:
+        return images_bchw[:, :3]
+    return images_bchw[:, :1].expand(-1, 3, -1, -1)
 
 
 def draw_panel(columns: Sequence[Tensor]) -> Image.Image:

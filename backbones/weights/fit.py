@@ -13,7 +13,7 @@ from backbones.errors import WeightsError
 from .faults import find_faults, is_plain
 from .files import WeightsFile
 from .keymaps import State
-from .resize import TABLE, resize_tensor
+from .resize import TABLE, other_channels, resize_tensor
 
 _CLASSIFIERS = ("head.", "fc.", "classifier.", "head_dist.")
 
@@ -95,6 +95,11 @@ def _adapt(state: State, target: nn.Module, own: Mapping[str, Tensor]) -> tuple[
             if tensor.shape == wanted and name.endswith(("pos_embed", TABLE)):
                 resized.append(f"{name} from {list(state[name].shape)} to {list(wanted)}")
         fitted[name] = tensor
+    changed += [
+        f"{name} is for {own[name].shape[1]} channels made from its three: summed for one, else repeated and scaled"
+        for name, tensor in state.items()
+        if name in own and is_plain(tensor) and other_channels(tensor.shape, own[name].shape)
+    ]
     if resized:
         changed.append(f"resized for another image or window size: {first_few(resized)}")
     return fitted, changed, resized

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 TABLE = "relative_position_bias_table"
@@ -16,12 +17,16 @@ TABLE = "relative_position_bias_table"
 def resize_tensor(name: str, tensor: Tensor, wanted: torch.Size, net: nn.Module) -> Tensor:
     """`tensor`, called `name` in `net`, with the shape `wanted` if only image size or singleton axes differ.
 
-    Returned unchanged if anything else differs.
+    A first convolution of RGB images becomes one of other channels as timm does it: the sum over RGB for one channel,
+    RGB repeated and scaled by 3 / channels for others. Returned unchanged if anything else differs.
     """
     if [size for size in tensor.shape if size != 1] == [size for size in wanted if size != 1]:
         return tensor.reshape(wanted)  # a linear layer stored as a 1x1 convolution, or the reverse
     if tensor.ndim != len(wanted) or tensor.shape[-1] != wanted[-1]:
         return tensor
+    if other_channels(tensor.shape, wanted):
+        adapted: Tensor = adapt_input_conv(wanted[1], tensor)
+        return adapted
     if name.endswith("pos_embed") and tensor.ndim == 3:
         num_prefix = getattr(net, "num_prefix_tokens", 0)
         grid = getattr(net, "patch_embed").grid_size  # noqa: B009 (nn.Module's attributes are untyped)
@@ -31,6 +36,13 @@ def resize_tensor(name: str, tensor: Tensor, wanted: torch.Size, net: nn.Module)
         window = getattr(net.get_submodule(name.rpartition(".")[0]), "window_size")  # noqa: B009
         return resize_bias_table(tensor, wanted[0], window)
     return tensor
+
+
+def other_channels(shape: torch.Size, wanted: torch.Size) -> bool:
+    """Whether a convolution (C out, C in, h, w) of RGB images is asked for with other channels than those three."""
+    if len(shape) != 4 or len(wanted) != 4 or shape[1] != 3 or wanted[1] == 3:
+        return False
+    return shape[0] == wanted[0] and shape[2:] == wanted[2:]
 
 
 def resize_bias_table(table_tn: Tensor, num_rows: int, window: tuple[int, int]) -> Tensor:

@@ -15,6 +15,7 @@ from pathlib import Path
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from engine.data.bands import decode_bands
 from engine.data.files import UnreadableImageError, read_bytes
 from engine.data.options import DEFAULT_OPTIONS, MAX_PIXELS, ImageOptions
 from engine.data.pixels import ImageArray, UnsupportedPixelsError, orientation_of, oriented, stored, to_rgb
@@ -40,7 +41,7 @@ _SIGNATURES = {
 
 
 def read_image(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> ImageArray:
-    """The image as RGB, uint8, shape (height, width, 3).
+    """The image as RGB, uint8, shape (height, width, 3); or with the channels of `options.bands`, see bands.py.
 
     8-bit images have the values of Pillow's `convert("RGB")`, deeper ones their upper 8 bits (engine/data/pixels.py).
     Transparent images are laid over white. The EXIF orientation is treated as `options.exif` says.
@@ -52,6 +53,8 @@ def read_image(path: str | Path, options: ImageOptions = DEFAULT_OPTIONS) -> Ima
     """
     data = read_bytes(path)
     try:
+        if options.bands != 3:
+            return decode_bands(data, options.bands, options.max_pixels)
         return decode_image(data, options)
     except MemoryError as error:
         raise DataError(

@@ -12,6 +12,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from engine.data.bands import SUFFIXES as BAND_SUFFIXES
 from engine.data.exclude import match, read_list
 from engine.data.options import DEFAULT_OPTIONS, ImageOptions, Unreadable
 from engine.data.scan import SUFFIXES, accepted_suffixes, describe_left_out, left_out, scan, some, why_no_file
@@ -115,14 +116,16 @@ def index_images(
         DataError: the folder is missing, holds no images, holds empty files, or its class folders are not `classes`.
     """
     root = Path(root)
-    found, folders = scan(root)
+    suffixes = SUFFIXES if options.bands == 3 else BAND_SUFFIXES
+    found, folders = scan(root, suffixes)
     left = left_out(root, found)
     excluded = _exclude(root, found.images, options.exclude)
     if not found.images:
         because = f" ({len(excluded):,} are left out by {options.exclude})" if excluded else ""
         also = f". {describe_left_out(left)}" if left else ""
         raise DataError(
-            f"{root}: no images found{because}; accepted are files ending in {accepted_suffixes()}, at any depth{also}"
+            f"{root}: no images found{because}; accepted are files ending in {accepted_suffixes(suffixes)}, at any "
+            f"depth{also}"
         )
     paths = PathList(found.images)
     sizes = np.array([found.images[path] for path in paths], dtype=np.int64)

@@ -35,6 +35,11 @@ class ImageOptions:
     """Largest picture accepted, width times height; a larger one counts as unreadable. One pixel takes about 10 bytes
     of memory while it is decoded."""
 
+    @property
+    def bands(self) -> int:
+        """How many channels a picture is read with: 3, RGB, in the absence of other statistics."""
+        return 3
+
     def image_problems(self) -> list[str]:
         """What of these fields cannot be run as given, beside what is outside its range."""
         if 0 <= self.max_unreadable < 1 or self.max_unreadable % 1 == 0:
@@ -44,6 +49,22 @@ class ImageOptions:
     def accepts_unreadable(self, num_bad: int, num_images: int) -> bool:
         """Whether "skip" goes on with this many bad images among `num_images`."""
         return num_bad <= (self.max_unreadable if self.max_unreadable >= 1 else self.max_unreadable * num_images)
+
+
+def bands_of(mean: tuple[float, ...]) -> int:
+    """How many channels pictures are read with, by the mean of each: RGB for three values and for one, which is that of
+    grey made of RGB; else as many as there are values."""
+    return 3 if len(mean) in (1, 3) else len(mean)
+
+
+def statistics_problems(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
+    """What of a mean and standard deviation for each channel cannot be used."""
+    if mean and len(std) == len(mean):
+        return []
+    return [
+        f"mean and std have {len(mean)} and {len(std)} values; allowed: as many each as pictures have channels, "
+        "such as 3 (RGB) or 1 (grey)"
+    ]
 
 
 DEFAULT_OPTIONS = ImageOptions()

@@ -54,23 +54,23 @@ class Found:
         self.folders += more.folders
 
 
-def scan(root: str | Path) -> tuple[Found, tuple[str, ...]]:
+def scan(root: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> tuple[Found, tuple[str, ...]]:
     """Everything under a folder, and the names of the folders directly in it. Hidden folders are not entered.
 
     Raises:
         DataError: a folder is missing or cannot be listed, or a link leads back to a folder above it.
     """
     here = _identity(str(root))
-    found, folders = _sort(_list(root), "")
+    found, folders = _sort(_list(root), "", suffixes)
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        for part in pool.map(lambda name: _walk(f"{root}/{name}", f"{name}/", frozenset((here,))), folders):
+        for part in pool.map(lambda name: _walk(f"{root}/{name}", f"{name}/", frozenset((here,)), suffixes), folders):
             found.add(part)
     return found, tuple(sorted(folders))
 
 
-def accepted_suffixes() -> str:
+def accepted_suffixes(suffixes: tuple[str, ...] = SUFFIXES) -> str:
     """The suffixes, for messages."""
-    return f"{' '.join(SUFFIXES)} (upper or lower case)"
+    return f"{' '.join(suffixes)} (upper or lower case)"
 
 
 def some(names: Iterable[str]) -> str:
@@ -140,12 +140,12 @@ def _list(folder: str | Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot be listed ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _sort(entries: list[os.DirEntry[str]], prefix: str) -> tuple[Found, list[str]]:
+def _sort(entries: list[os.DirEntry[str]], prefix: str, suffixes: tuple[str, ...]) -> tuple[Found, list[str]]:
     """The entries of one folder by what they are, and the names of the folders among them."""
     found, folders = Found(), []
     for entry in entries:
         name, path = entry.name, prefix + entry.name
-        named_like_an_image = name.lower().endswith(SUFFIXES)
+        named_like_an_image = name.lower().endswith(suffixes)
         if name.startswith("."):
             if named_like_an_image and not name.startswith("._"):  # those are what macOS keeps beside a file
                 found.hidden.append(path)
@@ -175,7 +175,7 @@ def _size(entry: os.DirEntry[str]) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Found:
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], suffixes: tuple[str, ...]) -> Found:
     """Everything in a folder and all below it. `above` are the folders on the way, to notice a link that leads back."""
     whole = Found()
     waiting = [(folder, prefix, above)]
@@ -184,7 +184,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Found:
         here = _identity(folder)
         if here in above:
             raise DataError(f"{folder}: this link leads back to a folder above it; remove it")
-        found, folders = _sort(_list(folder), prefix)
+        found, folders = _sort(_list(folder), prefix, suffixes)
         whole.add(found)
         waiting += [(f"{folder}/{name}", f"{prefix}{name}/", above | {here}) for name in folders]
     return whole

@@ -148,5 +148,5 @@ def test_grey_images_are_pre_trained_with_one_channel():
     sum(model(images, mask).values()).backward()
     original, _, prediction = model.reconstruct(images, mask)
     assert torch.equal(original, images) and prediction.shape == images.shape
-    wrong = replace(config.data, root="images", mean=(0.1, 0.2, 0.3, 0.4), std=(1.0,) * 4)
-    assert any("mean and std have 4 and 4 values; allowed: 3 (RGB) or 1 (grey)" in line for line in wrong.problems())
+    wrong = replace(config.data, root="images", mean=(0.1, 0.2, 0.3, 0.4), std=(1.0,) * 3)
+    assert any("mean and std have 4 and 3 values; allowed: as many each" in line for line in wrong.problems())
