@@ -61,6 +61,7 @@ def _figure(lines: pd.DataFrame, width: float, longest: int) -> Figure:
         for place, line in enumerate(records(part)):
             _draw(ax, place, line, seen[line["label"]], longest)
         ax.set_yticks([])
+        ax.spines["left"].set_visible(False)  # the names begin where it would stand
         ax.set_ylim(len(part) - 0.5, -0.7)
         ax.margins(x=0.1)
         ax.set_title(str(task), loc="left", fontweight="bold")
