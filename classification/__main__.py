@@ -3,27 +3,11 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import NoReturn
 
 from classification.config import ClassificationConfig
 from classification.recipes import RECIPES
-from engine import cli, use
-
-
-def main(arguments: Sequence[str]) -> NoReturn:
-    """Run a recipe, or use a finished run; leaves with the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        with cli.guard():  # the reader of a pipe may have seen enough
-            head, _, recipes = cli.describe("classification", RECIPES).partition("\n\n")
-            print(f"{head}{use.HELP.format(package='classification', results='classes')}\n\n{recipes}", flush=True)
-        sys.exit(0 if arguments else 2)
-    if arguments[0] not in ("predict", "evaluate"):
-        cli.main("classification", RECIPES, argv=arguments)
-    with cli.guard("--debug" in arguments):
-        _use(arguments[0], [argument for argument in arguments[1:] if argument != "--debug"])
-    sys.exit(0)
+from engine import use
 
 
 def _use(word: str, arguments: list[str]) -> None:
@@ -38,4 +22,4 @@ def _use(word: str, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    use.main("classification", RECIPES, use.Words(results="classes", use=_use), sys.argv[1:])

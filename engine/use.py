@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
@@ -22,7 +22,7 @@ from engine import cli
 from engine.config import check, from_dict, read_config_file
 from engine.errors import ConfigError, DataError
 
-HELP = """
+_HELP = """
        python -m {package} predict RUN IMAGE...|FOLDER [--out DIR]
                                               {results} for images of yours
        python -m {package} evaluate RUN --data.root DIR
@@ -58,6 +58,46 @@ class Evaluate:
 
     run: Path
     config: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What `python -m <package>` knows beside its recipes.
+
+    Args:
+        results: what predict makes of an image, for the help.
+        use: (word, what follows it): does what one of `known` says; imports what takes seconds to import.
+        known: the words.
+        help: lines about further words and commands.
+        train: instead of that of <package>.train.
+    """
+
+    results: str
+    use: Callable[[str, list[str]], None]
+    known: tuple[str, ...] = ("predict", "evaluate")
+    help: str = ""
+    train: Callable[..., Any] | None = None
+
+
+def main(package: str, recipes: Mapping[str, cli.Recipe], words: Words, arguments: Sequence[str]) -> NoReturn:
+    """Run a recipe, or do what a word says with a finished run; leaves with the exit code.
+
+    Args:
+        package: the task's.
+        recipes: name -> function.
+        words: what there is beside them.
+        arguments: the command line without the program's name.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        with cli.guard():  # the reader of a pipe may have seen enough
+            head, _, listed = cli.describe(package, recipes).partition("\n\n")
+            print(f"{head}{_HELP.format(package=package, results=words.results)}{words.help}\n\n{listed}", flush=True)
+        sys.exit(0 if arguments else 2)
+    if arguments[0] not in words.known:
+        cli.main(package, recipes, words.train, list(arguments))
+    with cli.guard("--debug" in arguments):
+        words.use(arguments[0], [argument for argument in arguments[1:] if argument != "--debug"])
+    sys.exit(0)
 
 
 def predict_command(package: str, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> Predict:

@@ -16,35 +16,22 @@ from segmentation.framework import import_mmsegmentation
 from segmentation.recipes import RECIPES
 
 _DUMP = "--dump-config"
-_WORDS = ("predict", "evaluate", "export")
-_HELP = (
-    use.HELP.format(package="segmentation", results="label maps and pictures")
-    + f"""
+_HELP = f"""
        python -m segmentation export RUN DIR   the segmentor and its configuration for MMSegmentation
        python -m segmentation RECIPE {_DUMP} FILE.py ...
                                               write the run as a configuration for MMSegmentation's own tools
        python -m segmentation.check DIR       look for faults in a data set, and which labels it has
        python -m segmentation.visualize RUN_DIR [IMAGE ...]
                                               draw image, truth and prediction"""
-)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run a recipe, or write it as a configuration for MMSegmentation's tools; leaves with the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        with cli.guard():  # the reader of a pipe may have seen enough
-            head, _, recipes = cli.describe("segmentation", RECIPES).partition("\n\n")
-            print(f"{head}{_HELP}\n\n{recipes}", flush=True)
-        sys.exit(0 if arguments else 2)
-    if arguments[0] in _WORDS:
-        with cli.guard("--debug" in arguments):
-            _use(arguments[0], [argument for argument in arguments[1:] if argument != "--debug"])
-        sys.exit(0)
-    if _DUMP in arguments:
+    if _DUMP in arguments and arguments[0] not in _WORDS.known:
         with cli.guard():
             _dump(list(arguments))
         sys.exit(0)
-    cli.main("segmentation", RECIPES, _train, arguments)
+    use.main("segmentation", RECIPES, _WORDS, arguments)
 
 
 def _train(*values: Any, **options: Any) -> dict[str, float]:
@@ -65,6 +52,15 @@ def _use(word: str, arguments: list[str]) -> None:
         print(json.dumps(this.evaluate(use.evaluate_command("segmentation", arguments, SegmentationConfig))))
     else:
         export.main(arguments)
+
+
+_WORDS = use.Words(
+    results="label maps and pictures",
+    use=_use,
+    known=("predict", "evaluate", "export"),
+    help=_HELP,
+    train=_train,
+)
 
 
 def _dump(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from backbones import build_backbone, save_backbone
-from detection.commands import WORDS, main
+from detection.__main__ import WORDS, main
 from tests.detection.folders import make_coco
 from tests.helpers import ROOT
 
@@ -36,7 +36,7 @@ def test_the_page_trains_predicts_and_evaluates(tmp_path, monkeypatch, capsys):
     assert [command[0] for command in given] == ["own", "predict", "evaluate"]
     for command in given:
         with pytest.raises(SystemExit) as left:
-            main(command if command[0] in WORDS else [*command, *SHORTENED])
+            main(command if command[0] in WORDS.known else [*command, *SHORTENED])
         assert left.value.code == 0, capsys.readouterr().err
     finished = json.loads((tmp_path / "runs" / "own" / "finished.json").read_text())
     assert (finished["num_train"], finished["num_val"]) == (16, 4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.commands import main
+from detection.__main__ import main
 from detection.predict import images_of
 from detection.train import train
 from engine.errors import DataError
