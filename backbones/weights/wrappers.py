@@ -32,6 +32,8 @@ encoder (_BESIDE) lack them."""
 _BESIDE = re.compile(r"(decoder|head|fc|classifier|proj|pred|mask_token|neck|loss|criterion).*")
 _MAX_CONTAINERS = 8  # one in another; a pickle may hold one that holds itself
 _RECOMPUTED = re.compile(r"(^|.*\.)(relative_position_index|relative_coords_table|attn_mask)")
+_NORMS_OF_MAPS = r"norm[0-2]\..*"
+"""Norms that detectors and segmentors put on the maps of a Swin or ConvNeXt; norm3 is that of its end."""
 _NOT_ENCODER = re.compile(
     r"(mask_tokens?|mask_gamma|decoder.*|pred_head\.projections.*|pred_head\.transforms\.0\.[1-9].*)|.*momentum.*"
 )
@@ -117,7 +119,10 @@ def encoder_part(state: State) -> tuple[State, State, str]:
         rest |= outside
         prefixes += prefix
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name not in outside}
-    inside = {name: tensor for name, tensor in state.items() if _NOT_ENCODER.fullmatch(name)}
+    keymap = recognise(state)
+    of_maps = keymap is not None and keymap.family in ("swin", "convnext") and "norm3.weight" in state
+    not_encoder = re.compile(f"{_NOT_ENCODER.pattern}|{_NORMS_OF_MAPS}") if of_maps else _NOT_ENCODER
+    inside = {name: tensor for name, tensor in state.items() if not_encoder.fullmatch(name)}
     kept = {name: t for name, t in state.items() if name not in inside and not _RECOMPUTED.fullmatch(name)}
     return kept, rest | inside, prefixes
 

@@ -145,6 +145,21 @@ def same_output(one: torch.nn.Module, other: torch.nn.Module) -> bool:
         return torch.allclose(one.eval()(images), other.eval()(images), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["swin_t", "convnext_t"])
+def test_the_norms_that_a_segmentor_puts_on_maps_are_left_out(name, tmp_path):
+    net = tiny(name)
+    foreign = find_keymap("openmixup", name[:-2]).from_timm(filled(net.net))
+    norms = zeros(*(f"backbone.norm{number}.{part}" for number in range(3) for part in ("weight", "bias")))
+    head = zeros("decode_head.conv_seg.weight", "auxiliary_head.conv_seg.weight")
+    torch.save({"state_dict": below("backbone.", foreign) | norms | head, "meta": {}}, tmp_path / "upernet.pth")
+    target = tiny(name)
+    report = load_weights(target, tmp_path / "upernet.pth")
+    assert len(report.dropped) == 8 and report.missing == ()
+    own = target.net.state_dict()
+    assert all(torch.equal(own[key], tensor) for key, tensor in net.net.state_dict().items())
+    assert open_weights(tmp_path / "upernet.pth").origin == "mmseg"
+
+
 @pytest.mark.parametrize("scales", [None, 0.1])
 @pytest.mark.parametrize("to", ["one bias", "two biases"])
 def test_biases_of_queries_and_values_become_those_of_queries_keys_and_values_and_back(to, scales, tmp_path):
