@@ -31,7 +31,9 @@ def sampled(case, outputs, images, batch_size=64, kinds=("modified",)):
             lambda z, y=label, of=all_of: torch.stack([reward(z, y) for reward in of], dim=1),
             batch_size=batch_size,
         )
-        values = np.concatenate(list(several))
+        batches = list(several)
+        assert max(map(len, batches)) <= batch_size  # what memory grows with
+        values = np.concatenate(batches)
         passes += len(values)
         for place, kind in enumerate(kinds):
             found[kind].append(differences(plan.spread(values[:, place])).mean(axis=2))
