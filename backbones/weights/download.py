@@ -56,7 +56,7 @@ def download(url: str, target: Path, wrong: Callable[[Path], str]) -> None:
             raise WeightsFileError(f"what {url} gave is not {reason}. It was removed.")
         partial.replace(target)
         return
-    raise WeightsFileError(f"{url}: {reason}; the same command continues what there is of it.")
+    raise WeightsFileError(f"{url}: {reason}.")
 
 
 @contextlib.contextmanager

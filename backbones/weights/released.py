@@ -140,7 +140,9 @@ def _download(entry: Released, path: Path) -> None:
     try:
         download(url, path, lambda fresh: _wrong(entry, fresh, _pin(path)))
     except WeightsFileError as error:
-        raise WeightsFileError(f"{error} {by_hand}") from error
+        begun = path.with_name(f"{path.name}.partial").exists()
+        on = " The same command continues what there is of it." if begun else ""
+        raise WeightsFileError(f"{error}{on} {by_hand}") from error
 
 
 def _pin(path: Path) -> Path:

@@ -76,7 +76,7 @@ def test_what_came_before_the_connection_went_is_used_by_the_next_command(there)
     server, _, _ = there
     server.cut_after, server.cuts = 100_000, 99
     message = refused()
-    assert "the transfer ended after 300,000 of 1,024,000 bytes; the same command continues" in message
+    assert "the transfer ended after 300,000 of 1,024,000 bytes. The same command continues" in message
     server.cuts = 0
     assert fetch(NAME).read_bytes() == CONTENT
     assert server.ranges[-1] == "bytes=300000-"
@@ -101,7 +101,7 @@ def test_more_here_than_there_begins_again(there):
     ("trouble", "said"),
     [
         ("gone", "the server answers 404 Not Found"),
-        ("broken", "the server answers 503 Service Unavailable; the same command continues"),
+        ("broken", "the server answers 503 Service Unavailable."),
         ("page", "the server sends a web page instead of the file"),
         ("no network", "cannot be reached: [Errno 111] Connection refused"),
         ("no name", "cannot be reached"),

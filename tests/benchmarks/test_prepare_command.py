@@ -187,7 +187,9 @@ class TestDownload:
         assert (tmp_path / "in/tiny-imagenet-200.zip").read_bytes() == data
 
     def test_a_server_that_is_not_there_is_one_line(self, tmp_path):
-        with pytest.raises(DataError, match=r"127\.0\.0\.1:9/x: .*refused; the same command continues"):
+        with pytest.raises(
+            DataError, match=r"127\.0\.0\.1:9/x cannot be reached: .*refused; the same command continues"
+        ):
             download.download("http://127.0.0.1:9/x", tmp_path / "x")
 
     def test_what_needs_an_account_says_where_to_get_it(self, tmp_path, prepare):
