@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
-from backbones import BackboneError, build_backbone, build_classifier
+from backbones import BackboneError, build_backbone, build_classifier, load_weights, save_backbone
 from backbones.catalogue import kept, markdown, measure
 from backbones.suggest import fitting_cell, reach, shapes_of
+from engine import cli
 from pretrain.build import build_model
 from pretrain.masking import cell_mask
-from pretrain.recipes import for_model
+from pretrain.recipes import RECIPES, for_model
 from tests.helpers import ROOT
 
 CHEAP = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_byobnet", "test_mambaout", "test_nfnet",
@@ -103,7 +105,7 @@ def test_a_token_hides_at_the_stages_of_a_resnet_and_not_behind_its_first_skip()
 def own_networks(tmp_path, monkeypatch):
     """mynets.py of docs/backbones.md, and some that lack something."""
     page = (ROOT / "docs" / "backbones.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program = "\n\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     more = "class Bare(nn.Module):\n    forward_features = None\n\nnumber = 3\n\ndef three():\n    return 3\n"
     (tmp_path / "mynets.py").write_text(f"{program}\n\n{more}")
     monkeypatch.syspath_prepend(tmp_path)
@@ -111,14 +113,28 @@ def own_networks(tmp_path, monkeypatch):
     sys.modules.pop("mynets", None)
 
 
-def test_the_documented_network_of_ones_own_is_pre_trained_and_classifies(own_networks):
-    config = for_model("mynets:MyNet")
+def test_the_documented_network_of_ones_own_is_pre_trained_by_the_documented_command(own_networks, tmp_path):
+    page = (ROOT / "docs" / "backbones.md").read_text()
+    (command,) = re.findall(r"```bash\n(python -m pretrain any --model .*)\n```", page)
+    for i in range(2):
+        Image.new("RGB", (64, 64), (50 * i, 90, 40)).save(tmp_path / f"{i}.png")
+    words = command.replace("data/imagenet", str(tmp_path)).replace("runs/mine", str(tmp_path / "run")).split()
+    short = ["--epochs", "1", "--batch-size", "2", "--image-size", "64", "--data.num-workers", "0"]
+    with pytest.raises(SystemExit) as left:
+        cli.main("pretrain", RECIPES, argv=[*words[3:], *short])
+    assert left.value.code == 0
+    encoder = build_backbone("mynets:MyNet", image_size=64)
+    assert encoder.strides == (4, 8, 16, 32) and encoder.family == "other"
+    assert load_weights(encoder, tmp_path / "run").missing == ()
+
+
+def test_the_documented_classifier_takes_what_its_encoder_learned(own_networks, tmp_path):
+    config = for_model("mynets:MyClassifier")
     assert (config.options.token.stage, config.mask.cell_size) == (3, 32)
-    model = build_model(config)
-    mask = torch.from_numpy(cell_mask(np.random.default_rng(0), 224, 32, 0.6))[None]
-    sum(model(torch.zeros(1, 3, 224, 224, dtype=torch.uint8), mask).values()).backward()
-    assert model.encoder.strides == (4, 8, 16, 32) and model.encoder.family == "other"
-    assert build_classifier("mynets:MyNet", 7, image_size=64)(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+    save_backbone(tmp_path / "mine.safetensors", build_backbone("mynets:MyNet", image_size=64), {})
+    network = build_classifier("mynets:MyClassifier", 7, image_size=64)
+    load_weights(network, tmp_path / "mine.safetensors", allow_missing=["fc."])
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
     assert "mynets:MyNet" in markdown([measure("mynets:MyNet")])
 
 
