@@ -76,30 +76,25 @@ class ScheduleConfig(EpochSchedule):
 class MonitorConfig:
     """What is measured of the frozen encoder while it trains; training is the same to the bit without it."""
 
-    every_epochs: int = 0
+    every_epochs: Natural = 0
     """Epochs between measurements, which stand beside the losses in metrics.jsonl, split "val"; there is one before
     the first step and one at the end too. 0: none."""
     data: str = ""
     """Folder of images that training does not see. With train/<class>/ and val/<class>/: k-NN accuracy of val against
     train (k = 20, T = 0.07). Any folder of images: the effective rank of the features (RankMe), and the loss on masked
     images."""
-    max_images: int = 5000
+    max_images: Count = 5000
     """Images of each part at most, evenly spread."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images in one forward pass."""
 
     def problems(self) -> list[str]:
         """What cannot be run, one line each."""
         found = []
-        if self.every_epochs < 0:
-            found.append(f"every_epochs is {self.every_epochs}; allowed: 0 (no monitor) or more")
         if self.every_epochs and not self.data:
             found.append("data is not given: a folder of images to measure on (--monitor.data DIR)")
         if self.data and not self.every_epochs:
             found.append("every_epochs is 0 beside monitor.data; allowed: 1 or more (--monitor.every-epochs N)")
-        for name in ("max_images", "batch_size"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} is {getattr(self, name)}; allowed: 1 or more")
         return found
 
 

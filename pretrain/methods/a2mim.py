@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from engine.deviations import Source, Sources
+from engine.fields import Count, NotNegative, Positive, Share
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
 from pretrain.methods.method import Method
@@ -33,33 +34,33 @@ class LossOptions:
 
     kind: Literal["l1", "mse", "focal_l1", "focal_mse", "huber", "charbonnier", "balanced_l1"] = "focal_l1"
     """Element-wise loss on the masked pixels."""
-    alpha: float | None = None
+    alpha: Positive | None = None
     """Steepness of the focal factor (0.2 if not given), or alpha of balanced_l1 (0.5)."""
-    gamma: float | None = None
+    gamma: Positive | None = None
     """Exponent of the focal factor (1 if not given), or gamma of balanced_l1 (1.5)."""
-    beta: float = 1.0
+    beta: Positive = 1.0
     """Where huber and balanced_l1 become linear."""
     activate: Literal["sigmoid", "tanh"] = "sigmoid"
     """Form of the focal factor."""
     residual: bool = False
     """Add the plain loss to the focal one."""
-    unmask_weight: float = 0.0
-    """Weight of the visible pixels in the spatial loss, 0 to 1."""
+    unmask_weight: Share = 0.0
+    """Weight of the visible pixels in the spatial loss."""
 
-    frequency_weight: float = 0.5
+    frequency_weight: NotNegative = 0.5
     """Weight of the frequency loss in the total; 0 leaves it out."""
     focal: bool = True
     """Focal frequency loss; else `kind` applied to the modulus of the spectral difference (l1 for a kind that is
     neither l1, mse nor focal)."""
-    frequency_unmask_weight: float = 1e-3
-    """Share of the prediction that visible pixels keep in the frequency loss, 0 to 1."""
+    frequency_unmask_weight: Share = 1e-3
+    """Share of the prediction that visible pixels keep in the frequency loss."""
     replace: Literal["target", "prediction", "mean", "mixed"] = "mixed"
     """What the rest of the visible pixels becomes there; see `pretrain.losses.replace_visible`."""
-    frequency_alpha: float = 1.0
+    frequency_alpha: Positive = 1.0
     """Exponent of the focal weight."""
     average_spectrum: bool = True
     """Average the spectra over the images first (released code); else one spectrum for each image (paper)."""
-    spectrum_images: int | None = None
+    spectrum_images: Count | None = None
     """How many images share a spectrum and its maximum: the published per-GPU batch, so that the loss does not depend
     on how many devices or accumulation steps there are. A larger micro-batch is cut into groups of it; a smaller one,
     or any if this is none, is one group."""
@@ -69,22 +70,6 @@ class LossOptions:
     """One maximum of the focal weight for all images and channels; else one for each."""
     reweight: bool = False
     """Multiply the non-focal frequency loss by its own detached value."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run, one line each."""
-        found = []
-        for name in ("alpha", "gamma", "beta", "frequency_alpha"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                found.append(f"{name} is {value}; allowed: above 0")
-        for name in ("unmask_weight", "frequency_unmask_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                found.append(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
-        if self.frequency_weight < 0:
-            found.append(f"frequency_weight is {self.frequency_weight}; allowed: 0 or more")
-        if self.spectrum_images is not None and self.spectrum_images < 1:
-            found.append(f"spectrum_images is {self.spectrum_images}; allowed: 1 or more, or none")
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
