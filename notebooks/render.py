@@ -93,7 +93,7 @@ def render(text: str, page: Path, pictures: Path) -> None:
     """Execute a script cell by cell and write its text, code and what it shows as Markdown with PNG files."""
     session, parts, count = Session(), list[str](), 0
     pictures.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
+    started = time.process_time()
     for kind, source in cells(text):
         if kind == "markdown":
             parts.append(source)
@@ -106,8 +106,8 @@ def render(text: str, page: Path, pictures: Path) -> None:
             path = pictures / f"{count:02}.png"
             picture.convert("RGB").quantize(128).save(path, optimize=True)
             parts.append(f"![what the cell above shows]({os.path.relpath(path, page.parent)})")
-    minutes = (time.monotonic() - started) / 60
-    parts.append(f"<!-- made by notebooks/render.py --execute in {minutes:.1f} minutes -->")
+    seconds = time.process_time() - started
+    parts.append(f"Made by `python notebooks/render.py --execute` in {seconds:.0f} seconds of processor time.")
     page.write_text("\n\n".join(parts) + "\n")
 
 
