@@ -73,6 +73,12 @@ class DenseConfig(FeaturesConfig):
         """What cannot be run as given, apart from what the groups say themselves."""
         found = super().problems()
         found += [f"{name}: none given" for name in ("k", "similarity") if not getattr(self, name)]
+        if len(self.layers) > 1:
+            found.append(f"layers is {self.layers}; allowed: one")
+        if self.token != "auto":
+            found.append(f"token is {self.token}, but patches are what is looked at: leave it out")
+        if self.head != "knn" and self.layers != (-1,):
+            found.append(f"layers is {self.layers}; a linear head has its own, {self.head}: leave it out")
         if self.train_images and self.head != "knn":
             found.append(f"train_images is {self.train_images}; allowed with a linear head: 0, which takes all")
         if self.crop_pct != FeaturesConfig().crop_pct:

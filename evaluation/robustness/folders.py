@@ -81,7 +81,7 @@ def _look(folder: Path, places: dict[str, list[Path]], depth: int) -> None:
         return
     key = next((key for key, names in _NAMES.items() if name in names), None)
     inner = [child for child in children if any(_plain(child.name) in names for names in _NAMES.values())]
-    if key is None and name == "val" and children:
+    if key is None and name == "val":
         key = "imagenet"
     if key == "c":
         places.setdefault("c", []).append(folder)

@@ -148,6 +148,9 @@ def test_part_of_the_training_images_is_a_bank_and_too_few_to_choose_on_are_refu
     assert (row["num_train"], row["selection_set"]) == ("3", "none")
     with pytest.raises(ConfigError, match="leaves none for the bank; give one --k and one --similarity"):
         evaluate_all(ask(root, tmp_path, "--train-images", "1", encoders=ENCODERS[:1]))
+    for option in (("--layers", "1", "2"), ("--token", "mean"), ("--head", "linear", "--train-images", "2")):
+        with pytest.raises(ConfigError, match=r"allowed: one|leave it out|allowed with a linear head: 0"):
+            evaluate_all(ask(root, tmp_path, *option, encoders=ENCODERS[:1]))
     with pytest.raises(ConfigError, match=r"data\.root is not given"):
         evaluate_all(parse(["dense", *ENCODERS, "--runs-dir", str(tmp_path)]))
 

@@ -260,6 +260,11 @@ def test_sets_are_found_by_name_or_given(root, tmp_path):
         (tmp_path / name / "imagenet-a" / "n01498041").mkdir(parents=True)
     with pytest.raises(DataError, match=r"twice.*say which by --data\.a DIR"):
         find_folders(SetsConfig(root=str(tmp_path)))
+    picture(tmp_path / "flat" / "val" / "ILSVRC2012_val_00000001.JPEG", 0)
+    with pytest.raises(DataError, match="1 images are in no class folder"):
+        open_sets(RobustnessConfig(data=SetsConfig(root=str(tmp_path / "flat"))))
+    with pytest.raises(DataError, match="no such folder"):
+        find_folders(SetsConfig(root=str(tmp_path / "absent")))
     with pytest.raises(DataError, match="none of the sets is here"):
         find_folders(SetsConfig(root=str(tmp_path / "one" / "imagenet-a" / "n01498041")))
 
