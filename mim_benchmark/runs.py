@@ -93,7 +93,7 @@ def finetune(
         run_dir: of the run; what it holds of the same run is continued.
         task: which package.
         resume: False refuses a folder that holds a run.
-        settings: any field by its full name, {"augment.hflip": 0.0}.
+        settings: any field by its full name, {"augment.flip": 0.0}.
         fields: those of the top level and the recipe's parameters: model="resnet18", init=run or a file or "none".
 
     Raises:

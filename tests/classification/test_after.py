@@ -15,7 +15,7 @@ from classification.data import open_data
 from classification.train import train
 from engine import cli
 from engine.after import resume_command
-from engine.data.sampler import SamplePlan
+from engine.data.order import SamplePlan
 from engine.errors import CheckpointError, DataError, StopRequested
 from engine.run import checkpoint
 from engine.run.keep import keep_weights
