@@ -17,6 +17,7 @@ _COARSE = {
     "float16": "11 bits of mantissa",
     "tf32": "products with 10 bits of mantissa",
 }
+_COARSE |= {"bf16": _COARSE["bfloat16"], "fp16": _COARSE["float16"], "half": _COARSE["float16"]}
 
 
 @dataclass(frozen=True, kw_only=True)
