@@ -66,7 +66,10 @@ def test_an_encoder_to_measure_is_it(published):
 def test_import_reads_it(published, tmp_path, capsys):
     assert main(["import", f"released:{NAME}", "-o", str(tmp_path / "atto.safetensors")]) == 0
     said = capsys.readouterr().out
-    assert f"released:{NAME}: ConvNeXt V2, sparse facebook names, below model\nnetwork     {MODEL} at 224 px" in said
+    assert (
+        f"released:{NAME}: ConvNeXt V2, sparse facebook names, below model / encoder.\nnetwork     {MODEL} at 224 px"
+        in said
+    )
     assert "beside      3: mask_token (to go on from), pred.bias (to go on from), proj.weight (to go on from)" in said
     assert "note: the file has no final norm: it begins at 1 and 0" in said
     backbone = load_encoder(str(tmp_path / "atto.safetensors")).backbone
