@@ -1,5 +1,7 @@
 """Shared fixtures."""
 
+import signal
+
 import pytest
 import torch
 
@@ -28,3 +30,14 @@ def pytest_collection_modifyitems(config, items):
 def _one_thread():
     """Tiny networks are two to three times slower on two threads of a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A command that a test ran in this process leaves signals ignored, and later children would inherit that."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)

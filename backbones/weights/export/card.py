@@ -47,7 +47,7 @@ def _facts(trained: Trained, digest: str) -> list[tuple[str, Any]]:
         ("images", f"{trained.image_size} pixels, {trained.in_channels} channels"),
         ("mean, standard deviation", f"{statistics[0]}; {statistics[1]}"),
         ("classes", trained.num_classes or None),
-        *((f"{name} (last run)", value) for name, value in _metrics(trained.run_dir).items()),
+        *((f"{name} (at the end)", value) for name, value in _metrics(trained.run_dir).items()),
         ("run", told.get("config_hash")),
         ("suite version", told.get("suite_version")),
         ("sha256", digest),
@@ -65,4 +65,6 @@ def _metrics(run_dir: Path | None) -> dict[str, Any]:
         found = json.loads((run_dir / "finished.json").read_text())["metrics"] if run_dir else {}
     except (OSError, ValueError, KeyError):
         return {}
-    return {name: f"{value:.4g}" for name, value in found.items() if isinstance(value, (int, float))}
+    of_the_optimizer = ("learning_rate", "gradient_norm")
+    shown = {name: value for name, value in found.items() if name not in of_the_optimizer}
+    return {name: f"{value:.4g}" for name, value in shown.items() if isinstance(value, (int, float))}
