@@ -3,7 +3,9 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from classification.config import ClassificationConfig
 from classification.recipes import RECIPES
@@ -21,5 +23,10 @@ def _use(word: str, arguments: list[str]) -> None:
         print(json.dumps(this.evaluate(asked)))
 
 
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Run a recipe, or use a finished run; leaves with the exit code."""
+    use.main("classification", RECIPES, use.Words(results="classes", use=_use), arguments)
+
+
 if __name__ == "__main__":
-    use.main("classification", RECIPES, use.Words(results="classes", use=_use), sys.argv[1:])
+    main(sys.argv[1:])
