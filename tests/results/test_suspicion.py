@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from results.runs.collect import collect
+from results.runs.facts import read_facts
 from results.tables.files import write_tables
 from tests.helpers import ROOT
 from tests.results.copies import FIXTURE, copy_run
@@ -248,3 +249,12 @@ def test_no_code_of_results_names_a_method_of_pre_training():
 
 def test_the_fixture_is_whole():
     assert [run.run_dir.name for run in collect([FIXTURE])[1]] == ["demo-test_resnet-late"]
+
+
+def test_a_run_on_ade20k_is_named_by_its_numbers_and_its_classes():
+    pinned = {"train images": 20210, "train annotations": 20210, "val images": 2000, "val annotations": 2000}
+    data = {name: {"num_images": count, "digest": "of it"} for name, count in pinned.items()}
+    summary = {"num_train": 20210, "num_val": 2000, "num_classes": 150}
+    classes = [f"class {place}" for place in range(150)]
+    assert read_facts("segmentation", {}, summary, data, classes).name == "ADE20K"
+    assert read_facts("segmentation", {}, summary, data, None).name == "20210 + 2000 images", "no classes.json"
