@@ -1,5 +1,6 @@
 """README's and docs/export.md's lines about exports are what the commands take and print."""
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,7 @@ from backbones.weights.export.trained import Trained
 from tests.helpers import ROOT
 
 
+@functools.cache
 def shapes(name: str) -> Trained:
     with torch.device("meta"):
         return Trained(model=name, net=build_backbone(name).net, image_size=224, description={})
