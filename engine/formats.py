@@ -79,11 +79,22 @@ def one_spelling(package: str, config: Values) -> Values:
             schedule["warmup_epochs"] = float(schedule["warmup_epochs"])
         if package == "pretrain" and schedule.get("kind") != "step":
             schedule["milestones"] = []  # which nothing looked at
+        if package == "classification" and schedule.get("kind") == "step":
+            _leave_out_late(schedule, config.get("epochs"))
     for name, value in _ADDED[package].items():
         group, _, field = name.partition(".")
         if isinstance(config.get(group), dict):
             config[group].setdefault(field, copy.deepcopy(value))
     return config
+
+
+def _leave_out_late(schedule: Values, epochs: Any) -> None:
+    """Milestones after the run's end did nothing and were taken; without any the rate stays what it is."""
+    milestones = schedule.get("milestones")
+    if isinstance(milestones, list) and isinstance(epochs, int):
+        schedule["milestones"] = [m for m in milestones if not isinstance(m, int | float) or m < epochs]
+        if milestones and not schedule["milestones"]:
+            schedule["kind"] = "constant"
 
 
 def length_of_a_part(package: str, config: Values) -> Values:
