@@ -8,19 +8,24 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor, nn
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD, build_classifier
 from backbones.weights.export.timm_folder import timm_config
-from backbones.weights.files import open_weights, write_weights
+from backbones.weights.files import WeightsFile, open_weights, write_weights
+from backbones.weights.importing import import_weights, save_imported
+from backbones.weights.released import PREFIX
 from classification.augment import Statistics
 from classification.config import AugmentConfig, ClassificationConfig
 from engine.errors import ConfigError
 from engine.run import storage
 
 FILE = "classifier.safetensors"
+_NEEDED = {"model", "image_size", "classes", "preprocessing"}
+"""What the header of one says."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +97,21 @@ def export_classifier(
 
 
 def load_classifier(source: Path) -> Classifier:
-    """The classifier of a finished run, or of its classifier.safetensors alone.
+    """The classifier of a finished run, of its classifier.safetensors alone, of anybody's file, or of released:NAME.
 
     Raises:
         ConfigError: there is none.
         WeightsError: the file is damaged or of another kind.
     """
     path = source / FILE if source.is_dir() else source
-    if not path.is_file():
+    if not (path.is_file() or str(source).startswith(PREFIX)):
         raise ConfigError(
             f"{source} holds no {FILE}, which a classification run writes when it finishes (--resume continues one)"
         )
     weights = open_weights(path)
+    if not weights.description.keys() >= _NEEDED:
+        weights = _foreign(str(path))
     header = weights.description
-    if not {"model", "image_size", "classes", "preprocessing"} <= header.keys():
-        raise ConfigError(f"{path} is no {FILE} of a classification run: its header names no classes")
     classes, preprocessing = tuple(header["classes"]), header["preprocessing"]
     mean = tuple(preprocessing.get("mean", IMAGENET_MEAN))
     std = tuple(preprocessing.get("std", IMAGENET_STD))
@@ -115,3 +120,19 @@ def load_classifier(source: Path) -> Classifier:
     network.load_state_dict(weights.state)
     known = {name: preprocessing[name] for name in asdict(AugmentConfig()) if name in preprocessing}
     return Classifier(network.eval(), classes, AugmentConfig(**known), (mean, std))
+
+
+def _foreign(source: str) -> WeightsFile:
+    """A file of others, or an encoder of ours, as our own command makes one of it (python -m backbones import).
+
+    Raises ConfigError where it has no classifier that can be used.
+    """
+    imported = import_weights(source)
+    if imported.classifier is None:
+        raise ConfigError(
+            f"{source} is no {FILE} of a classification run: it holds an encoder and no classifier that could be used "
+            f"(python -m backbones import {source} says what is in it)"
+        )
+    with TemporaryDirectory() as folder:
+        save_imported(imported, Path(folder) / FILE)
+        return open_weights(Path(folder) / FILE)

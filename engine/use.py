@@ -127,7 +127,7 @@ def predict_command(package: str, arguments: Sequence[str], more: Mapping[str, s
 
 def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any], alone: Any = None) -> Evaluate:
     """Parse what follows `evaluate`: RUN, and any option of the data group in place of the run's own. Where RUN is a
-    file, `alone` is the configuration, if there is one.
+    file or released:NAME, `alone` is the configuration, if there is one.
 
     Raises:
         ConfigError: RUN holds no run of this package, or an option is unknown or out of range.
@@ -136,7 +136,8 @@ def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any], alo
         print(f"usage: python -m {package} evaluate RUN [--data.root DIR] [--data.<option> VALUE ...]")
         sys.exit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
     run, rest = Path(arguments[0]), list(arguments[1:])
-    config = stored_config(run, package, cls) if alone is None or not run.is_file() else alone
+    by_itself = run.is_file() or str(run).startswith("released:")
+    config = alone if alone is not None and by_itself else stored_config(run, package, cls)
     options = dataclasses.make_dataclass(
         "Options", [("data", Annotated[type(config.data), tyro.conf.arg(name="data")], config.data)], frozen=True
     )

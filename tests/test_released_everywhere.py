@@ -12,9 +12,14 @@ from backbones import build_backbone
 from backbones.__main__ import main
 from backbones.source import load_encoder
 from backbones.weights.keymaps import find_keymap
+from classification.classifier import load_classifier
+from classification.config import ClassificationConfig
+from engine.errors import ConfigError
+from engine.use import evaluate_command
 from results.runs.start import start_of
 from tests.backbones.file_server import serving
 
+ALONE = ClassificationConfig(model="r50", epochs=9, batch_size=1, image_size=32, init="none")
 NAME, MODEL, FILE = "fcmae-convnextv2_atto", "convnextv2_atto", "convnextv2_atto_1k_224_fcmae.pt"
 
 
@@ -74,6 +79,13 @@ def test_import_reads_it(published, tmp_path, capsys):
     assert "note: the file has no final norm: it begins at 1 and 0" in said
     backbone = load_encoder(str(tmp_path / "atto.safetensors")).backbone
     assert same(backbone.net, published[1])
+
+
+def test_evaluate_takes_it_and_says_that_it_is_an_encoder_alone(published):
+    asked = evaluate_command("classification", [f"released:{NAME}", "--data.root", "x"], ClassificationConfig, ALONE)
+    assert (str(asked.run), asked.config.data.root) == (f"released:{NAME}", "x")
+    with pytest.raises(ConfigError, match="an encoder and no classifier"):
+        load_classifier(asked.run)
 
 
 def test_it_was_fetched_once(published):

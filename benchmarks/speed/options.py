@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from pretrain.config import DataConfig
+
 Part = Literal["steps", "precision", "loader"]
 
 
@@ -35,7 +37,7 @@ class Throughput:
     """Folder of images for the loader; by default generated JPEGs of 500x375 pixels."""
     num_images: int = 64
     """How many are generated."""
-    crop_scale: tuple[float, float] = (0.67, 1.0)
+    crop_scale: tuple[float, float] = DataConfig.crop_scale
     """Area of the loader's random crop."""
     output: Path = Path("benchmarks/speed/measured")
     """Folder for the CSV and the JSON file; the latter also has every timing, the machine and the versions."""

@@ -19,6 +19,7 @@ from backbones.weights.files import open_weights
 from backbones.weights.guess import guess_network, native_size
 from backbones.weights.keymaps import find_keymap
 from classification.classifier import load_classifier
+from engine.errors import ConfigError
 from tests.backbones.networks import tiny
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
@@ -310,6 +311,12 @@ def test_an_imported_classifier_is_evaluated_as_one_of_ours(num_classes, tmp_pat
     first = "0" if num_classes == 3 else "n01440764"
     assert (classifier.classes[0], len(classifier.classes)) == (first, num_classes)
     assert load_weights(build_backbone("convnextv2_atto"), output).dropped == ("head.fc.bias", "head.fc.weight")
+    with torch.no_grad():  # the file of others itself
+        assert torch.equal(load_classifier(tmp_path / "ft.pt").network(images), classifier.network(images))
+    backbone = {name: tensor for name, tensor in state.items() if not name.startswith("head.fc")}
+    torch.save({"model": find_keymap("facebook", "convnext").from_timm(backbone)}, tmp_path / "encoder.pt")
+    with pytest.raises(ConfigError, match="no classifier that could be used"):
+        load_classifier(tmp_path / "encoder.pt")
 
 
 def test_a_missing_encoder_tensor_is_an_error_unless_partial_is_allowed(mae, tmp_path, capsys):
