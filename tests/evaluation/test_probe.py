@@ -1,6 +1,5 @@
 """Probes: the published efficient probe, MAE's LARS and crops, and every protocol that trains, on a frozen encoder."""
 
-import csv
 import json
 
 import numpy as np
@@ -19,7 +18,6 @@ from evaluation.crops import crop_box
 from evaluation.data import open_labelled
 from evaluation.heads import EfficientProbe, Head, Heads, parameter_groups
 from evaluation.run import evaluate_all, evaluate_one, for_encoder
-from results.runs.collect import collect
 from tests.evaluation.test_command import ENCODERS, ask, write_images
 from tests.helpers import ROOT
 
@@ -155,26 +153,6 @@ def test_sweep_finds_a_head_on_what_it_holds_out(images, tmp_path):
     assert found["row"]["selection_set"].startswith("3 of 30 training images")
     assert found["layers"].keys() == {f"layer{k}-{token}-after" for k in (2, 6) for token in ("cls", "mean")}
     assert found["metrics"]["top1"] == 100  # a class is a colour
-
-
-def test_every_protocol_takes_every_family(images, tmp_path):
-    trained = ["--augment", "none", *SHORT[:-2]]
-    cases = {
-        "features": [],
-        "logistic": ["--c-steps", "2", "--max-iterations", "20"],
-        "fewshot": ["--shots", "1", "--draws", "2"],
-        "linear": trained,
-        "sweep": [*trained, "--rates", "0.1"],
-        "attentive": [*trained, "--queries", "8"],
-    }
-    for protocol, more in cases.items():
-        evaluate_all(ask(protocol, ENCODERS, images, tmp_path, *more))
-        rows = list(csv.DictReader((tmp_path / f"{protocol}.csv").open()))
-        assert [row["model"] for row in rows] == ["test_resnet", "test_convnext", "test_vit"]
-        assert all(row[field] for row in rows for field in ("encoder_sha256", "layer", "token", "train_list_sha256"))
-    found, rejected = collect([tmp_path])
-    assert not rejected
-    assert found["run"].nunique() == 3 * len(cases)
 
 
 def test_attentive_reads_the_cells_of_a_map(images, tmp_path):
