@@ -21,13 +21,15 @@ _COLUMNS = 3  # of panels in the picture
 
 
 def compare(folders: Sequence[Path], where: Path, protocol: str) -> str:
-    """Read finished runs, write <protocol>.md, .csv and .png beside them, and return what a terminal shows.
+    """Read finished runs, write their table beside them as .md, .csv and .png, and return what a terminal shows. The
+    files are named by the protocol that was carried out, dense-knn beside dense-linear: none takes another's place.
 
     Raises:
         CheckpointError: the files cannot be written.
     """
     runs = [storage.read_object(folder / "finished.json") for folder in folders]
     headline = next(iter(runs[0]["metrics"]))
+    protocol = str(runs[0]["row"].get("protocol") or protocol)
     table = _markdown(folders, runs, headline)
     with storage.storage_errors(where):
         storage.write_atomic(where / f"{protocol}.md", table + "\n")

@@ -123,7 +123,7 @@ def by_hand(root, reference, k):
 
 def test_nearest_patches_of_three_families_are_one_table_and_equal_those_by_hand(root, tmp_path, monkeypatch):
     text = evaluate_all(ask(root, tmp_path, "--k", "3", "--similarity", "cosine"))
-    rows = list(csv.DictReader((tmp_path / "dense.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "dense-knn.csv").open()))
     assert [row["model"] for row in rows] == ["test_resnet", "test_convnext", "test_vit"]
     for row in rows:
         assert set(ROW_FIELDS) <= row.keys()
@@ -144,7 +144,7 @@ def test_nearest_patches_of_three_families_are_one_table_and_equal_those_by_hand
 
 def test_part_of_the_training_images_is_a_bank_and_too_few_to_choose_on_are_refused(root, tmp_path):
     evaluate_all(ask(root, tmp_path, "--k", "1", "--similarity", "l2", "--train-images", "3", encoders=ENCODERS[:1]))
-    row = next(csv.DictReader((tmp_path / "dense.csv").open()))
+    row = next(csv.DictReader((tmp_path / "dense-knn.csv").open()))
     assert (row["num_train"], row["selection_set"]) == ("3", "none")
     with pytest.raises(ConfigError, match="leaves none for the bank; give one --k and one --similarity"):
         evaluate_all(ask(root, tmp_path, "--train-images", "1", encoders=ENCODERS[:1]))
@@ -182,7 +182,7 @@ def test_a_linear_head_trains_in_the_one_loop_on_the_encoder_as_it_is(root, tmp_
     asked = ask(root, tmp_path / "runs", "--head", head, *small, encoders=(str(tmp_path / "mine.safetensors"),))
     text = evaluate_all(asked)
     assert evaluate_all(asked) == text
-    row = next(csv.DictReader((tmp_path / "runs" / "dense.csv").open()))
+    row = next(csv.DictReader((tmp_path / "runs" / f"dense-{head}.csv").open()))
     assert (row["protocol"], row["resolution"], row["learning_rate"]) == (f"dense-{head}", "64", str(1e-3 * 2 / 16))
     assert (row["final_norm"], row["token"]) == ("true", "last map")
     assert float(row["mIoU_low"]) <= float(row["mIoU"]) <= float(row["mIoU_high"])

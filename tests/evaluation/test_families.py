@@ -49,7 +49,8 @@ def scenes(tmp_path_factory):
 def rows_of(protocol, root, where, *more):
     shared = ["--data.root", str(root), "--data.num-workers", "0", "--runs-dir", str(where), "--image-size", "64"]
     evaluate_all(parse([protocol, *ENCODERS, *shared, *more]))
-    return list(csv.DictReader((where / f"{protocol}.csv").open()))
+    (table,) = where.glob(f"{protocol}*.csv")
+    return list(csv.DictReader(table.open()))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
