@@ -14,7 +14,7 @@ CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 NEEDED = (
     *("timm", "tyro", "docstring_parser", "typeguard", "rich", "markdown-it-py", "mdurl", "pygments", "simplejpeg"),
     *("pandas", "python-dateutil", "tabulate", "pycocotools", "faster-coco-eval", "matplotlib", "contourpy", "cycler"),
-    *("fonttools", "kiwisolver", "pyparsing"),
+    *("fonttools", "kiwisolver", "pyparsing", "tifffile"),
 )
 SEGMENTATION = (
     *("mmengine", "mmcv-lite", "mmsegmentation", "addict", "ftfy", "regex", "prettytable", "wcwidth", "termcolor"),

@@ -40,6 +40,10 @@ class ImageOptions:
         """How many channels a picture is read with: 3, RGB, in the absence of other statistics."""
         return 3
 
+    def problems(self) -> list[str]:
+        """What cannot be run, one line each, beside what is outside its range."""
+        return self.image_problems()
+
     def image_problems(self) -> list[str]:
         """What of these fields cannot be run as given, beside what is outside its range."""
         if 0 <= self.max_unreadable < 1 or self.max_unreadable % 1 == 0:

@@ -93,11 +93,20 @@ def test_tasks_chosen_leave_out_the_others_but_not_the_pre_training(tmp_path, sc
         make_stages(Request(model=TINY, runs_dir=tmp_path, data=data, tasks=("segmentation",)))
 
 
-def test_what_is_finished_is_skipped_and_the_rest_continued(tmp_path, scenes):
+def test_independent_runs_share_the_machine_what_is_finished_is_skipped_and_the_rest_continued(
+    tmp_path, scenes, capfd, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     stages = tiny_stages(tmp_path, scenes)
-    outcome = run_stages(stages, tmp_path)
+    outcome = run_stages(stages, tmp_path, parallel=2)
     assert outcome.exit_code == 0, (tmp_path / stages[0].name / "output.log").read_text()
     assert set(outcome.states.values()) == {"finished"}
+    said = [line.split("  ")[1] for line in capfd.readouterr().out.splitlines()]
+    parent, scratch, child = (stage.name for stage in stages)
+    assert said[:2] == [f"{parent}: running", f"{scratch}: running"]
+    assert said.index(f"{child}: running") > said.index(f"{parent}: finished"), "a child waits for its parent"
+    threads = {json.loads((stage.folder(tmp_path) / "environment.json").read_text())["num_threads"] for stage in stages}
+    assert threads == {max((os.cpu_count() or 1) // 2, 1)}
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("finished.json")}
     assert len(before) == 3
     last = stages[-1].folder(tmp_path)
@@ -125,18 +134,6 @@ def test_a_failed_run_blocks_only_its_own_children(tmp_path, scenes):
     error = json.loads((broken[0].folder(tmp_path) / "error.json").read_text())
     assert "/nowhere" in error["message"]
     assert not is_finished(broken[0], tmp_path)
-
-
-def test_independent_runs_share_the_machine_and_a_child_waits_for_its_parent(tmp_path, scenes, capfd, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    stages = tiny_stages(tmp_path, scenes)
-    assert run_stages(stages, tmp_path, parallel=2).exit_code == 0
-    said = [line.split("  ")[1] for line in capfd.readouterr().out.splitlines()]
-    parent, scratch, child = (stage.name for stage in stages)
-    assert said[:2] == [f"{parent}: running", f"{scratch}: running"]
-    assert said.index(f"{child}: running") > said.index(f"{parent}: finished")
-    threads = {json.loads((stage.folder(tmp_path) / "environment.json").read_text())["num_threads"] for stage in stages}
-    assert threads == {max((os.cpu_count() or 1) // 2, 1)}
 
 
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path, scenes):

@@ -48,6 +48,10 @@ def scenes(tmp_path_factory):
 
 def rows_of(protocol, root, where, *more):
     shared = ["--data.root", str(root), "--data.num-workers", "0", "--runs-dir", str(where), "--image-size", "64"]
+    shared += [
+        "--cache-dir",
+        str(root.parent / f"{root.name}-features"),
+    ]
     evaluate_all(parse([protocol, *ENCODERS, *shared, *more]))
     (table,) = where.glob(f"{protocol}*.csv")
     return list(csv.DictReader(table.open()))
