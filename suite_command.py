@@ -1,6 +1,7 @@
 """`mim COMMAND ...`, what an installed suite is called by: each command is `python -m` of the package of that name."""
 
 import difflib
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -31,8 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         width = max(map(len, COMMANDS))
-        print("usage: mim COMMAND ...\n       mim COMMAND --help\n\ncommands:")
-        print("\n".join(f"  {command:{width}}  {what}" for command, what in COMMANDS.items()))
+        listed = "\n".join(f"  {command:{width}}  {what}" for command, what in COMMANDS.items())
+        try:
+            print(f"usage: mim COMMAND ...\n       mim COMMAND --help\n\ncommands:\n{listed}", flush=True)
+        except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.4) or list(COMMANDS)

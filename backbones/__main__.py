@@ -1,6 +1,7 @@
 """`python -m backbones list | import | released | export`: networks, other people's weights, and weights for them."""
 
 import argparse
+import os
 import sys
 
 from suite_error import SuiteError
@@ -18,7 +19,12 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_command(commands)
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -84,3 +84,14 @@ def test_a_mistyped_command_is_refused_with_the_nearest(capsys):
         suite_command.main(["pretrian"])
     assert left.value.code == 2
     assert "nearest: pretrain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [["suite_command"], ["backbones", "released"]], ids="-".join)
+def test_a_reader_that_has_seen_enough_is_no_error(module):
+    reading, writing = os.pipe()
+    os.close(reading)  # before anything is written
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", *module], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
