@@ -115,11 +115,11 @@ ASKING: dict[str, tuple[Any, Callable[[Any], int]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    name, rest = arguments[0], arguments[1:]
+    name, rest = (arguments or [""])[0], arguments[1:]
     try:
+        if name in ("", "-h", "--help"):
+            print(USAGE, flush=True)
+            return 0 if arguments else 2
         if name in ("launch", "run"):
             return _start(name, rest)
         if name not in ASKING:

@@ -86,7 +86,7 @@ def test_a_mistyped_command_is_refused_with_the_nearest(capsys):
     assert "nearest: pretrain" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", [["suite_command"], ["backbones", "released"]], ids="-".join)
+@pytest.mark.parametrize("module", [["suite_command"], ["backbones", "released"], ["slurm", "--help"]], ids="-".join)
 def test_a_reader_that_has_seen_enough_is_no_error(module):
     reading, writing = os.pipe()
     os.close(reading)  # before anything is written
