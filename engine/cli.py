@@ -129,6 +129,7 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
     name, rest = arguments[0], arguments[1:]
     default, label, rest = _default_config(package, recipes, name, rest)
     refuse_unknown_flags(default, rest)
+    _refuse_two_sides(rest)
     cls = dataclasses.make_dataclass(
         "Options",
         [
@@ -145,6 +146,13 @@ def parse(package: str, recipes: Mapping[str, Recipe], arguments: list[str]) -> 
     options: Any = tyro.cli(cls, args=with_values(default, rest), prog=f"python -m {package} {name}", config=flags)
     fitted = fit_into_length(default, options.config)
     return Command(label, fitted, options.run_dir, options.resume, options.accept_divergence, options.keep == "all")
+
+
+def _refuse_two_sides(arguments: list[str]) -> None:
+    """Say of a size with two sides that images are square, in every task; tyro would call the second one unknown."""
+    given = re.search(r"--image[-_]size[ =](\d+(?:[ ,x]\d+)+)( |$)", " ".join(arguments))
+    if given:
+        raise ConfigError(f"--image-size {given[1]}: crops are square; give one side in pixels")
 
 
 def refuse_unknown_flags(

@@ -213,3 +213,11 @@ def test_two_ranks_run_and_only_the_main_one_writes(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 5, 6, 6]
     assert json.loads((tmp_path / "run/environment.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.parametrize("sides", [["224", "160"], ["224x160"], ["224,160"]], ids="".join)
+def test_a_crop_that_is_not_square_is_refused_as_that(sides):
+    shared = ["demo", "--run-dir", "x", "--data.root", "y", "--seed", "1", "--image-size"]
+    with pytest.raises(ConfigError, match="crops are square; give one side in pixels"):
+        cli.parse("pretrain", PRETRAINING, [*shared, *sides])
+    assert cli.parse("pretrain", PRETRAINING, [*shared, "96"]).config.image_size == 96
