@@ -171,6 +171,7 @@ def _description(config: PretrainConfig, run: Run) -> dict[str, Any]:
         "method_title": method["title"],
         "method_order": method["order"],
         "epochs": config.epochs,
+        "seed": config.seed,
         "mean": config.data.mean,
         "std": config.data.std,
         "suite_version": SUITE_VERSION,

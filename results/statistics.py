@@ -46,7 +46,7 @@ def mean_of(values: Sequence[float]) -> Mean:
     return Mean(mean, std, n, *_interval("ttest_1samp", mean, numbers, np.float64(0)))
 
 
-def difference_of(ours: Mapping[int, float], control: Mapping[int, float]) -> Difference:
+def difference_of(ours: Mapping[Any, float], control: Mapping[Any, float]) -> Difference:
     """Mean of `ours` minus mean of `control`, each {seed: value}.
 
     With the same seeds on both sides the seeds are paired: what a seed does to both cancels. Otherwise the interval is

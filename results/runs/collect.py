@@ -16,7 +16,7 @@ from results.metrics import PRETRAINING
 from results.runs.curves import Curves
 from results.runs.facts import FRACTION, OF_A_PART
 from results.runs.runfiles import UnusableRun, is_count, is_file
-from results.runs.runfolder import FinishedRun, read_run
+from results.runs.runfolder import FinishedRun, by_hash, read_run
 
 # Of a row; the documentation of each is collect's.
 COLUMNS = (
@@ -94,10 +94,12 @@ def read_runs(runs_dirs: Iterable[Path | str]) -> Collection:
         DataError, ConfigError: as collect.
     """
     runs, rejected, known = list[FinishedRun](), list[Rejected](), dict[Path, FinishedRun | None]()
-    for run_dir in _find(runs_dirs, rejected):
+    folders = _find(runs_dirs, rejected)
+    elsewhere = by_hash(folders)
+    for run_dir in folders:
         try:
             # Read as the start of another it may go by another name.
-            runs.append(replace(read_run(run_dir, known), run_dir=run_dir))
+            runs.append(replace(read_run(run_dir, known, elsewhere), run_dir=run_dir))
         except UnusableRun as error:
             rejected.append(Rejected(run_dir, str(error)))
     unique, copies = _without_copies(_with_whole_sets(runs))
@@ -150,17 +152,19 @@ def _as_text(path: Path) -> Path:
 def _with_whole_sets(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """The runs, those on a fraction of a set that is not known as a whole with the key of the one it is a part of.
 
-    A set that was used as a whole and is evaluated on the same images, if there is only one such, is that one.
+    A set that was used as a whole and is evaluated on the same images, if there is only one such in its task or else
+    among all runs, is that one.
     """
-    wholes: dict[tuple[str, str], set[str]] = {}
+    wholes: dict[tuple[str, ...], set[str]] = {}
     for run in runs:
-        if run.facts.whole:
-            wholes.setdefault((run.task, run.facts.evaluated), set()).add(run.facts.key)
+        for where in ((run.task, run.facts.evaluated), (run.facts.evaluated,)):
+            if run.facts.whole:
+                wholes.setdefault(where, set()).add(run.facts.key)
     found = []
     for run in runs:
-        keys = wholes.get((run.task, run.facts.evaluated), set())
-        part = not run.facts.whole and len(keys) == 1
-        found.append(replace(run, facts=replace(run.facts, key=next(iter(keys)))) if part else run)
+        known = wholes.get((run.task, run.facts.evaluated)) or wholes.get((run.facts.evaluated,), set())
+        part = not run.facts.whole and len(known) == 1
+        found.append(replace(run, facts=replace(run.facts, key=next(iter(known)))) if part else run)
     return found
 
 

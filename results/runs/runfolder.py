@@ -1,9 +1,11 @@
 """Read one run folder, every file of it once, and believe it only if it is finished, unchanged since, and possible."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from engine import formats
@@ -71,13 +73,25 @@ class FinishedRun:
         return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 
-def read_run(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
+def by_hash(folders: Iterable[Path]) -> dict[str, Path]:
+    """Finished runs by the hash of their configuration, which weights say that they were made with."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        with contextlib.suppress(UnusableRun):
+            found.setdefault(str(read_json(folder / "finished.json").get("config_hash")), folder)
+    return found
+
+
+def read_run(
+    run_dir: Path, known: dict[Path, FinishedRun | None], elsewhere: Mapping[str, Path] = MappingProxyType({})
+) -> FinishedRun:
     """The finished run in a folder, of whatever task.
 
     Args:
         run_dir: the folder.
         known: the runs read so far, by resolved folder; many runs start from the same one. What is read is added,
             None while it is being read.
+        elsewhere: of by_hash, to find what a run started from when it lies at another place.
 
     Raises:
         UnusableRun: it is unfinished, failed, was edited, or holds a number that cannot be.
@@ -90,7 +104,7 @@ def read_run(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRu
         return run
     known[place] = None
     try:
-        known[place] = run = _read(run_dir, known)
+        known[place] = run = _read(run_dir, known, elsewhere)
     except UnusableRun:
         del known[place]
         raise
@@ -100,7 +114,7 @@ def read_run(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRu
     return run
 
 
-def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
+def _read(run_dir: Path, known: dict[Path, FinishedRun | None], elsewhere: Mapping[str, Path]) -> FinishedRun:
     stored = read_json(run_dir / "config.json")
     task, recipe, config = _head(stored)
     summary = read_summary(run_dir, config)
@@ -121,7 +135,8 @@ def _read(run_dir: Path, known: dict[Path, FinishedRun | None]) -> FinishedRun:
     metrics = checked_metrics(lines, task, summary, config.get("epochs"))
     check_evaluated(lines, summary)
     told = summary.get("method")
-    start = start_of(run_dir, task, config, told if isinstance(told, dict) else {}, partial(read_run, known=known))
+    told = told if isinstance(told, dict) else {}
+    start = start_of(run_dir, task, config, told, partial(read_run, known=known, elsewhere=elsewhere), elsewhere)
     return FinishedRun(
         run_dir=run_dir,
         task=task,

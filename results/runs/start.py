@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from engine.config import config_hash
@@ -26,7 +27,7 @@ class Start:
         order: its place among methods, where a run folder says so.
         recipe: of the run they came from; "" if there is none or it is not known. So for the others.
         epochs: of that run.
-        seed: of that run.
+        seed: of that run, or of a network without training.
         seconds: of that run and those before it.
         unreadable: images skipped in that run and those before it.
         dataset: of that run, as FinishedRun's.
@@ -53,6 +54,7 @@ def start_of(
     config: Mapping[str, Any],
     told: Mapping[str, Any],
     read_run: Callable[[Path], "FinishedRun"],
+    elsewhere: Mapping[str, Path] = MappingProxyType({}),
 ) -> Start:
     """What the run started from: the run folder `init` names if it is there, else what the weights said of themselves.
 
@@ -62,12 +64,13 @@ def start_of(
         config: of the run.
         told: of the method by the run's own finished.json: its `title` and `order`; {} where it says nothing.
         read_run: reads another run folder.
+        elsewhere: run folders by the hash of their configurations, one of which is meant where none is at its place.
 
     Raises:
         UnusableRun: that run is unfinished or is not the one the weights were loaded from, or nothing tells the method.
     """
     init = str(config.get("init", "none"))
-    before = None if init == "none" else _start_at(run_dir, init, read_run)
+    before = None if init == "none" else _start_at(run_dir, init, read_run, elsewhere)
     if task in PRETRAINING:
         own = Start(str(config.get("method", "")), *_title_and_order(told.get("title"), told.get("order")))
         return own if before is None else _gone_on(own, before)
@@ -80,7 +83,9 @@ def _gone_on(own: Start, before: Start) -> Start:
     return replace(before, method=method, title=own.title, order=own.order)
 
 
-def _start_at(run_dir: Path, init: str, read_run: Callable[[Path], "FinishedRun"]) -> Start:
+def _start_at(
+    run_dir: Path, init: str, read_run: Callable[[Path], "FinishedRun"], elsewhere: Mapping[str, Path]
+) -> Start:
     """What the weights that `init` names say of themselves, or the run folder that they are of.
 
     Raises:
@@ -92,15 +97,18 @@ def _start_at(run_dir: Path, init: str, read_run: Callable[[Path], "FinishedRun"
         raise UnusableRun(f"initialisation.json: description is {description!r}, not an object")
     # Weights that were loaded but name no configuration are not of this suite, whatever folder here has their name.
     known_to_be_foreign = bool(record) and "config_hash" not in description
-    origin = None if known_to_be_foreign else _origin(run_dir, init, description.get("config_hash"))
+    loaded_hash = description.get("config_hash")
+    origin = None if known_to_be_foreign else _origin(run_dir, init, loaded_hash) or elsewhere.get(str(loaded_hash))
     if origin is not None:
-        return _start_at_run(origin, description.get("config_hash"), read_run)
+        return _start_at_run(origin, loaded_hash, read_run)
     if "method" in description:
         epochs = optional_number(description, "epochs", where="initialisation.json")
+        seed = description.get("seed")
         return Start(
             str(description["method"]),
             *_title_and_order(description.get("method_title"), description.get("method_order")),
             epochs=None if epochs is None else int(epochs),
+            seed=seed if is_count(seed) else _seed_of_untrained(init),
         )
     if not record:
         raise UnusableRun(f"the run it started from, {init}, is not here, so its method is not known")
@@ -109,6 +117,13 @@ def _start_at(run_dir: Path, init: str, read_run: Callable[[Path], "FinishedRun"
 
 def _title_and_order(title: Any, order: Any) -> tuple[str, int | None]:
     return title if isinstance(title, str) else "", order if is_count(order) else None
+
+
+def _seed_of_untrained(init: str) -> int | None:
+    """The seed of a network without training, which is named random:NAME or random:NAME@SEED; None of any other."""
+    kind, _, name = init.partition(":")
+    seed = name.partition("@")[2] or "0"
+    return int(seed) if kind == "random" and seed.isdecimal() else None
 
 
 def _origin(run_dir: Path, init: str, loaded_hash: str | None) -> Path | None:

@@ -81,8 +81,16 @@ def _method(key: tuple[Any, ...]) -> str:
 
 
 def _by_seed(group: pd.DataFrame) -> dict[Any, float]:
-    """{seed: value}. Runs that share a seed, after several pre-trainings, go by their names and pair with nothing."""
-    return dict(zip(group["seed"] if group["seed"].is_unique else group["run"], group["value"], strict=True))
+    """{what a run is called where two groups are paired: value}.
+
+    That is its seed; where runs share theirs, as measurements of several frozen encoders do, the seed of the encoder's
+    pre-training (or of the network without training) beside it; where both are shared its name, which pairs with none.
+    """
+    for names in (["seed"], ["seed", "pretrain_seed"]):
+        if group[names].notna().to_numpy().all() and not group.duplicated(names).any():
+            keys = [tuple(map(int, key)) for key in group[names].itertuples(index=False)]
+            return dict(zip(keys, group["value"], strict=True))
+    return dict(zip(group["run"], group["value"], strict=True))
 
 
 def _values(group: pd.DataFrame, control: dict[Any, float] | None) -> dict[str, Any]:

@@ -14,8 +14,8 @@ NOT_SIGNIFICANT = "~"
 LEGEND = (
     "Measured: mean ± sample standard deviation over n runs, in percent (losses and analyses in their own units); no "
     "spread for n = 1, no interval for n < 3. "
-    "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed where both have the same, "
-    "else Welch's.",
+    "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed (of frozen encoders: by "
+    "that of their pre-training) where both have the same, else Welch's.",
     f"{NOT_SIGNIFICANT} not significant: the interval of the difference holds zero, or too few seeds give none.",
 )
 MARKED = "! a run of these is a mixture:"

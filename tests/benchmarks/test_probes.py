@@ -3,14 +3,18 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 import pretrain.recipes
+from backbones import load_encoder
+from backbones.source import weights_digest
 from benchmarks.plan import Stage
 from benchmarks.probes import report, table
 from classification.data import open_data
 from classification.train import train
 from evaluation.config import DataConfig, KnnConfig
 from evaluation.data import open_labelled
+from pretrain.build import build_model
 from pretrain.train import train as pretrain_train
 from tests.classification.folders import make_folder, tiny_config
 
@@ -29,6 +33,14 @@ def test_a_probe_reads_the_images_that_fine_tuning_reads(root):
     assert list(measured.train.paths) == list(trained.index.paths)
     assert list(measured.val.paths) == list(validated.index.paths)
     assert len(measured.train) == 12
+
+
+@pytest.mark.parametrize("method", ["simmim", "a2mim"])
+def test_pre_training_begins_from_the_untrained_network_that_it_is_paired_with(method):
+    config = replace(pretrain.recipes.demo("test_resnet", method), seed=3)
+    torch.manual_seed(config.seed)
+    begun = build_model(config).encoder
+    assert weights_digest(begun.net.state_dict()) == load_encoder("random:test_resnet@3").digest
 
 
 def test_every_fine_tuned_share_gets_its_probes(root, tmp_path, capsys):

@@ -4,8 +4,11 @@ import re
 import shlex
 
 import pytest
+from scipy import stats
 
 from results.__main__ import main
+from results.runs.collect import collect
+from results.tables.rows import benchmark_table
 from tests.helpers import ROOT
 
 
@@ -25,3 +28,20 @@ def test_readmes_first_table_has_five_seeds_and_intervals():
     assert header.rstrip(" |").endswith("n")
     assert all(int(row.strip("| ").rpartition("|")[2]) >= 5 for row in rows)
     assert sum("[" in row for row in rows) >= 2
+
+
+def test_frozen_encoders_are_paired_by_the_seed_of_their_pre_training():
+    """Which is known of runs elsewhere by the hash of their configuration; all were measured with seed 0."""
+    studies = ROOT / "results" / "studies"
+    rows = collect([studies / "digits-short", studies / "digits-knn"])[0]
+    knn = rows[(rows["task"] == "evaluation") & (rows["metric"] == "top1")]
+    assert set(knn["seed"]) == {0}
+    assert knn.groupby("method")["pretrain_seed"].apply(sorted).tolist() == [[0, 1, 2, 3, 4]] * 3
+    table = benchmark_table(knn).set_index("method")
+    by_seed = knn.pivot(index="pretrain_seed", columns="method", values="value")
+    for method in ("simmim", "a2mim"):
+        expected = stats.ttest_rel(by_seed[method], by_seed["scratch"]).confidence_interval()
+        assert table.loc[method, "pairs"] == 5
+        assert table.loc[method, ["difference_low", "difference_high"]].tolist() == pytest.approx(list(expected))
+    alone = collect([studies / "digits-knn"])[0]
+    assert (benchmark_table(alone)["pairs"] == 0).all(), "without the pre-trainings nothing tells their seeds"
