@@ -85,6 +85,8 @@ class Entry:
     """Operations of the whole network over those of the encoder on a square of the shorter side."""
     short: tuple[str, ...] = ()
     """Flags that make its demo a run of a few steps."""
+    folder_flag: str = "--run-dir"
+    """Of its command, where a run goes; of one that names its run folders itself, the folder of these."""
 
 
 DATA_SETS: Mapping[str, str] = {"imagenet": "imagenet", "coco": "coco", "ade20k": "ADEChallengeData2016"}
@@ -199,6 +201,7 @@ _SUITE: tuple[Entry, ...] = (
     Entry(
         name="evaluation",
         title="What a frozen encoder is worth",
+        folder_flag="--runs-dir",
         headline=("top1", "top1_1shot", "mIoU", "mCE", "rank_me"),
         others=(
             *("top1_low", "top1_high", "top5", "top1_best", "top1_best_of_grid", "top1_held_out"),
@@ -239,6 +242,7 @@ _SUITE: tuple[Entry, ...] = (
     Entry(
         name="analysis",
         title="What explains an encoder",
+        folder_flag="--out",
         headline=("J_middle", "high_frequency_last", "top1", "cka_mean", "loss_of_weights"),
         others=(
             *("J_low", "J_high", "J_change", "variance_last", "loss_rise_within_half", "cka_of_last"),

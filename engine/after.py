@@ -33,7 +33,11 @@ def python_module(module: str, *words: object) -> list[str]:
 
 def resume_command(package: str, run_dir: Path) -> str:
     """The command that goes on with a run from its own config.json, on as many processes of this machine as now."""
-    words = python_module(package, run_dir / "config.json", "--run-dir", run_dir, "--resume")
+    return launched(python_module(package, run_dir / "config.json", "--run-dir", run_dir, "--resume"))
+
+
+def launched(words: Sequence[str]) -> str:
+    """`python -m ...` as a command line, through torchrun where this process was started so."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
         several_machines = os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE")

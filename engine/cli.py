@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import tyro
 
 from engine import config
+from engine.after import launched, python_module, resume_command
 from engine.errors import ConfigError, StopRequested
 from engine.shorten import fit_into_length
 from engine.training.stop import StopFlag, stop_with_launcher
@@ -48,8 +49,9 @@ def main(
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     with guard(debug):
-        command = parse(package, recipes, [a for a in arguments if a != "--debug"])
-        with StopFlag(at_once=True) as stop:
+        given = [a for a in arguments if a != "--debug"]
+        command = parse(package, recipes, given)
+        with StopFlag(at_once=True, go_on=lambda: _command_to_go_on(package, command.run_dir, given)) as stop:
             stop_with_launcher()
             try:
                 if sys.stderr.isatty():
@@ -73,6 +75,13 @@ def main(
     sys.exit(0)
 
 
+def _command_to_go_on(package: str, run_dir: Path, given: Sequence[str]) -> str:
+    """After a stop outside the loop: of a folder that the run has not claimed yet the command as it was given."""
+    if (run_dir / "config.json").is_file():
+        return resume_command(package, run_dir)
+    return launched(python_module(package, *given))
+
+
 @contextlib.contextmanager
 def guard(debug: bool = False) -> Any:
     """Turn the suite's errors into one `error: ...` line and an exit code; other errors keep their traceback."""
@@ -90,7 +99,10 @@ def guard(debug: bool = False) -> Any:
         code = getattr(shown, "exit_code", None)
         if code is None or debug:
             traceback.print_exc()
-        print(shown if isinstance(shown, StopRequested) else f"error: {shown}", file=sys.stderr)
+        if not isinstance(shown, StopRequested):
+            print(f"error: {shown}", file=sys.stderr)
+        elif os.environ.get("RANK", "0") == "0":  # all ranks stop alike: it is said once
+            print(shown, file=sys.stderr)
         sys.exit(1 if code is None else code)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

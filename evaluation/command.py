@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from engine import cli
+from engine.config import from_dict, read_config_file
 from engine.errors import ConfigError
 from evaluation.protocols import PROTOCOLS
 
@@ -39,19 +40,19 @@ def parse(arguments: list[str]) -> Asked:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(describe())
         sys.exit(0 if arguments else 2)
-    name, rest = arguments[0], arguments[1:]
-    if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=3, cutoff=0.3) or list(PROTOCOLS)[:3]
-        raise ConfigError(f"evaluation has no protocol {name!r}; nearest: {', '.join(near)} (--help lists all)")
-    kind = PROTOCOLS[name].config
-    default = kind()
-    cli.refuse_unknown_flags(default, rest, beside=_BESIDE)
+    asked, rest = _default(arguments[0]), arguments[1:]
+    name, kind = asked.protocol, type(asked.config)
+    if asked.encoders and "--run-dir" in rest[:-1]:  # as a stopped run says it: it lies in the folder of run folders
+        place = rest.index("--run-dir")
+        asked = dataclasses.replace(asked, runs_dir=Path(rest[place + 1]).parent)
+        del rest[place : place + 2]
+    cli.refuse_unknown_flags(asked.config, rest, beside=_BESIDE)
     taken = [argument.partition("=")[0].lstrip("-") for argument in rest if argument.startswith("--")]
     if wrong := _OF_THE_COMMAND & set(taken):
         raise ConfigError(f"--{wrong.pop()} is filled in for each encoder: name encoders as RUN_DIR, FILE, timm:NAME")
     # What is there is continued anyway; a run that was stopped says --resume, as every command of the suite.
-    values = cli.with_values(default, [argument for argument in rest if argument != "--resume"])
-    options: Any = tyro.cli(_options(kind), args=values, prog=f"python -m evaluation {name}", config=_FLAGS)
+    values = cli.with_values(asked.config, [argument for argument in rest if argument != "--resume"])
+    options: Any = tyro.cli(_options(asked), args=values, prog=f"python -m evaluation {name}", config=_FLAGS)
     if not options.encoders:
         raise ConfigError(
             f"no encoder given: python -m evaluation {name} RUN_DIR|FILE|released:NAME|timm:NAME|random:NAME ..."
@@ -61,8 +62,26 @@ def parse(arguments: list[str]) -> Asked:
     return Asked(name, options.encoders, kind(**fields), options.runs_dir, cache)
 
 
-def _options(kind: type[Any]) -> type:
+def _default(word: str) -> Asked:
+    """What a protocol's name stands for, or the config.json of a run: its settings, encoder and folder."""
+    if word.endswith(".json"):
+        stored = read_config_file(Path(word))
+        recipe = str(stored.get("recipe"))
+        name = next((name for name in PROTOCOLS if recipe == name or recipe.startswith(f"{name}-")), "")
+        if stored.get("package") != "evaluation" or not name:
+            raise ConfigError(f"{word} is a {stored.get('package')} configuration of recipe {recipe}, no evaluation")
+        config: Any = from_dict(PROTOCOLS[name].config, stored["config"])
+        cleared = dataclasses.replace(config, **dict.fromkeys(_OF_THE_COMMAND, ""))
+        return Asked(name, (config.init,), cleared, Path(word).parent.parent, Path())
+    if word not in PROTOCOLS:
+        near = difflib.get_close_matches(word, PROTOCOLS, n=3, cutoff=0.3) or list(PROTOCOLS)[:3]
+        raise ConfigError(f"evaluation has no protocol {word!r}; nearest: {', '.join(near)} (--help lists all)")
+    return Asked(word, (), PROTOCOLS[word].config(), Path("runs/evaluation"), Path())
+
+
+def _options(asked: Asked) -> type:
     """What the command line is parsed into: encoders, folders, and the configuration without the command's own."""
+    kind = type(asked.config)
     shown = dataclasses.make_dataclass(
         kind.__name__,
         [(name, tyro.conf.Suppress[str], dataclasses.field(default="")) for name in sorted(_OF_THE_COMMAND)],
@@ -70,18 +89,15 @@ def _options(kind: type[Any]) -> type:
         frozen=True,
         kw_only=True,
     )
+    settings = shown(**{field.name: getattr(asked.config, field.name) for field in dataclasses.fields(kind)})
     encoders = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ENCODER...", help=_ENCODER)]
     options = dataclasses.make_dataclass(
         "Options",
         [
-            ("encoders", encoders, dataclasses.field(default=())),
-            (
-                "runs_dir",
-                Annotated[Path, tyro.conf.arg(help=_RUNS)],
-                dataclasses.field(default=Path("runs/evaluation")),
-            ),
+            ("encoders", encoders, dataclasses.field(default=asked.encoders)),
+            ("runs_dir", Annotated[Path, tyro.conf.arg(help=_RUNS)], dataclasses.field(default=asked.runs_dir)),
             ("cache_dir", Annotated[Path | None, tyro.conf.arg(help=_CACHE)], dataclasses.field(default=None)),
-            ("config", Annotated[shown, tyro.conf.arg(name="")], dataclasses.field(default=shown())),
+            ("config", Annotated[shown, tyro.conf.arg(name="")], dataclasses.field(default=settings)),
         ],
         frozen=True,
     )
@@ -102,6 +118,7 @@ def describe() -> str:
     lines = [
         "usage: python -m evaluation PROTOCOL ENCODER... --data.root DIR [--<field> VALUE ...]",
         "       python -m evaluation PROTOCOL --help    every field of a protocol, with its default",
+        "       python -m evaluation RUN/config.json    what a run folder of it measured, again or to its end",
         "",
         textwrap.fill(f"ENCODER: {_ENCODER}", 100),
         "",

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -27,12 +28,13 @@ class StopFlag:
     Args:
         at_once: also raise StopRequested where the process is, the first time. For all that is not the loop: set-up,
             which may take minutes, and export. Every file there is written whole or not at all.
+        go_on: the command that goes on after such a stop, asked for when it comes.
     """
 
-    def __init__(self, *, at_once: bool = False) -> None:
+    def __init__(self, *, at_once: bool = False, go_on: Callable[[], str] | None = None) -> None:
         self.asked = False
         self.reason = ""
-        self._at_once = at_once
+        self._at_once, self._go_on = at_once, go_on
         self._interrupted_at = 0.0
         self._previous: dict[int, Any] = {}
 
@@ -72,10 +74,10 @@ class StopFlag:
 
     def requested(self) -> StopRequested:
         """The error a run outside the loop ends with."""
-        return StopRequested(
-            f"stopped by {self.reason} before the first step or after the last; nothing is lost: "
-            "the same command with --resume goes on"
-        )
+        where = f"stopped by {self.reason} before the first step or after the last; nothing is lost"
+        if self._go_on is None:
+            return StopRequested(f"{where}: the same command goes on")
+        return StopRequested(f"{where}: go on with\n    {self._go_on()}")
 
     def _outer(self) -> "StopFlag | None":
         outer = getattr(self._previous.get(signal.SIGTERM), "__self__", None)

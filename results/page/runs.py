@@ -17,6 +17,7 @@ from results import metrics
 from results.page.pictures import Picture, panel_files
 from results.runs.runfolder import FinishedRun
 from results.tables.text import records, settings, start
+from suite_tasks import find
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,31 @@ def command(folder: Path, task: str, environment: Mapping[str, Any], page: Path)
     """
     command_line, ranks = environment.get("command"), environment.get("world_size")
     given = [str(part) for part in command_line] if isinstance(command_line, list) else []
-    where = next((after for part, after in itertools.pairwise(given) if part == "--run-dir"), "")
-    where = where or next((part.partition("=")[2] for part in given if part.startswith("--run-dir=")), "")
+    where = _value(given, "--run-dir") or _below(
+        folder.resolve(), _value(given, "--runs-dir") or _value(given, "--out")
+    )
     where = where or os.path.relpath(folder.resolve(), page.resolve().parent)
     start = ["python"] if ranks in (1, None) else ["torchrun", "--standalone", "--nproc-per-node", str(ranks)]
     threads = environment.get("num_threads")
     if threads and str(environment.get("device", "")).startswith("cpu"):
         start.insert(0, f"OMP_NUM_THREADS={threads}")
-    parts = [*start, "-m", task, f"{where}/config.json", "--run-dir", f"{where}-again"]
-    return shlex.join(parts)
+    flag = find(task).folder_flag
+    target = Path(where) if flag == "--run-dir" else Path(where).parent
+    again = target if target.name else folder.resolve().parent.name
+    return shlex.join([*start, "-m", task, f"{where}/config.json", flag, f"{again}-again"])
+
+
+def _value(given: Sequence[str], flag: str) -> str:
+    """What a command line says after a flag, "" without it."""
+    after = next((after for part, after in itertools.pairwise(given) if part == flag), "")
+    return after or next((part.partition("=")[2] for part in given if part.startswith(f"{flag}=")), "")
+
+
+def _below(folder: Path, given: str) -> str:
+    """A folder by the path that was given of one above it, "" where it does not lie below one of that name."""
+    parts, wanted = folder.parts, Path(given).parts
+    places = [place for place in range(len(parts)) if wanted and parts[place : place + len(wanted)] == wanted]
+    return Path(*parts[places[-1] :]).as_posix() if places else ""
 
 
 def _note(run: FinishedRun) -> str:

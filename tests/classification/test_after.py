@@ -1,7 +1,6 @@
 """What a run says when it ends is true: the lines load its weights, the commands run, and a finished one is small."""
 
 import json
-import logging
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from engine.run.keep import keep_weights
 from engine.training.stop import StopFlag
 from pretrain.train import train as pretrain_train
 from tests.classification.folders import make_folder, tiny_config
+from tests.closing import listening, told
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,9 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(root, tmp_path_factory):
     """A finished run in a folder with a blank in its name, its configuration, and what it said."""
-    folder, said = tmp_path_factory.mktemp("runs") / "my run", []
-    listener = logging.Handler()
-    listener.emit = lambda record: said.append(record.getMessage())
-    logging.getLogger("mim").addHandler(listener)
-    logging.getLogger("mim").setLevel(logging.INFO)
-    config = constant(root)
-    train(config, folder)
-    logging.getLogger("mim").removeHandler(listener)
+    folder, config = tmp_path_factory.mktemp("runs") / "my run", constant(root)
+    with listening() as said:
+        train(config, folder)
     return folder, config, said[-1]
 
 
@@ -47,12 +42,6 @@ def constant(root):
     """A run that could be made longer."""
     config = tiny_config(root, epochs=2)
     return replace(config, schedule=replace(config.schedule, kind="constant", warmup_epochs=0))
-
-
-def told(text):
-    """The lines of Python and the words of the command in what a run says at its end."""
-    code, _, command = text.partition("in Python:\n")[2].partition("next:\n")
-    return "\n".join(line.removeprefix("    ") for line in code.splitlines()), shlex.split(command)
 
 
 def finish(words):
@@ -63,10 +52,8 @@ def finish(words):
 
 def test_a_classifier_is_loaded_by_the_lines_and_used_by_the_command(finished, tmp_path, monkeypatch, capsys):
     folder, _, text = finished
-    assert f"weights: {folder}/classifier.safetensors" in text
-    code, words = told(text)
-    names = {}
-    exec(code, names)
+    weights, names, words = told(text)
+    assert weights == f"{folder}/classifier.safetensors"
     assert names["classifier"](torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     assert words[:3] == ["python", "-m", "classification"]
     monkeypatch.chdir(tmp_path)
@@ -79,9 +66,8 @@ def test_an_encoder_is_loaded_by_the_lines_and_fine_tuned_by_the_command(root, t
     config = pretrain.recipes.demo("test_resnet", "simmim")
     config = replace(config, epochs=1, batch_size=12, precision="float32")
     pretrain_train(replace(config, data=replace(config.data, root=str(root), num_workers=0)), tmp_path / "run")
-    code, words = told(caplog.records[-1].getMessage())
-    names = {}
-    exec(code, names)
+    weights, names, words = told(caplog.records[-1].getMessage())
+    assert weights == f"{tmp_path}/run/backbone.safetensors"
     assert names["features"].ndim == 4
     from classification.recipes import RECIPES
 

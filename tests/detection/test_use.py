@@ -4,15 +4,18 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from detection.__main__ import main
 from detection.predict import images_of
 from detection.train import train
 from engine.errors import DataError
+from tests.closing import listening, told
 from tests.detection.folders import CATEGORIES, make_coco, needs_detectron2, read, tiny_config
 
 
@@ -22,12 +25,19 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(root, tmp_path_factory):
+def finished(root, tmp_path_factory):
+    """A finished run, and what it said at its end."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     config = tiny_config(root)
     data = replace(config.data, evaluation_batch_size=1)
-    train(replace(config, heads=replace(config.heads, score_threshold=0.01), data=data), folder)
-    return folder
+    with listening() as said:
+        train(replace(config, heads=replace(config.heads, score_threshold=0.01), data=data), folder)
+    return folder, said[-1]
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return finished[0]
 
 
 def call(*arguments):
@@ -39,6 +49,17 @@ def call(*arguments):
 
 def metrics_of(folder):
     return json.loads((folder / "finished.json").read_text())["metrics"]
+
+
+def test_the_lines_that_a_run_ends_with_load_it_and_its_command_detects(finished, tmp_path, monkeypatch):
+    folder, text = finished
+    weights, names, words = told(text)
+    assert (folder, names["detector"].names) == (Path(weights).parents[2], CATEGORIES)
+    assert load_file(weights)
+    monkeypatch.chdir(tmp_path)
+    assert words[:3] == ["python", "-m", "detection"]
+    assert call(*words[3:]) == 0
+    assert len(json.loads((tmp_path / "predictions" / "detections.json").read_text())["images"]) == 6
 
 
 def test_evaluating_on_the_run_s_own_set_gives_the_run_s_own_numbers(run, root, capsys):

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import shlex
+from dataclasses import replace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -9,12 +12,14 @@ import torch
 from PIL import Image
 
 from backbones import build_backbone, save_backbone
+from engine.after import resume_command
 from engine.errors import ConfigError
 from evaluation import features
 from evaluation.command import describe, parse
 from evaluation.measured import ROW_FIELDS
 from evaluation.protocols import PROTOCOLS
 from evaluation.run import evaluate_all
+from results.page.runs import command
 from results.runs.collect import collect
 from results.tables.rows import benchmark_table
 
@@ -65,6 +70,13 @@ def test_knn_of_three_families_is_one_table_with_every_field_and_is_not_measured
     assert len(json.loads((folder / "grid.json").read_text())["layer6-cls-before"]) == 2 * 3
     monkeypatch.setattr(features, "_extract", None)  # would fail if anything were computed again
     assert evaluate_all(asked) == text
+    stopped = parse(shlex.split(resume_command("evaluation", folder))[3:])  # as a run says that was stopped
+    assert (stopped.protocol, stopped.encoders, stopped.runs_dir) == ("knn", ENCODERS[2:], tmp_path)
+    assert "test_vit-untrained" in evaluate_all(stopped)
+    again = command(folder, "evaluation", {"command": ["evaluation", "knn", "--runs-dir", str(tmp_path)]}, tmp_path)
+    assert parse(shlex.split(again)[3:]) == replace(
+        stopped, runs_dir=tmp_path.with_name(f"{tmp_path.name}-again"), cache_dir=ANY
+    )
     evaluate_all(ask("knn", ENCODERS[2:], images, tmp_path, "--k", "1"))  # another run, the same features
     found, rejected = collect([tmp_path])
     assert not rejected
@@ -76,6 +88,7 @@ def test_knn_of_three_families_is_one_table_with_every_field_and_is_not_measured
     ("arguments", "text"),
     [
         (["kmn", "a"], "no protocol 'kmn'; nearest: knn"),
+        (["tests/data/runs/demo-test_resnet-simmim-pretrain-s0/config.json"], "configuration of recipe demo, no eval"),
         (["knn", "--data.root", "x"], "no encoder given"),
         (["knn", "a", "--digest", "3"], "filled in for each encoder"),
         (["knn", "a", "--temprature", "1"], "no option --temprature; nearest: --temperature"),

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_a_loop_that_ended_before_it_could_stop_passes_the_signal_on():
             assert inner.asked
 
 
-def test_sigterm_during_set_up_exits_75_and_the_same_command_starts_the_run(tmp_path, capsys):
+def test_sigterm_during_set_up_exits_75_and_says_the_command_that_runs_it(tmp_path, capsys):
     def when_it_is_set_up():
         while not (tmp_path / "run/environment.json").exists():
             time.sleep(0.005)
@@ -74,10 +75,17 @@ def test_sigterm_during_set_up_exits_75_and_the_same_command_starts_the_run(tmp_
     thread.start()
     assert command("--run-dir", tmp_path / "run", "--hold", "0") == 75
     thread.join()
-    assert capsys.readouterr().err.startswith("stopped by SIGTERM before the first step")
+    said = capsys.readouterr().err
+    assert said.startswith("stopped by SIGTERM before the first step")
+    assert said.count("stopped by") == 1
     assert json.loads((tmp_path / "run/error.json").read_text())["exit_code"] == 75
     assert not (tmp_path / "run/run.lock").exists()
-    assert command("--run-dir", tmp_path / "run") == 0
+    words = shlex.split(said.splitlines()[1])
+    assert words[:3] == ["python", "-m", "tiny"]
+    (tmp_path / "run.go").write_text("0")
+    with pytest.raises(SystemExit) as left:
+        cli.main("tiny", {"tiny": tiny}, train, words[3:])
+    assert left.value.code == 0
 
 
 def test_sigterm_during_export_exits_75_and_resume_does_the_rest(tmp_path, monkeypatch):
@@ -104,9 +112,11 @@ def test_an_error_that_the_interruption_caused_is_not_what_is_shown(tmp_path, ca
             raise ImportError("initialization failed") from None
 
     with pytest.raises(SystemExit) as left:
-        cli.main("tiny", {"tiny": tiny}, swallows, ["tiny", "--run-dir", str(tmp_path / "run")])
+        cli.main("tiny", {"tiny": tiny}, swallows, ["tiny", "--run-dir", str(tmp_path / "my run")])
     assert left.value.code == 75
-    assert capsys.readouterr().err.startswith("stopped by SIGTERM")
+    said = capsys.readouterr().err
+    assert said.startswith("stopped by SIGTERM")
+    assert said.endswith(f"go on with\n    python -m tiny tiny --run-dir '{tmp_path}/my run'\n"), "nothing is there yet"
 
 
 def test_a_killed_rank_is_named_by_the_others(tmp_path):

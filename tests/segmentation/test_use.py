@@ -6,6 +6,7 @@ import runpy
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
 from PIL import Image
+from safetensors.torch import load_file
 
 from engine.errors import ConfigError
 from segmentation.__main__ import main
@@ -23,6 +25,7 @@ from segmentation.mmseg_adapter import evaluation_pipeline
 from segmentation.panels import predict_labels
 from segmentation.train import train
 from segmentation.use import load_run
+from tests.closing import listening, told
 from tests.helpers import ROOT
 from tests.segmentation.folders import LABELS, tiny_config
 from tests.segmentation.test_own_data import make
@@ -31,11 +34,18 @@ pytestmark = pytest.mark.mmseg
 
 
 @pytest.fixture(scope="module")
-def run(root, tmp_path_factory):
+def finished(root, tmp_path_factory):
+    """A finished run, and what it said at its end."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config = tiny_config(root, model="resnet18", iterations=2, evaluate_every=2, precision="float32")
-    train(replace(config, schedule=replace(config.schedule, warmup_iterations=1)), folder)
-    return folder
+    with listening() as said:
+        train(replace(config, schedule=replace(config.schedule, warmup_iterations=1)), folder)
+    return folder, said[-1]
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return finished[0]
 
 
 def run_command(*arguments):
@@ -44,15 +54,24 @@ def run_command(*arguments):
     return left.value.code
 
 
-def test_predict_writes_label_maps_in_the_labels_of_the_data_set(run, root, tmp_path, capsys):
-    images = root / "images" / "validation"
-    assert run_command("predict", run, images, "--out", tmp_path) == 0
+def test_a_run_ends_with_lines_that_load_it_and_a_command_that_writes_label_maps(
+    finished, root, tmp_path, monkeypatch, capsys
+):
+    run, text = finished
+    weights, names, words = told(text)
+    assert run == Path(weights).parents[2]
+    assert set(load_file(weights)) == set(names["segmentor"].state_dict())
+    assert int(capsys.readouterr().out) > 10**6, "the third line prints how large it is"
+    monkeypatch.chdir(tmp_path)
+    images, out = root / "images" / "validation", tmp_path / "predictions"
+    assert words == ["python", "-m", "segmentation", "predict", str(run), str(images)]
+    assert run_command(*words[3:]) == 0
     assert "5 label maps in" in capsys.readouterr().out
     segmentor, config = load_run(run)
     for path in images.iterdir():
-        stored = np.array(Image.open(tmp_path / "labels" / f"{path.stem}.png"))
+        stored = np.array(Image.open(out / "labels" / f"{path.stem}.png"))
         assert (stored == predict_labels(segmentor, config, path) + 1).all()
-        assert (tmp_path / "pictures" / f"{path.stem}.png").is_file()
+        assert (out / "pictures" / f"{path.stem}.png").is_file()
     turned, exif = tmp_path / "turned.jpg", Image.Exif()
     exif[0x0112] = 6
     Image.open(path).save(turned, exif=exif)
