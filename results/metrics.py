@@ -22,6 +22,11 @@ def curve_label(metric: str) -> str:
     return label(metric).partition(" (")[0]
 
 
+def measures(task: str) -> bool:
+    """Whether a task only looks at an encoder, of which nothing is trained."""
+    return task in {entry.name for entry in of_kind("measurement")}
+
+
 def axis_label(task: str, text: str) -> str:
     """The label of an axis for a task's numbers, with their unit if they have one."""
     return f"{text}, %" if find(task).percent else text

@@ -1,16 +1,19 @@
 """The figure of label efficiency: accuracy against the share of labelled images trained on."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from results import metrics
-from results.figures.data import first_of, main_metric, with_labels
+from results.figures.data import first_of, main_metric, natural, with_labels
 from results.figures.style import Drawing, Look, legend_below, looks, panels, seeds_caption
 from results.runs.facts import FRACTION
+from results.tables.labels import split_variant
+from results.tables.text import settings
+from suite_tasks import find
 
 _FRACTION = f"data.{FRACTION}"
 _MOST_PANELS = 12
@@ -19,34 +22,80 @@ _MOST_PANELS = 12
 def label_efficiency(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[Drawing]:
     """The main metric against the share of labelled images trained on; nothing where there is only one share.
 
+    Frozen encoders (k-NN, logistic regression, ...) have panels of their own beside the fine-tuning of the same network
+    on the same images, on the same scale.
+
     Args:
         rows: of collect.
         apart: every panel as a figure of its own.
     """
-    shares = np.array([_fraction(variant) for variant in rows["variant"]], dtype=np.float64)
-    measured = rows.assign(fraction=shares)[~np.isnan(shares)]
-    for task, part in measured.groupby("task", sort=True):
-        metric = main_metric(part)
-        labelled = with_labels(part[part["metric"] == metric])
-        labelled["setting"] = [_without_fraction(variant) for variant in labelled["variant"]]
-        keys = ["model", "recipe", "setting", "data"]
-        several = [(k, g) for k, g in labelled.groupby(keys, sort=True) if g["fraction"].nunique() > 1]
-        if not several:
-            continue
-        groups, left_out = first_of(several, _MOST_PANELS)
-        titles = [", ".join(filter(None, map(str, key[:3]))) for key, _ in groups]
-        figures, axes = panels(titles, apart=apart)
-        most = max(_panel(ax, group, looks(labelled)) for ax, (_, group) in zip(axes, groups, strict=True))
-        for ax in axes:
-            ax.set_xlabel("labelled training images, %")
-            ax.set_ylabel(metrics.axis_label(str(task), metrics.label(metric)))
-        legend_below(figures)
-        caption = seeds_caption(
-            most, "Means over seeds; bars are the sample standard deviation where there are several."
+    shares = np.array([split_variant(variant)[0] for variant in rows["variant"]], dtype=np.float64)
+    told = rows["variant"].str.contains(f"{_FRACTION}=", regex=False)
+    found = [
+        panel for _, part in rows.assign(fraction=shares)[told].groupby("task", sort=True) for panel in _panels_of(part)
+    ]
+    tuned = [panel for panel in found if not panel.frozen]
+    for task in dict.fromkeys(panel.task for panel in tuned):
+        networks = {panel.network for panel in tuned if panel.task == task}
+        drawn = [panel for panel in found if panel.task == task or (panel.frozen and panel.network in networks)]
+        yield _drawing(task, drawn, apart)
+    networks = {panel.network for panel in tuned}
+    alone = [panel for panel in found if panel.frozen and panel.network not in networks]
+    for task in dict.fromkeys(panel.task for panel in alone):
+        yield _drawing(task, [panel for panel in alone if panel.task == task], apart)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """The runs of one network on one set of images by one recipe, and the metric they are compared by."""
+
+    task: str
+    network: tuple[str, str]
+    title: str
+    metric: str
+    rows: pd.DataFrame
+
+    @property
+    def scale(self) -> tuple[str, str, bool]:
+        """Panels of which this is the same have one axis."""
+        return *self.network, find(self.task).percent
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder was only measured."""
+        return metrics.measures(self.task)
+
+
+def _panels_of(rows: pd.DataFrame) -> Iterator[_Panel]:
+    """Panels with more than one share of the labels in them, of the rows of one task."""
+    setting = rows.assign(setting=[split_variant(variant)[1] for variant in rows["variant"]])
+    for (model, recipe, other, data), group in setting.groupby(["model", "recipe", "setting", "data"], sort=True):
+        metric = main_metric(group)
+        lines = with_labels(group[group["metric"] == metric])
+        if lines["fraction"].nunique() > 1:
+            task = str(rows["task"].iloc[0])
+            told = (str(model), str(recipe), settings(other), "frozen encoder" if metrics.measures(task) else "")
+            yield _Panel(task, (str(model), str(data)), ", ".join(filter(None, told)), metric, lines)
+
+
+def _drawing(task: str, drawn: Sequence[_Panel], apart: bool) -> Drawing:
+    drawn = sorted(drawn, key=lambda panel: (natural(panel.network[0]), panel.network[1], panel.frozen))
+    kept, left_out = first_of(drawn, _MOST_PANELS)
+    figures, axes = panels([panel.title for panel in kept], apart=apart)
+    seen = looks(with_labels(pd.concat([panel.rows for panel in kept])))
+    most = max(_panel(ax, panel.rows, seen) for ax, panel in zip(axes, kept, strict=True))
+    for ax, panel in zip(axes, kept, strict=True):
+        ax.set_xlabel("labelled training images, %")
+        ax.set_ylabel(metrics.axis_label(panel.task, metrics.label(panel.metric)))
+        same = [other for other, one in zip(axes, kept, strict=True) if one.scale == panel.scale]
+        ax.set_ylim(min(other.get_ylim()[0] for other in same), max(other.get_ylim()[1] for other in same))
+    legend_below(figures)
+    caption = seeds_caption(most, "Means over seeds; bars are the sample standard deviation where there are several.")
+    if any(panel.frozen for panel in kept):
+        caption += (
+            " Panels of a frozen encoder: nothing of it is trained; from scratch is the network without training."
         )
-        yield Drawing(
-            f"labels-{task}", f"{str(task).capitalize()}: accuracy against labels", caption + left_out, figures
-        )
+    return Drawing(f"labels-{task}", f"{task.capitalize()}: accuracy against labels", caption + left_out, figures)
 
 
 def _panel(ax: Axes, group: pd.DataFrame, seen: Mapping[str, Look]) -> int:
@@ -64,16 +113,3 @@ def _panel(ax: Axes, group: pd.DataFrame, seen: Mapping[str, Look]) -> int:
     ax.set_xticks([100 * share for share in ticks], [f"{100 * share:g}" for share in ticks], minor=False)
     ax.set_xticks([], minor=True)
     return most
-
-
-def _fraction(variant: str) -> float:
-    """The share in a variant's text; NaN where all runs have the same, or where it is no number."""
-    texts = [part.partition("=")[2] for part in variant.split(" ") if part.startswith(f"{_FRACTION}=")]
-    try:
-        return float(texts[0]) if texts else math.nan
-    except ValueError:
-        return math.nan
-
-
-def _without_fraction(variant: str) -> str:
-    return " ".join(part for part in variant.split(" ") if not part.startswith(f"{_FRACTION}="))
