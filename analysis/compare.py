@@ -11,7 +11,7 @@ from analysis.config import CkaConfig
 from analysis.runs import Done, analyse, curve
 from engine.errors import ConfigError
 from engine.run import storage
-from results.figures.analysis import draw_analysis
+from results.figures.analysis import draw_analysis, other_name
 from results.figures.style import Drawing, lay_out, png, style, svg
 
 log = logging.getLogger("mim")
@@ -30,18 +30,19 @@ def compare(asked: Asked) -> list[Path]:
         SuiteError: with the exit code of what went wrong; what was done is kept.
     """
     done: list[Done] = []
+    beside: dict[str, str] = {}
     for label, reference in asked.encoders:
         config = asked.config
         if isinstance(config, CkaConfig):
-            if len(asked.encoders) > 1 and reference == asked.encoders[0][1]:
-                continue  # what the others are compared with
             first, other = asked.encoders[0]
+            if len(asked.encoders) > 1 and reference == other:
+                continue  # what the others are compared with
+            beside = {"other": first or other_name(config.other or other)}
             config = dataclasses.replace(config, other=config.other or other)
-            label = f"{label} against {first}" if label else ""
         done.append(_distinct(analyse(asked.name, config, reference, label, asked.out), done))
     frame = pd.concat(
         [
-            pd.DataFrame([{"encoder": one.label, "method_place": place, **row} for row in curve(one)])
+            pd.DataFrame([{"encoder": one.label, **beside, "method_place": place, **row} for row in curve(one)])
             for place, one in enumerate(done)
         ],
         ignore_index=True,

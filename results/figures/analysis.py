@@ -1,8 +1,9 @@
 """Figures of what explains an encoder: one for the command that measured it, for the figures and for the page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,67 +11,91 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from results.figures.activation import activation_maps
 from results.figures.data import first_of, with_labels
 from results.figures.style import GRID, PAPER, Drawing, Look, clipped, legend_below, looks, panels
 from results.runs.curves import Curves
-from results.runs.runfiles import is_file
+from results.runs.runfiles import is_file, read_json
 from results.tables.text import records, settings
 
 ANALYSIS = "analysis"
 """The task of these runs."""
 _MOST_PANELS = 9
+_LONGEST_NAME = 30  # of an encoder along an axis
 _DEEP_TO_SHALLOW = "plasma_r"
 
 
-def draw_analysis(recipe: str, lines: pd.DataFrame, folders: Mapping[str, Path]) -> Iterator[Drawing]:
+def draw_analysis(
+    recipe: str, lines: pd.DataFrame, folders: Mapping[str, Path], *, apart: bool = False
+) -> Iterator[Drawing]:
     """The figures of one analysis of several encoders.
 
     Args:
         recipe: its name; one that is not known here has none.
-        lines: `encoder`, `method_place` (chooses the look), `at` (place on the axis), and the values of each line.
+        lines: `encoder`, `method_place` (chooses the look), `at` (place on the axis), and the values of each line; of
+            CKA also `other`, the encoder that this one is compared with.
         folders: run folder of each encoder, for what metrics.jsonl does not hold.
+        apart: every panel as a figure of its own.
     """
     if recipe == "interactions":
-        yield _interactions(lines)
+        yield _interactions(lines, apart)
     elif recipe == "fourier":
-        yield _depths(lines)
-        yield from _spectra(folders)
+        yield _depths(lines, apart)
+        yield from _spectra(folders, apart)
     elif recipe == "robustness":
-        yield _robustness(lines)
+        yield _robustness(lines, apart)
     elif recipe == "landscape":
-        yield _plane(lines) if "y" in lines else _line_of_losses(lines)
+        yield _plane(lines, apart) if "y" in lines else _line_of_losses(lines, apart)
     elif recipe == "cka":
-        yield _cka(lines)
+        yield _cka(lines, apart)
     elif recipe == "cam":
-        yield from activation_maps(folders)
+        yield from activation_maps(folders, apart=apart)
 
 
-def analyses(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+def analyses(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart: bool = False) -> Iterator[Drawing]:
     """The figures of every analysis among the runs: for each analysis, model, settings and data set its own.
 
     Args:
         rows: of collect.
         curves: of every run in rows.
+        apart: every panel as a figure of its own.
     """
     runs = rows[rows["task"] == ANALYSIS].drop_duplicates("run").sort_values("seed", kind="stable")
+    runs = runs.assign(other=[_compared_with(Path(str(run))) for run in runs["run"]])
     for (recipe, model, variant, _), group in runs.groupby(["recipe", "model", "variant", "data"], sort=True):
-        labelled = records(with_labels(group).drop_duplicates("label"))
+        labelled = records(with_labels(group).drop_duplicates(["label", "other"]))
         parts = []
         for row in labelled:
             part = pd.DataFrame(curves[str(row["run"])].get("val", {})).iloc[:-1]  # the last line holds the summary
-            parts.append(part.assign(encoder=row["label"], method_place=row["method_place"], at=part["epoch"]))
+            told = {"encoder": row["label"], "other": row["other"], "method_place": row["method_place"]}
+            parts.append(part.assign(**told, at=part["epoch"]))
         folders = {str(row["label"]): Path(str(row["run"])) for row in labelled}
         frame = pd.concat(parts, ignore_index=True).dropna(axis="columns", how="all")
-        for drawing in draw_analysis(str(recipe), frame, folders):
+        for drawing in draw_analysis(str(recipe), frame, folders, apart=apart):
             where = ", ".join(filter(None, [str(model), settings(str(variant))]))
             yield replace(drawing, name=f"{ANALYSIS}-{drawing.name}-{model}", title=f"{drawing.title}: {where}")
 
 
+def _compared_with(run: Path) -> str:
+    return other_name(str(read_json(run / "config.json")["config"].get("other", "")))
+
+
+def other_name(reference: str) -> str:
+    """What a figure calls an encoder of which it knows only how it was referred to: its folder or file."""
+    return Path(reference).name
+
+
 def _looks(lines: pd.DataFrame) -> dict[str, Look]:
     return looks(lines.assign(label=lines["encoder"]))
+
+
+def _colorbars(figures: Sequence[Figure], drawn: Any, **options: Any) -> None:
+    """One scale of colours beside the panels of each figure."""
+    for figure in figures:
+        figure.colorbar(drawn, ax=list(figure.axes), **options)
 
 
 def _lines(ax: Axes, lines: pd.DataFrame, column: str) -> None:
@@ -85,8 +110,8 @@ def _lines(ax: Axes, lines: pd.DataFrame, column: str) -> None:
             ax.fill_between(part["at"], low, high, color=look.color, alpha=0.15, linewidth=0)
 
 
-def _interactions(lines: pd.DataFrame) -> Drawing:
-    figures, (ax,) = panels([""])
+def _interactions(lines: pd.DataFrame, apart: bool) -> Drawing:
+    figures, (ax,) = panels([""], apart=apart)
     _lines(ax, lines, "J")
     ticks = np.linspace(0, 1, 6)
     ax.set_xticks(ticks, [f"{tick:.1f}n" for tick in ticks])
@@ -101,8 +126,8 @@ def _interactions(lines: pd.DataFrame) -> Drawing:
     return Drawing("interactions", "Interaction strength by order", caption, figures)
 
 
-def _depths(lines: pd.DataFrame) -> Drawing:
-    figures, axes = panels(["Highest frequency", "Feature variance"])
+def _depths(lines: pd.DataFrame, apart: bool) -> Drawing:
+    figures, axes = panels(["Highest frequency", "Feature variance"], apart=apart)
     for ax, column in zip(axes, ("high_frequency", "variance"), strict=True):
         for place in _stage_starts(lines):
             ax.axvline(place, color=GRID, linewidth=1.2, zorder=0)
@@ -134,13 +159,13 @@ def _stage_starts(lines: pd.DataFrame) -> list[float]:
     return found[0] if found and all(places == found[0] for places in found) else []
 
 
-def _spectra(folders: Mapping[str, Path]) -> Iterator[Drawing]:
+def _spectra(folders: Mapping[str, Path], apart: bool) -> Iterator[Drawing]:
     """Every depth's spectrum, a panel for each encoder, deep ones dark."""
     there = [(label, folder) for label, folder in folders.items() if is_file(folder / "spectra.csv")]
     kept, left_out = first_of(there, _MOST_PANELS)
     if not kept:
         return
-    figures, axes = panels([label for label, _ in kept])
+    figures, axes = panels([label for label, _ in kept], apart=apart)
     colors = colormaps[_DEEP_TO_SHALLOW]
     for ax, (_, folder) in zip(axes, kept, strict=True):
         table = pd.read_csv(folder / "spectra.csv")
@@ -155,7 +180,7 @@ def _spectra(folders: Mapping[str, Path]) -> Iterator[Drawing]:
     for ax in axes:
         ax.set_ylim(low, high)
     scale = ScalarMappable(Normalize(0, 1), _DEEP_TO_SHALLOW)
-    figures[0].colorbar(scale, ax=axes, label="Normalised depth", ticks=[0, 0.5, 1])
+    _colorbars(figures, scale, label="Normalised depth", ticks=[0, 0.5, 1])
     caption = "Log amplitude along the diagonal minus that of zero frequency, a line for each depth." + left_out
     yield Drawing("fourier-spectra", "Spectrum of features at every depth", caption, figures)
 
@@ -168,9 +193,9 @@ _CHANGES = {
 }
 
 
-def _robustness(lines: pd.DataFrame) -> Drawing:
+def _robustness(lines: pd.DataFrame, apart: bool) -> Drawing:
     there = {name: texts for name, texts in _CHANGES.items() if name in lines}
-    figures, axes = panels([title for title, _ in there.values()], columns=2)
+    figures, axes = panels([title for title, _ in there.values()], apart=apart, columns=2)
     for ax, (name, (_, axis)) in zip(axes, there.items(), strict=True):
         _lines(ax, lines, name)
         if name == "top1_shuffle":
@@ -184,8 +209,8 @@ def _robustness(lines: pd.DataFrame) -> Drawing:
     return Drawing("robustness", "Accuracy on images of which something is missing", caption, figures)
 
 
-def _line_of_losses(lines: pd.DataFrame) -> Drawing:
-    figures, (ax,) = panels([""])
+def _line_of_losses(lines: pd.DataFrame, apart: bool) -> Drawing:
+    figures, (ax,) = panels([""], apart=apart)
     _lines(ax, lines, "loss")
     ax.set_xlabel("Step along a random direction, in norms of the filters")
     ax.set_ylabel("Cross-entropy")
@@ -195,9 +220,9 @@ def _line_of_losses(lines: pd.DataFrame) -> Drawing:
     return Drawing("landscape", "Loss landscape", caption, figures)
 
 
-def _plane(lines: pd.DataFrame) -> Drawing:
+def _plane(lines: pd.DataFrame, apart: bool) -> Drawing:
     groups, left_out = first_of(list(lines.groupby("encoder", sort=False)), _MOST_PANELS)
-    figures, axes = panels([str(label) for label, _ in groups])
+    figures, axes = panels([str(label) for label, _ in groups], apart=apart)
     low, high = lines["loss"].min(), min(lines["loss"].max(), 10 * max(lines["loss"].median(), 0.1))
     levels = np.linspace(low, high, 16)
     for ax, (_, part) in zip(axes, groups, strict=True):
@@ -207,25 +232,29 @@ def _plane(lines: pd.DataFrame) -> Drawing:
         ax.set_xlabel("First direction")
         ax.set_ylabel("Second direction")
         ax.grid(visible=False)
-    figures[0].colorbar(drawn, ax=axes, label="Cross-entropy")
+    _colorbars(figures, drawn, label="Cross-entropy")
     caption = (
         "Loss around the weights (+) in two random directions, every filter moved by its own norm at 1." + left_out
     )
     return Drawing("landscape", "Loss landscape", caption, figures)
 
 
-def _cka(lines: pd.DataFrame) -> Drawing:
-    groups, left_out = first_of(list(lines.groupby("encoder", sort=False)), _MOST_PANELS)
-    figures, axes = panels([str(label) for label, _ in groups])
-    for ax, (_, part) in zip(axes, groups, strict=True):
+def _cka(lines: pd.DataFrame, apart: bool) -> Drawing:
+    groups, left_out = first_of(list(lines.groupby(["encoder", "other"], sort=False)), _MOST_PANELS)
+    several = len({other for (_, other), _ in groups}) > 1
+    figures, axes = panels(
+        [f"{label}, {other}" if several else str(label) for (label, other), _ in groups], apart=apart
+    )
+    for ax, ((label, other), part) in zip(axes, groups, strict=True):
         columns = [name for name in part if str(name).startswith("cka_") and part[name].notna().any()]
         table = part[columns].to_numpy(dtype=np.float64)
         drawn = ax.imshow(table, origin="lower", vmin=0, vmax=1, cmap="magma", extent=(0, 1, 0, 1), aspect="auto")
-        ax.set_xlabel("Depth of the first encoder")
-        ax.set_ylabel("Depth of this one")
+        ax.set_xlabel(f"Depth of {clipped(str(other), _LONGEST_NAME)}")
+        ax.set_ylabel(f"Depth of {clipped(str(label), _LONGEST_NAME)}")
         ax.grid(visible=False)
-    figures[0].colorbar(drawn, ax=axes, label="CKA")
+    _colorbars(figures, drawn, label="CKA")
     caption = (
-        "Linear centred kernel alignment of the units of depth, 1 for the same features up to a rotation." + left_out
+        "Linear centred kernel alignment of the units of depth, 1 for the same features up to a rotation. Across: the "
+        "encoder that was named first, from its input (0) to its last unit (1); up: the one above the panel." + left_out
     )
     return Drawing("cka", "How alike the layers of two encoders are", caption, figures)

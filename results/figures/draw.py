@@ -66,5 +66,5 @@ def _all(rows: pd.DataFrame, curves: Mapping[str, Curves], apart: bool) -> Itera
     yield from accuracy_against_cost(trained, apart=apart)
     yield from finetuning_curves(trained, curves, apart=apart)
     yield from pretraining_curves(trained, curves, apart=apart)
-    yield from analyses(rows, curves)
+    yield from analyses(rows, curves, apart=apart)
     yield from reconstruction_grids(trained)
