@@ -12,6 +12,7 @@ from results.figures.cost import accuracy_against_cost
 from results.figures.curves import finetuning_curves, pretraining_curves
 from results.figures.difference import differences_to_scratch
 from results.figures.labels import label_efficiency
+from results.figures.lengths import pretraining_lengths
 from results.figures.panels import reconstruction_grids
 from results.figures.style import Drawing, lay_out, png, style, svg
 from results.runs.curves import Curves
@@ -63,6 +64,7 @@ def _all(rows: pd.DataFrame, curves: Mapping[str, Curves], apart: bool) -> Itera
     trained = rows[rows["task"] != ANALYSIS]
     yield from differences_to_scratch(trained, apart=apart)
     yield from label_efficiency(trained, apart=apart)
+    yield from pretraining_lengths(trained, apart=apart)
     yield from accuracy_against_cost(trained, apart=apart)
     yield from finetuning_curves(trained, curves, apart=apart)
     yield from pretraining_curves(trained, curves, apart=apart)

@@ -12,6 +12,7 @@ from results.figures.cost import accuracy_against_cost
 from results.figures.curves import finetuning_curves, pretraining_curves
 from results.figures.difference import differences_to_scratch
 from results.figures.labels import label_efficiency
+from results.figures.lengths import pretraining_lengths
 from results.figures.panels import split_panel
 from results.figures.style import looks, style, svg
 from results.runs.collect import collect, read_runs
@@ -193,6 +194,25 @@ def test_runs_with_several_shares_of_the_labels_give_the_label_efficiency(tmp_pa
     (ax,) = drawing.figures[0].axes
     assert [line.get_xdata().tolist() for line in ax.containers[0].lines[:1]] == [[10.0, 100.0]]
     assert [container.get_label() for container in ax.containers] == ["from scratch", "A2MIM 4 epochs"]
+
+
+def test_a_method_with_several_lengths_gives_what_each_changed(tmp_path):
+    for seed in range(3):
+        tuned(tmp_path / f"scratch-{seed}", seed=seed, metrics={"top1": 50.0 + seed})
+        for epochs in (2, 32, 8):
+            before = str(pretrained(tmp_path / f"pre-{epochs}-{seed}", epochs=epochs, seed=seed))
+            reached = {"top1": 50.0 + seed * (2 if epochs == 8 else 1) + epochs}
+            tuned(tmp_path / f"a2mim-{epochs}-{seed}", init=before, seed=seed, metrics=reached)
+    rows, _ = collect([tmp_path])
+    (drawing,) = pretraining_lengths(rows)
+    (ax,) = drawing.figures[0].axes
+    (line,) = ax.containers
+    assert line.get_label() == "A2MIM"
+    assert line.lines[0].get_xydata().tolist() == [[2, 2], [8, 9], [32, 32]], "the shortest first"
+    (bars,) = line.lines[2]
+    half = [(end[1] - start[1]) / 2 for start, end in bars.get_segments()]
+    assert half == pytest.approx([0, 2.484, 0], abs=1e-3), "paired: 4.303 standard errors of differences 8, 9, 10"
+    assert not list(pretraining_lengths(rows[~rows["pretrain_epochs"].isin([8, 32])]))
 
 
 def test_a_panel_of_pre_training_is_cut_into_its_pictures():
