@@ -127,12 +127,15 @@ def _seed_of_untrained(init: str) -> int | None:
 
 
 def _origin(run_dir: Path, init: str, loaded_hash: str | None) -> Path | None:
-    """The run folder that `init` means: as given, or beside this one, where it is after a move of all runs.
+    """The run folder that `init` means: as given, or beside this one, where it is after a move of all runs, or in the
+    folder of runs that it names beside this one's.
 
     Where there are several the one that the weights were loaded from: another run may have the same name here.
     """
     given = Path(init)
-    named = (given, given.parent, run_dir.parent / given.name, run_dir.parent / given.parent.name)
+    beside = run_dir.parent
+    named = (given, given.parent, beside / given.name, beside / given.parent.name)
+    named += (beside.parent / given.parent.name / given.name,)
     itself = run_dir.resolve()
     there = [folder for folder in named if is_file(folder / "config.json") and folder.resolve() != itself]
     same = [folder for folder in there if _is(folder, loaded_hash)] if len(there) > 1 else []

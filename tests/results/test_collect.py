@@ -46,12 +46,14 @@ def test_the_method_and_its_cost_come_from_the_run_it_started_from(tmp_path):
     assert (row.seconds, row.pretrain_seconds, row.unreadable) == (1800.0, 1800.0, 2)
 
 
-def test_runs_moved_together_still_find_each_other(tmp_path):
-    tuned(tmp_path / "old" / "fine", init=str(pretrained(tmp_path / "old" / "pre")))
+@pytest.mark.parametrize("tuned_in", ["a", "b"])
+def test_runs_moved_together_still_find_each_other(tmp_path, tuned_in):
+    tuned(tmp_path / "old" / tuned_in / "fine", init=str(pretrained(tmp_path / "old" / "a" / "pre")))
     (tmp_path / "old").rename(tmp_path / "new")
-    rows, rejected = collect([tmp_path / "new"])
+    rows, rejected = collect([tmp_path / "new" / tuned_in])
     assert not rejected
-    assert set(rows[rows["task"] == "classification"]["method"]) == {"a2mim"}
+    found = rows[rows["task"] == "classification"].iloc[0]
+    assert (found["method"], found["pretrain_epochs"], found["pretrain_seconds"]) == ("a2mim", 300, 1800)
 
 
 def test_a_run_of_the_same_name_where_the_command_is_given_is_not_taken_for_the_start(tmp_path, monkeypatch):
