@@ -29,6 +29,8 @@ COLUMNS = (
 _FILES_OF_A_RUN = {"config.json", "metrics.jsonl", "finished.json"}  # one is enough to be listed
 # Told even where all runs have the same other value than these.
 _ALWAYS_TOLD: dict[str, tuple[Any, ...]] = {f"data.{FRACTION}": (1.0,), "freeze": ("none", "encoder")}
+# Counted in epochs: where these are the same share of every length, they are the same setting.
+_OF_THE_LENGTH = ("schedule.warmup_epochs", "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def read_runs(runs_dirs: Iterable[Path | str]) -> Collection:
     unique, copies = _without_copies(_with_whole_sets(runs))
     rejected += copies
     variant = _variants(unique, _family, _own_settings)
-    pretrain_variant = _variants(unique, _start_family, _start_settings)
+    # the epochs of pre-training are a column of their own
+    pretrain_variant = _variants(unique, _start_family, lambda run: run.start.settings or {}, untold="epochs")
     place, titles = places(_orders(unique)), _titles(unique)
     rows = [
         row | {"method_place": place[run.start.method], "method_title": titles[run.start.method]}
@@ -206,21 +209,17 @@ def _start_family(run: FinishedRun) -> tuple[Any, ...]:
     return run.config.get("model"), run.start.method, run.start.recipe
 
 
-def _start_settings(run: FinishedRun) -> dict[str, Any]:
-    # pretrain_epochs is a column of its own
-    return {name: value for name, value in (run.start.settings or {}).items() if name != "epochs"}
-
-
 def _variants(
     runs: Sequence[FinishedRun],
     family: Callable[[FinishedRun], tuple[Any, ...]],
     settings: Callable[[FinishedRun], dict[str, Any]],
+    untold: str = "",
 ) -> list[str]:
-    """For every run, its values of those settings that are not the same throughout its family."""
+    """For every run, its values of those settings but `untold` that are not the same throughout its family."""
     families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in runs:
         families.setdefault(family(run), []).append(settings(run))
-    names = {key: _varying(members) for key, members in families.items()}
+    names = {key: _varying(members, untold) for key, members in families.items()}
     return [_told(settings(run), *names[family(run)]) for run in runs]
 
 
@@ -252,18 +251,25 @@ def _titles(runs: Sequence[FinishedRun]) -> dict[str, str]:
     return {name: f"{text} ({name})" if text in several else text for name, text in found.items()}
 
 
-def _varying(members: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+def _varying(members: list[dict[str, Any]], untold: str) -> tuple[list[str], list[str]]:
     """The settings of which there are several values, and those of one value that some members do not have."""
-    names = dict.fromkeys(name for member in members for name in member)
+    names = dict.fromkeys(name for member in members for name in member if name != untold)
     values = {name: {json.dumps(member[name]) for member in members if name in member} for name in names}
     varying = [
         name
         for name in names
-        if len(values[name]) > 1
+        if (len(values[name]) > 1 and not (name in _OF_THE_LENGTH and _in_proportion(members, name)))
         or (name in _ALWAYS_TOLD and not values[name] <= set(map(json.dumps, _ALWAYS_TOLD[name])))
     ]
     newer = [name for name in names if name not in varying and any(name not in member for member in members)]
     return varying, newer
+
+
+def _in_proportion(members: list[dict[str, Any]], name: str) -> bool:
+    pairs = [(member[name], member.get("epochs")) for member in members if name in member]
+    if not all(isinstance(value, int | float) and is_count(epochs) and epochs for value, epochs in pairs):
+        return False
+    return len({value / epochs for value, epochs in pairs}) == 1
 
 
 def _rows(run: FinishedRun, variant: str, pretrain_variant: str) -> list[dict[str, Any]]:

@@ -229,6 +229,19 @@ def test_settings_that_an_older_version_did_not_have_are_one_word(tmp_path):
     assert list(rows["variant"]) == ["(older: without exif and 2 more)", ""], "and are never averaged"
 
 
+@pytest.mark.parametrize(("share", "told"), [(1, ""), (0.5, "schedule.warmup_epochs=1.0 evaluate_every=4")])
+def test_what_is_the_same_share_of_every_length_is_no_other_setting(tmp_path, share, told):
+    for epochs, part in ((2, 1), (8, share)):
+        counted = {"schedule": {"warmup_epochs": epochs * part / 4}, "evaluate_every": int(epochs * part)}
+        edit_config(start := pretrained(tmp_path / f"pre{epochs}", epochs=epochs), **counted)
+        edit_config(tuned(tmp_path / f"fine{epochs}", init=str(start), epochs=epochs), **counted)
+    rows, rejected = collect([tmp_path])
+    assert not rejected
+    long = rows[(rows["task"] == "classification") & (rows["epochs"] == 8)].iloc[0]
+    assert long["pretrain_epochs"] == 8 and long["pretrain_variant"] == told
+    assert long["variant"] == f"epochs=8 {told}".strip()
+
+
 def test_pre_training_with_other_settings_is_told_apart_too(tmp_path):
     for ratio in (0.6, 0.75):
         start = pretrained(tmp_path / f"pre{ratio}", mask_ratio=ratio)
