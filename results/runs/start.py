@@ -134,8 +134,8 @@ def _origin(run_dir: Path, init: str, loaded_hash: str | None) -> Path | None:
     """
     given = Path(init)
     beside = run_dir.parent
-    named = (given, given.parent, beside / given.name, beside / given.parent.name)
-    named += (beside.parent / given.parent.name / given.name,)
+    there_too = beside.parent / given.parent.name / given.name
+    named = (given, given.parent, beside / given.name, beside / given.parent.name, there_too)
     itself = run_dir.resolve()
     there = [folder for folder in named if is_file(folder / "config.json") and folder.resolve() != itself]
     same = [folder for folder in there if _is(folder, loaded_hash)] if len(there) > 1 else []
