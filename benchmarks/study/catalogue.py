@@ -74,6 +74,16 @@ def _finetune(config: ClassificationConfig, *, epochs: int, batch: int, mirror: 
     )
 
 
+def _demo_pretrain(config: PretrainConfig) -> PretrainConfig:
+    return replace(config, visualize_every_epochs=0, checkpoint_every=1000, data=replace(config.data, num_workers=0))
+
+
+def _demo_finetune(config: ClassificationConfig) -> ClassificationConfig:
+    """A share of the labels takes that share of the steps."""
+    data = replace(config.data, num_workers=0, full_epochs=False)
+    return replace(config, evaluate_every=config.epochs, checkpoint_every=1000, data=data)
+
+
 STUDIES: dict[str, Study] = {
     "digits": Study(
         title="scikit-learn's handwritten digits: 1,797 pictures, 10 classes, 32 x 32 pixels",
@@ -94,20 +104,26 @@ STUDIES: dict[str, Study] = {
         models=("resnet18",),
         labels=(0.1,),
         seeds=5,
-        pretrain=lambda config: replace(
-            config, visualize_every_epochs=0, checkpoint_every=1000, data=replace(config.data, num_workers=0)
-        ),
-        finetune=lambda config: replace(
-            config,
-            evaluate_every=config.epochs,
-            checkpoint_every=1000,
-            data=replace(config.data, num_workers=0, full_epochs=False),
-        ),
+        pretrain=_demo_pretrain,
+        finetune=_demo_finetune,
     ),
     "clipart": Study(
-        title="Debian's openclipart-png: clip art in 13 classes, 64 x 64 pixels",
+        title="Debian's openclipart-png by the demo recipes: clip art in 13 classes, 64 x 64 pixels",
         write=write_clipart,
         source=CLIPART,
+        recipe="demo",
+        image_size=CLIPART_SIZE,
+        models=("resnet18",),
+        labels=(0.1, 1.0),
+        seeds=3,
+        pretrain=_demo_pretrain,
+        finetune=_demo_finetune,
+    ),
+    "clipart-long": Study(
+        title="the same clip art by the recipes for small pictures, at a length for a GPU",
+        write=write_clipart,
+        source=CLIPART,
+        data="clipart",
         image_size=CLIPART_SIZE,
         models=("resnet18",),
         labels=(0.1, 1.0),

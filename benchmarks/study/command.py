@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 
 WEIGHTS = ("checkpoints", "classifier.safetensors", "timm")
 """What of a finished run nothing in a study needs; of fine-tuned runs backbone.safetensors neither."""
+Name = Literal["digits", "digits-short", "clipart", "clipart-long"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +24,16 @@ class StudyOptions:
     digits: scikit-learn's handwritten digits (1,797 pictures of 32 x 32), resnet18, convnext_atto, vit_tiny; 1, 5, 10
     and 100 % of the labels, 5 seeds; hours on two CPU cores, minutes on a GPU. digits-short: resnet18 on the same, by
     the demo recipes, 10 % of the labels and 36 steps; minutes on two cores. clipart: Debian's openclipart-png
-    (64 x 64, 13 classes), resnet18, 10 and 100 %, 3 seeds; for a GPU. docs/studies.md holds what came out.
+    (64 x 64, 13 classes), resnet18 by the demo recipes, 10 and 100 %, 3 seeds; an hour on two cores. clipart-long: the
+    same pictures by the recipes for small pictures; for a GPU. docs/studies.md holds what came out.
     """
 
-    name: Annotated[tyro.conf.Positional[Literal["digits", "digits-short", "clipart"]], tyro.conf.arg(metavar="NAME")]
+    name: Annotated[tyro.conf.Positional[Name], tyro.conf.arg(metavar="NAME")]
     """Which study."""
     data: Path | None = None
     """Where the pictures are, or are written; data/NAME by default."""
     source: Path | None = None
-    """clipart: the unpacked pictures, instead of /usr/share/openclipart/png."""
+    """Clip art: the unpacked pictures, instead of /usr/share/openclipart/png."""
     runs_dir: Path | None = None
     """Folder of run folders; runs/NAME by default."""
     models: tuple[str, ...] | None = None
