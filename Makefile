@@ -11,6 +11,7 @@ DATA    ?=
 IMAGENET ?=
 COCO    ?=
 ADE20K  ?=
+OPTIONS ?=
 PYTHON  ?=
 PYTEST  ?= -n 2 --dist loadfile -rs -m "not slurm"
 PIP     ?= -q --disable-pip-version-check
@@ -51,7 +52,7 @@ $(STAMP): $(PINS) pyproject.toml
 benchmark: $(STAMP) ## pre-train and fine-tune MODEL with every method beside training from scratch, print the table
 	@$(BIN)/python -m benchmarks run --model $(MODEL) --profile $(PROFILE) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  --runs-dir $(RUNS) $(if $(TASKS),--tasks $(TASKS)) $(if $(DATA),--data $(DATA)) $(if $(IMAGENET),--imagenet $(IMAGENET)) \
-	  $(if $(COCO),--coco $(COCO)) $(if $(ADE20K),--ade20k $(ADE20K))
+	  $(if $(COCO),--coco $(COCO)) $(if $(ADE20K),--ade20k $(ADE20K)) $(OPTIONS)
 
 demo-data: $(STAMP) ## write the generated scenes to DATA (default data/demo)
 	@$(BIN)/python -m benchmarks demo-data $(or $(DATA),data/demo)

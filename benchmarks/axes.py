@@ -2,9 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from benchmarks.plan import METHODS, Profile, Request, data_sets
+from engine.data.options import Unreadable
 
 SEEDS = {"own": 3, "small": 3}
 """Fine-tuning runs per method by default, where it is not one."""
@@ -31,11 +34,20 @@ class Axes:
     data: Path | None = None
     """The class folders of own; for demo, where its generated scenes are, or are written (data/demo)."""
     pretrain_steps: int | None = None
-    """Steps of each pre-training of own, instead of what fits the data set."""
+    """Steps of each pre-training of own and small, instead of what fits the data set."""
     finetune_steps: int | None = None
-    """Steps of each fine-tuning of own, likewise."""
+    """Steps of each fine-tuning of own and small, likewise."""
     image_size: int | None = None
-    """Of small, instead of what fits the pictures: 32, 64 or 96."""
+    """Of own and small, instead of what fits the pictures: from 64 on, of small 32, 64 or 96."""
+    exclude: Annotated[Path | None, tyro.conf.arg(name="data.exclude")] = None
+    """A list of images to leave out in pre-training and classification, as `python -m engine.verify DIR --list FILE`
+    writes it."""
+    unreadable: Annotated[Unreadable | None, tyro.conf.arg(name="data.unreadable")] = None
+    """What these do at a training image that cannot be read, instead of stopping: take another one."""
+    max_unreadable: Annotated[float | None, tyro.conf.arg(name="data.max-unreadable")] = None
+    """How many they may skip: below 1 a share of the images, from 1 on a number."""
+    max_pixels: Annotated[int | None, tyro.conf.arg(name="data.max-pixels")] = None
+    """The largest picture that these accept, width times height."""
     imagenet: Path | None = None
     """ImageNet, or any image folder with train/ and val/ class folders."""
     coco: Path | None = None
@@ -77,4 +89,9 @@ def request_of(axes: Axes, model: str, *, runs_dir: Path, finetune: str | None, 
         num_workers=axes.num_workers,
         steps=(axes.pretrain_steps, axes.finetune_steps),
         image_size=axes.image_size,
+        reading={
+            name: str(value) if isinstance(value, Path) else value
+            for name in ("exclude", "unreadable", "max_unreadable", "max_pixels")
+            if (value := getattr(axes, name)) is not None
+        },
     )

@@ -21,6 +21,7 @@ from rich.table import Table
 from benchmarks import progress
 from benchmarks.graph import State, advance, exit_code
 from benchmarks.plan import Stage, lay_out
+from engine.cores import allowed_cores
 from engine.errors import STOPPED_EXIT_CODE
 
 log = logging.getLogger("mim")
@@ -113,6 +114,12 @@ def _command(stage: Stage, runs_dir: Path, num_devices: int) -> list[str]:
     return [*launcher, "-m", stage.package, str(folder / "config.json"), "--run-dir", str(folder), "--resume"]
 
 
+def threads_of_each(parallel: int) -> int | None:
+    """The threads of each of several runs at once, its share of the cores; None where a run decides by itself."""
+    shared = parallel > 1 and "OMP_NUM_THREADS" not in os.environ
+    return max(allowed_cores() // parallel, 1) if shared else None
+
+
 class Children:
     """The processes of the running stages; stop signals are passed on to them, and they save before they leave.
 
@@ -125,8 +132,7 @@ class Children:
         self.stopping = False
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._parallel = parallel
-        if threads is None and parallel > 1 and "OMP_NUM_THREADS" not in os.environ:
-            threads = max((os.cpu_count() or 1) // parallel, 1)
+        threads = threads_of_each(parallel) if threads is None else threads
         self._environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
     @contextmanager

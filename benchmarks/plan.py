@@ -4,9 +4,8 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
-import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,8 @@ import pretrain.methods
 import pretrain.recipes
 from backbones import find_architecture
 from backbones.small import small_network
+from benchmarks.small import of_steps, small_pictures, small_size
 from engine import config
-from engine.data.index import index_images
-from engine.data.split import image_root
-from engine.data.survey import survey
 from engine.errors import ConfigError
 from suite_tasks import DATA_SETS, find, of_kind
 
@@ -67,8 +64,9 @@ class Request:
         framework: detection framework instead of the recipe's.
         num_devices: processes that train together, for the accumulation that keeps the published batch.
         num_workers: loader processes of each, or the recipe's.
-        steps: of pre-training and of fine-tuning, instead of what fits the data set (profile own).
-        image_size: of profile small, instead of what fits the pictures.
+        steps: of pre-training and of fine-tuning, instead of what fits the data set (profiles own and small).
+        image_size: instead of what fits the pictures (likewise).
+        reading: fields of the data group of all runs on PRETRAINING's images.
     """
 
     model: str
@@ -86,6 +84,7 @@ class Request:
     num_workers: int | None = None
     steps: tuple[int | None, int | None] = (None, None)
     image_size: int | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def data_sets(
@@ -144,7 +143,8 @@ def make_stages(request: Request) -> list[Stage]:
     small = request.profile == "small"
     size = request.image_size or (small_size(images) if small else 0)
     find_architecture(small_network(request.model, size) if small else request.model)
-    problems = [f"no method {name!r}: {', '.join(METHODS)}" for name in request.methods if name not in METHODS]
+    problems = _problems_of_size(request)
+    problems += [f"no method {name!r}: {', '.join(METHODS)}" for name in request.methods if name not in METHODS]
     tasks = tuple(dict.fromkeys(request.data if request.tasks is None else request.tasks))
     problems += [f"no task {name!r}: {', '.join(TASKS)}" for name in {*request.data, *tasks} if name not in TASKS]
     problems += [f"no data for {name}" for name in tasks if name in TASKS and name not in request.data]
@@ -153,8 +153,6 @@ def make_stages(request: Request) -> list[Stage]:
             f"seeds {request.seeds}, pretrain seeds {request.pretrain_seeds}: must be 1 <= pretrain <= seeds"
         )
     problems += [f"labels {share}: must be over 0 and at most 1" for share in request.labels if not 0 < share <= 1]
-    if request.image_size is not None and not (small and request.image_size >= 1):
-        problems.append(f"image_size {request.image_size}: only of profile small, and 1 or more")
     problems += [] if request.labels else ["labels: name one share of the labelled images or several"]
     if problems:
         raise ConfigError("; ".join(problems))
@@ -176,6 +174,17 @@ def make_stages(request: Request) -> list[Stage]:
     for stage in stages:
         config.check(stage.config)
     return stages
+
+
+def _problems_of_size(request: Request) -> list[str]:
+    """What of the lengths and the size of images cannot be as asked."""
+    asked = {"image_size": request.image_size}
+    asked |= dict(zip(("pretrain_steps", "finetune_steps"), request.steps, strict=True))
+    return [
+        f"{name} {value}: only of the profiles own and small, and 1 or more"
+        for name, value in asked.items()
+        if value is not None and (request.profile not in ("own", "small") or value < 1)
+    ]
 
 
 def _on_images(task: str) -> bool:
@@ -228,6 +237,7 @@ def _pretraining(request: Request, method: str, seed: int) -> Stage:
     elif request.profile == "small":
         size = request.image_size or small_size(images_of(request))
         recipe, base = "small", pretrain.recipes.RECIPES["small"](request.model, method, size)
+        base = of_steps(base, images_of(request), request.steps[0])
     else:
         recipe = pretrain_recipe(request.model, method)
         recipes = pretrain.recipes.RECIPES
@@ -247,7 +257,9 @@ def _finetuning(request: Request, method: str, task: str, share: float, seed: in
     if request.profile == recipe == "own":
         base = _own(task, request, request.steps[1])
     elif request.profile == "small":
-        base = _small(module.RECIPES[recipe], request)
+        size = request.image_size or small_size(images_of(request))
+        base = small_pictures(module.RECIPES[recipe], request.model, size)
+        base = of_steps(base, images_of(request), request.steps[1])
     else:
         base = module.RECIPES[recipe](model=request.model)
     if choice:
@@ -266,42 +278,23 @@ def _finetuning(request: Request, method: str, task: str, share: float, seed: in
     )
 
 
-def _small(recipe: Any, request: Request) -> Any:
-    """A recipe for small pictures, or another one at their size, with the network that stands for them."""
-    size = request.image_size or small_size(images_of(request))
-    if "image_size" in inspect.signature(recipe).parameters:
-        return recipe(model=request.model, image_size=size)
-    base = recipe(model=small_network(request.model, size))
-    return dataclasses.replace(
-        base, image_size=size, augment=dataclasses.replace(base.augment, test_size=size, crop_pct=1.0)
-    )
-
-
-@functools.cache
-def small_size(folder: Path) -> int:
-    """The side in pixels that fits the training pictures of a folder: 32, 64 or 96.
-
-    Raises:
-        DataError: there are none.
-    """
-    side = survey(index_images(image_root(folder), labelled=False)).short_side
-    return 32 if side <= 48 else 64 if side <= 80 else 96
-
-
 def _own(task: str, request: Request, steps: int | None, **more: str) -> Any:
     """The recipe own of a task for the data set, which is looked at, and said, once."""
-    return _recipe_own(task, request.model, str(images_of(request)), str(steps or ""), **more)
+    asked = {"steps": steps, "image_size": request.image_size, "data_exclude": request.reading.get("exclude")}
+    given = {name: str(value) for name, value in asked.items() if value}
+    return _recipe_own(task, request.model, data_root=str(images_of(request)), **given, **more)
 
 
 @functools.cache
-def _recipe_own(task: str, model: str, data_root: str, steps: str, **more: str) -> Any:
-    return recipes_of(task).RECIPES["own"](model=model, data_root=data_root, steps=steps, **more)
+def _recipe_own(task: str, model: str, **more: str) -> Any:
+    return recipes_of(task).RECIPES["own"](model=model, **more)
 
 
 def _fit(base: Any, request: Request, task: str, seed: int) -> Any:
     """Data, seed, and as much accumulation as keeps the published images per device at most."""
     root = images_of(request) if task == PRETRAINING.name else request.data[task]
-    data = dataclasses.replace(base.data, root=str(root))
+    read = request.reading if task == PRETRAINING.name or _on_images(task) else {}
+    data = dataclasses.replace(base.data, root=str(root), **read)
     if request.num_workers is not None:
         data = dataclasses.replace(data, num_workers=request.num_workers)
     fitted = dataclasses.replace(base, data=data, seed=seed)

@@ -13,6 +13,7 @@ from classification.config import (
     ScheduleConfig,
 )
 from engine.data.index import index_images
+from engine.data.options import ImageOptions
 from engine.data.split import held_out, image_root, split_folder
 from engine.data.survey import Asked, Survey, choose_batch_size, choose_image_size, choose_workers, survey
 from engine.errors import DataError
@@ -25,21 +26,24 @@ STEPS = 1000
 _FEW_OF_A_CLASS = 20
 
 
-def look(data_root: str) -> tuple[Survey, float]:
-    """The labelled training images, and the share of each class that is held out for validation.
+def look(data_root: str, exclude: str = "") -> tuple[Survey, float]:
+    """The labelled training images, and the share of each class that is held out for validation. Files that cannot be
+    images are left to the run.
+
+    Args:
+        data_root: the data set.
+        exclude: a list of images that do not count.
 
     Raises:
         DataError: there are no class folders, or only one.
     """
     root = Path(data_root)
-    index = index_images(image_root(root), labelled=True)
+    options = ImageOptions(exclude=exclude, unreadable="skip")
+    index = index_images(image_root(root), labelled=True, options=options)
     if len(index.classes) < 2:
         raise DataError(f"{index.root}: one class, {index.classes[0]}: classification needs two class folders or more")
-    seen = survey(index)
-    if split_folder(root, "val") is not None:
-        return seen, 0.0
-    kept_apart = set(held_out(index.paths, VAL_SHARE))
-    return survey(index.subset(set(range(len(index))) - kept_apart)), VAL_SHARE
+    share = 0.0 if split_folder(root, "val") is not None else VAL_SHARE
+    return survey(index, held_out(index.paths, share)), share
 
 
 def fit(

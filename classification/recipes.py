@@ -238,6 +238,7 @@ def own(
     batch_size: str = "",
     image_size: str = "",
     freeze: str = "none",
+    data_exclude: str = "",
 ) -> ClassificationConfig:
     """Images of your own in class folders: size, batch, length and rate follow from the data set, and the command says
     why.
@@ -251,10 +252,10 @@ def own(
     asked = Asked.of(steps=steps, batch_size=batch_size, image_size=image_size)
     if not data_root:  # help, and the refusal that names it
         return replace(demo(model), image_size=224)
-    seen, val_share = look(data_root)
+    seen, val_share = look(data_root, data_exclude)
     config, reasons = fit(model, seen, val_share, asked, probe=freeze == "encoder")
     say(f"{data_root}: {seen}", reasons)
-    return replace(config, data=replace(config.data, root=data_root))
+    return replace(config, data=replace(config.data, root=data_root, exclude=data_exclude))
 
 
 def demo(model: str = "r50") -> ClassificationConfig:

@@ -26,7 +26,6 @@ from engine.shorten import fit_into_length
 from engine.training.stop import StopFlag, stop_with_launcher
 
 Recipe = Callable[..., Any]
-_DATA_ROOT = "--data.root"
 _KEEP = "What a finished run keeps of its last checkpoint: its weights, or all, with which it can be made longer."
 
 
@@ -230,7 +229,7 @@ def _default_config(
 def _recipe_parameters(recipe: Recipe, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Take the flags that are parameters of the recipe function out of the command line: they choose its defaults."""
     parameters = inspect.signature(recipe).parameters
-    names = {_DATA_ROOT if name == "data_root" else f"--{name.replace('_', '-')}": name for name in parameters}
+    names = {f"--{config.setting_of(name).replace('_', '-')}": name for name in parameters}
     keywords: dict[str, str] = {}
     rest: list[str] = []
     i = 0

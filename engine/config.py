@@ -92,7 +92,20 @@ def _convert(hint: Any, value: Any, where: str, absent: list[str]) -> Any:
             return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{where}: expected {hint}, found {value!r}")
+    raise ConfigError(f"{where}: expected {_in_words(hint)}, found {value!r}")
+
+
+def _in_words(hint: Any) -> str:
+    """What a field holds, for people."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _in_words(options[0])
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(repr, options))}"
+    if origin is tuple:
+        number = "" if options[-1] is Ellipsis else f" of {len(options)}"
+        return f"a list{number}, each {_in_words(options[0])}"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str, absent: list[str]) -> Any:
@@ -111,6 +124,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
     return flat
+
+
+def setting_of(parameter: str) -> str:
+    """The setting that a recipe's parameter is: data_root is data.root, image_size itself."""
+    group, _, name = parameter.partition("_")
+    return f"data.{name}" if group == "data" else parameter
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -189,6 +208,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """
     try:
         stored = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        what = "no run is in it" if path.parent.is_dir() else "there is no such folder"
+        raise ConfigError(f"{path}: not a readable configuration: {what}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable configuration ({error})") from error
     if not isinstance(stored, dict):

@@ -9,7 +9,6 @@ import argparse
 import ctypes
 import hashlib
 import io
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from rich.progress import track
 
 from engine.cli import guard
 from engine.config import problems_of
+from engine.cores import allowed_cores
 from engine.data.decode import decode_image, opened, read_bytes
 from engine.data.exclude import write_list
 from engine.data.hashes import differences, read_hashes, write_hashes
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--exclude", default="", metavar="FILE", help="leave these images out, as --data.exclude does")
     parser.add_argument("--hashes", type=Path, metavar="FILE", help="compare with this sha256 list; written if absent")
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest width x height ({MAX_PIXELS:,})")
-    parser.add_argument("--num-workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--num-workers", type=int, default=allowed_cores(), help="processes (default: all cores)")
     options = parser.parse_args(argv)
     with guard():
         _refuse_unwritable(options.list, options.hashes)
@@ -189,10 +189,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_list(options.list, (path for path, _ in report.bad))
             _print(f"{len(report.bad):,} paths written to {options.list}")
         if report.bad:
+            how = f"--data.exclude {options.list} in a run"
+            how = how if options.list else "--list FILE here, then --data.exclude FILE in a run"
             kept = f"; {options.hashes} is not written" if options.hashes and not options.hashes.exists() else ""
             raise DataError(
                 f"{options.root}: {len(report.bad):,} bad images, listed above{kept}. Fix or remove them, "
-                "or leave them out (--list FILE here, then --data.exclude FILE in a run)"
+                f"or leave them out ({how})"
             )
         written = f"; hashes written to {options.hashes}" if report.hashes_written else ""
         what = "every image is good" if not report.left_out else "every image that is taken is good"

@@ -1,14 +1,13 @@
 """Networks from Python: frozen encoders by reference, and what fine-tuning made."""
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
 from engine.config import read_config_file
 from engine.errors import ConfigError
 from mim_benchmark.measure import Source
-from mim_benchmark.runs import prepare
+from mim_benchmark.runs import as_path, as_reference, prepare
 
 
 def load_encoder(source: Source, *, image_size: int | None = None) -> Any:
@@ -24,7 +23,7 @@ def load_encoder(source: Source, *, image_size: int | None = None) -> Any:
     """
     from backbones.source import load_encoder as load
 
-    return load(os.fspath(source), image_size=image_size)
+    return load(as_reference(source), image_size=image_size)
 
 
 def export(
@@ -43,7 +42,7 @@ def export(
     Raises:
         SuiteError: that library has no such network, or a file cannot be read or written.
     """
-    run, place = Path(source), Path(out)
+    run, place = as_path("source", source), as_path("out", out)
     stored = run / "config.json"
     package = str(read_config_file(stored)["package"]) if stored.is_file() else ""
     wholly = {"detection": "detectron2", "segmentation": "mmseg"}
@@ -66,7 +65,7 @@ def load_model(source: str | Path) -> Any:
     Raises:
         SuiteError: the folder holds no finished fine-tuning run.
     """
-    run = Path(source)
+    run = as_path("source", source)
     package = str(read_config_file(run / "config.json")["package"])
     prepare(package)
     if package == "classification":

@@ -2,14 +2,14 @@
 
 import importlib
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine import use
+from engine import config, use
 from engine.config import read_config_file
 from engine.errors import ConfigError
-from mim_benchmark.runs import FinishedRun, prepare, show_log
+from mim_benchmark.runs import FinishedRun, as_path, as_reference, gathered, prepare, put, show_log
 from suite_tasks import find
 
 Source = str | Path | FinishedRun
@@ -39,16 +39,14 @@ def evaluate(
     if protocol is None:
         if fields:
             raise ConfigError(f'{", ".join(fields)}: of a protocol; say which, as in protocol="knn"')
-        return _own_task(Path(source), data)
+        return _own_task(as_path("source", source), data)
     if data is None:
         raise ConfigError("evaluate needs data=, the folder that holds train/ and val/")
-    flags = [word for name, value in fields.items() for word in _flag(name, value)]
-    from evaluation.command import parse
+    from evaluation.command import Asked
     from evaluation.run import measure_all
 
-    reference = os.fspath(source)
-    asked = parse([protocol, reference, "--data.root", str(data), "--runs-dir", str(runs_dir), *flags])
-    (folder,) = measure_all(asked)
+    chosen, folder = _of_protocol(protocol, data, fields), Path(runs_dir)
+    (folder,) = measure_all(Asked(protocol, (as_reference(source),), chosen, folder, folder / "features"))
     metrics: dict[str, float] = json.loads((folder / "finished.json").read_text())["metrics"]
     return metrics
 
@@ -67,6 +65,14 @@ def _own_task(run: Path, data: str | Path | None) -> dict[str, float]:
     return metrics
 
 
-def _flag(name: str, value: Any) -> list[str]:
-    values = value if isinstance(value, tuple | list) else (value,)
-    return [f"--{name.replace('_', '-')}", *map(str, values)]
+def _of_protocol(protocol: str, data: str | Path, fields: Mapping[str, Any]) -> Any:
+    """A protocol's configuration with what is given otherwise."""
+    from evaluation.protocols import PROTOCOLS
+
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"there is no protocol {protocol!r}: {', '.join(PROTOCOLS)}")
+    default = PROTOCOLS[protocol].config()
+    content = config.to_dict(default)
+    for name, value in {**gathered(fields, None), "data.root": str(data)}.items():
+        put(content, name, value)
+    return config.from_dict(type(default), content)

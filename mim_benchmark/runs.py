@@ -6,9 +6,9 @@ import difflib
 import html
 import importlib
 import inspect
-import json
 import logging
 import sys
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +72,7 @@ def pretrain(
     Raises:
         SuiteError: what the command would have ended with.
     """
-    return _train("pretrain", recipe, data, run_dir, resume, {**fields, **(settings or {})})
+    return _train("pretrain", recipe, (data, run_dir), resume, gathered(fields, settings))
 
 
 def finetune(
@@ -99,7 +99,41 @@ def finetune(
     Raises:
         SuiteError: what the command would have ended with.
     """
-    return _train(task, recipe, data, run_dir, resume, {**fields, **(settings or {})})
+    if task not in (tasks := typing.get_args(Finetuning)):
+        raise ConfigError(f"there is no task {task!r}: {', '.join(tasks)}")
+    return _train(task, recipe, (data, run_dir), resume, gathered(fields, settings))
+
+
+def gathered(fields: Settings, settings: Settings | None) -> Settings:
+    """All values by their full names; groups may be given as such, {"augment": {"flip": 0.0}}.
+
+    Raises:
+        ConfigError: the settings are no dictionary.
+    """
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(f'settings: expected a dictionary such as {{"augment.flip": 0.0}}, found {settings!r}')
+    return config.flatten({**fields, **(settings or {})})
+
+
+def as_path(name: str, value: Any) -> Path:
+    """An argument that says where something is.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    try:
+        return Path(value)
+    except TypeError as error:
+        raise ConfigError(f"{name}: expected a path, found {value!r}") from error
+
+
+def as_reference(source: Any) -> str:
+    """A run, a file or a name such as "timm:resnet18" in one word.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    return source if isinstance(source, str) else str(as_path("source", source))
 
 
 def configuration(package: str, recipe: str, data: str | Path, values: Settings) -> Any:
@@ -111,22 +145,27 @@ def configuration(package: str, recipe: str, data: str | Path, values: Settings)
     recipes: Mapping[str, Any] = importlib.import_module(f"{package}.recipes").RECIPES
     if recipe not in recipes:
         raise ConfigError(f"{package} has no recipe {recipe!r}; there are {', '.join(recipes)}")
-    parameters = inspect.signature(recipes[recipe]).parameters
-    given = {name: str(value) for name, value in values.items() if name in parameters}
-    if "data_root" in parameters:
+    parameters = {config.setting_of(name): name for name in inspect.signature(recipes[recipe]).parameters}
+    given = {parameters[name]: str(value) for name, value in values.items() if name in parameters}
+    if "data.root" in parameters:
         given["data_root"] = str(data)
     default = recipes[recipe](**given)
     content = config.to_dict(default)
     content["data"]["root"] = str(data)
     for name, value in values.items():
         if name not in parameters:
-            _put(content, name, value)
+            put(content, name, value)
     changed = fit_into_length(default, config.from_dict(type(default), content))
     config.check(changed)
     return changed
 
 
-def _put(content: dict[str, Any], name: str, value: Any) -> None:
+def put(content: dict[str, Any], name: str, value: Any) -> None:
+    """Set one field, by its full name, of a configuration as plain values.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
     known = config.flatten(content)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.3) or list(known)[:2]
@@ -134,24 +173,27 @@ def _put(content: dict[str, Any], name: str, value: Any) -> None:
     *groups, last = name.split(".")
     for group in groups:
         content = content[group]
-    content[last] = _plain(value)
+    content[last] = _plain(value, content[last])
+    if name == "init" and value is None:
+        content[last] = "none"
 
 
-def _plain(value: Any) -> Any:
-    """As config.json holds it: lists for tuples, text for paths and runs."""
+def _plain(value: Any, before: Any) -> Any:
+    """As config.json holds it: lists for tuples and for what a list alone may hold, text for paths and runs."""
     if isinstance(value, FinishedRun | Path):
         return str(Path(value))
-    return json.loads(json.dumps(value)) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return list(value)
+    return [value] if isinstance(before, list) and isinstance(value, int | float | str) else value
 
 
-def _train(
-    package: str, recipe: str, data: str | Path, run_dir: str | Path, resume: bool, values: Settings
-) -> FinishedRun:
+def _train(package: str, recipe: str, where: tuple[Any, Any], resume: bool, values: Settings) -> FinishedRun:
     show_log()
+    data, run_dir = (as_path(name, value) for name, value in zip(("data", "run_dir"), where, strict=True))
     chosen = configuration(package, recipe, data, values)
     prepare(package)
     train = importlib.import_module(f"{package}.train").train
-    return FinishedRun(Path(run_dir), train(chosen, Path(run_dir), recipe=recipe, resume=resume))
+    return FinishedRun(run_dir, train(chosen, run_dir, recipe=recipe, resume=resume))
 
 
 def prepare(package: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from backbones import PUBLISHED
 from engine.data.index import index_images
+from engine.data.options import ImageOptions
 from engine.data.split import held_out, image_root, split_folder
 from engine.data.survey import Asked, Survey, choose_batch_size, choose_image_size, choose_workers, survey
 from engine.errors import DataError
@@ -21,18 +22,24 @@ _EPOCHS = 100
 VAL_SHARE = 0.2  # as in the classification recipe of the same name
 
 
-def look(data_root: str) -> tuple[Survey, float]:
-    """What there is to train on, and the share of it that `python -m classification own` will validate on.
+def look(data_root: str, exclude: str = "") -> tuple[Survey, float]:
+    """What there is to train on, and the share of it that `python -m classification own` will validate on. Files that
+    cannot be images are left to the run.
+
+    Args:
+        data_root: the data set.
+        exclude: a list of images that do not count.
 
     Raises:
         DataError: no images are there.
     """
     root = Path(data_root)
-    index = index_images(image_root(root), labelled=False)
+    options = ImageOptions(exclude=exclude, unreadable="skip")
+    index = index_images(image_root(root), labelled=False, options=options)
     seen = survey(index)
     if split_folder(root, "val") is not None or not seen.has_classes:
         return seen, 0.0
-    return replace(seen, num_images=len(index) - len(held_out(index.paths, VAL_SHARE))), VAL_SHARE
+    return survey(index, held_out(index.paths, VAL_SHARE)), VAL_SHARE
 
 
 def fit(base: PretrainConfig, seen: Survey, val_share: float, asked: Asked) -> tuple[PretrainConfig, list[str]]:

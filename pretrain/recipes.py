@@ -47,6 +47,7 @@ def own(
     steps: str = "",
     batch_size: str = "",
     image_size: str = "",
+    data_exclude: str = "",
 ) -> PretrainConfig:
     """Images of your own: size, batch, length and rate follow from the data set, and the command says why.
 
@@ -64,10 +65,10 @@ def own(
     asked = Asked.of(steps=steps, batch_size=batch_size, image_size=image_size)
     if not data_root:  # help, and the refusal that names it
         return base
-    seen, val_share = look(data_root)
+    seen, val_share = look(data_root, data_exclude)
     config, reasons = fit(base, seen, val_share, asked)
     say(f"{data_root}: {seen}", reasons)
-    return replace(config, data=replace(config.data, root=data_root))
+    return replace(config, data=replace(config.data, root=data_root, exclude=data_exclude))
 
 
 def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:

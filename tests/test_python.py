@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mim_benchmark as mim
-from mim_benchmark.runs import configuration
+from mim_benchmark.runs import configuration, gathered
 from tests.classification.folders import make_folder
 
 SMALL = {"batch_size": 12, "precision": "float32", "image_size": 64, "settings": {"data.num_workers": 0}}
@@ -46,8 +46,10 @@ def test_from_images_to_numbers(root, tmp_path):
     ("values", "sentence"),
     [
         ({"optimizer.lr": 1.0}, "no setting optimizer.lr; nearest: optimizer"),
-        ({"epochs": "many"}, "epochs: expected"),
+        ({"epochs": "many"}, "epochs: expected a whole number, found 'many'"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"data.crop_scale": (0.5, "a")}, r"data.crop_scale: expected .*number, found 'a'"),
+        ({"precision": "half"}, "precision: expected one of 'float32', "),
     ],
 )
 def test_what_cannot_be_run_is_said(root, values, sentence):
@@ -55,10 +57,29 @@ def test_what_cannot_be_run_is_said(root, values, sentence):
         configuration("pretrain", "demo", root, {"model": "test_resnet", **values})
 
 
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda **run: mim.finetune(task="detect", **run), "no task 'detect': classification, detection"),
+        (lambda **run: mim.pretrain(**{**run, "run_dir": None}), "run_dir: expected a path, found None"),
+        (lambda **run: mim.pretrain(**{**run, "data": ["a"]}), r"data: expected a path, found \['a'\]"),
+        (lambda **run: mim.pretrain(settings=["epochs"], **run), "settings: expected a dictionary"),
+        (lambda **run: mim.load_encoder(None), "source: expected a path"),
+        (lambda **run: mim.load_model("/nowhere"), "/nowhere/config.json: .* no such folder"),
+        (lambda **run: mim.evaluate("random:test_resnet", data="x", protocol="knnn"), "no protocol 'knnn': .*knn"),
+        (lambda **run: mim.evaluate("random:test_resnet", data="x", protocol="knn", kk=1), "no setting kk; nearest: k"),
+        (lambda **run: mim.evaluate("random:test_resnet", data="x", protocol="knn", k="a"), "k: expected a whole"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_for_people(root, tmp_path, call, sentence):
+    with pytest.raises(mim.SuiteError, match=sentence):
+        call(data=root, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_values_are_what_the_command_line_takes(root):
-    config = configuration(
-        "classification", "demo", Path(root), {"model": "test_resnet", "init": "none", "augment.crop_scale": (0.5, 1.0)}
-    )
-    assert config.augment.crop_scale == (0.5, 1.0)
+    values = {"model": "test_resnet", "init": None, "augment": {"crop_scale": (0.5, 1.0)}}
+    config = configuration("classification", "demo", Path(root), gathered(values, {"data.num_workers": 0}))
+    assert (config.augment.crop_scale, config.init, config.data.num_workers) == ((0.5, 1.0), "none", 0)
     with pytest.raises(mim.SuiteError, match=r"no recipe 'demmo'"):
         configuration("classification", "demmo", root, {})

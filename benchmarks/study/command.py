@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from benchmarks.plan import METHODS, Stage
+from engine.cores import allowed_cores
 from engine.errors import ConfigError
 
 WEIGHTS = ("checkpoints", "classifier.safetensors", "timm")
@@ -107,7 +108,7 @@ def _run(options: StudyOptions, stages: list[Stage], runs_dir: Path) -> int:
     if options.device is not None:
         os.environ["MIM_DEVICE"] = options.device
     on_gpu = os.environ.get("MIM_DEVICE", "cuda") == "cuda" and torch.cuda.is_available()
-    workers = options.workers or (8 if on_gpu else max((os.cpu_count() or 1) // options.threads, 1))
+    workers = options.workers or (8 if on_gpu else max(allowed_cores() // options.threads, 1))
 
     def finished(stage: Stage) -> None:
         if not options.keep_weights:

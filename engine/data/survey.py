@@ -5,8 +5,10 @@ import logging
 import math
 import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from engine.cores import allowed_cores
 from engine.data.header import read_header
 from engine.data.index import ImageIndex
 from engine.errors import ConfigError, DataError
@@ -43,9 +45,13 @@ class Survey:
         return f"{self.num_images:,} training images, shorter side {self.short_side} pixels{read}"
 
 
-def survey(index: ImageIndex) -> Survey:
+def survey(index: ImageIndex, kept_apart: Collection[int] = ()) -> Survey:
     """Look at a data set: all names, and the headers of up to 200 files, evenly spread. Files that cannot be read are
     left to the run, which says so.
+
+    Args:
+        index: all images, so that tasks that train on different parts of them choose one size.
+        kept_apart: positions of those that are not trained on, and do not count.
 
     Raises:
         DataError: none of them can be read.
@@ -62,8 +68,11 @@ def survey(index: ImageIndex) -> Survey:
     if not sides:
         raise DataError(f"{index.root}: none of the images looked into can be read; one of them: {reason}")
     sides.sort()
-    folders = Counter(path.split("/", 1)[0] if "/" in path else "" for path in index.paths)
-    return Survey(len(index), sides[len(sides) // 2], len(sides), dict(folders))
+    apart = set(kept_apart)
+    folders = Counter(
+        path.split("/", 1)[0] if "/" in path else "" for i, path in enumerate(index.paths) if i not in apart
+    )
+    return Survey(len(index) - len(apart), sides[len(sides) // 2], len(sides), dict(folders))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +125,7 @@ def choose_batch_size(num_images: int, steps_per_epoch: int, *, least: int, most
 
 def choose_workers() -> int:
     """Loader processes: one for each core that this process may use, at most eight."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 8)
+    return min(allowed_cores(), 8)
 
 
 def say(what: str, reasons: list[str]) -> None:

@@ -3,15 +3,15 @@ other processes are at work on them, or where the container may use only some.""
 
 import json
 import logging
-import math
 import os
 import time
 from pathlib import Path
 
 import torch
 
+from engine.cores import allowed_cores
+
 log = logging.getLogger("mim")
-_QUOTAS = ("/sys/fs/cgroup/cpu.max",)  # of the container: "microseconds period"
 _OURS = "OMP_NUM_THREADS"
 _WORTH = 1.2  # times as fast, below which it may be chance
 _ROUNDS = 4
@@ -38,18 +38,6 @@ def choose_threads(run_dir: Path) -> None:
         most = allowed
     if most > 1 and os.getloadavg()[0] > most / 2:
         _measure(most)
-
-
-def allowed_cores() -> int:
-    """The cores that the container's quota leaves this process, rounded up; as many as it may run on without one."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for path in _QUOTAS:
-        try:
-            quota, period = Path(path).read_text().split()
-            return min(affinity, max(math.ceil(int(quota) / int(period)), 1))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return affinity
 
 
 def _recorded(run_dir: Path) -> int | None:

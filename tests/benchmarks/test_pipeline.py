@@ -14,7 +14,6 @@ import pytest
 from benchmarks import cost
 from benchmarks.pipeline import is_finished, run_stages
 from benchmarks.plan import Request, Stage, data_sets, make_stages
-from benchmarks.run import describe_own
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.errors import ConfigError, DataError
 from tests.helpers import ROOT, environment, run_python
@@ -78,7 +77,6 @@ def test_the_own_profile_asks_the_question_of_a_folder_of_classes(tmp_path, scen
     assert [(stage.name, stage.recipe, stage.config.epochs * 40 // 16) for stage in stages] == [
         (f"own-{TINY}-scratch-classification-s{seed}", "own", 75) for seed in range(3)
     ]
-    assert "3 x classification, 30 epochs at" in describe_own(stages, tmp_path)
     for given in ({"folder": None}, {"folder": scenes, "coco": scenes}):
         with pytest.raises(ConfigError, match="takes --data DIR"):
             data_sets("own", **given)

@@ -1,5 +1,7 @@
 """`python -m benchmarks run --profile small`: two commands from CIFAR's archive to a table; what numbers mean."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,8 @@ from PIL import Image
 
 from benchmarks.__main__ import main
 from benchmarks.meaning import meaning
-from benchmarks.plan import Request, make_stages, small_size
+from benchmarks.plan import Request, make_stages
+from benchmarks.small import small_size
 from engine.errors import ConfigError
 from tests.benchmarks import shipped
 
@@ -18,10 +21,12 @@ def test_two_commands_from_the_archive_to_a_benchmark_with_its_cost(tmp_path, pr
     code, said = prepare("cifar10", source, "--unchecked", directory=tmp_path / "cifar10")
     assert code == 0 and f"PROFILE=small IMAGENET={tmp_path / 'cifar10'}" in said
     command = ["run", "--model", "resnet18", "--profile", "small", "--imagenet", str(tmp_path / "cifar10")]
-    assert main([*command, "--dry-run"]) == 0
+    assert main([*command, "--dry-run", "--parallel", "1", "--methods", "scratch", "simmim"]) == 0
     said = capsys.readouterr().out
     assert "small, 200 epochs at 32 px" in said and "GPU-hours" in said
-    assert "small-resnet18-a2mim-classification-s2  needs small-resnet18-a2mim-pretrain-s0" in said, "three seeds"
+    assert "small-resnet18-simmim-classification-s2  needs small-resnet18-simmim-pretrain-s0" in said, "three seeds"
+    assert re.search(r"pretrain simmim: 200 steps of 256 images, \d+ images/s, about", said), "measured here"
+    assert re.search(r"in all about \d.* at once \(measured just now", said)
 
 
 def _folder(root, side):
@@ -51,7 +56,12 @@ def test_every_run_has_the_network_of_the_size_and_other_recipes_take_it_too(tmp
     assert {stage.config.model for stage in found} == {"resnet18_small_64"}
     assert {stage.config.image_size for stage in found} == {64}
     assert {stage.config.freeze for stage in found if stage.recipe == "linear-probe"} == {"encoder"}
-    with pytest.raises(ConfigError, match="image_size 32: only of profile small"):
+    shorter = make_stages(Request(**request, steps=(None, 1)))
+    assert [(stage.config.epochs, stage.config.schedule.warmup_epochs) for stage in shorter[:2]] == [
+        (200, 10),
+        (1, 0.05),
+    ]
+    with pytest.raises(ConfigError, match="image_size 32: only of the profiles own and small"):
         make_stages(Request(**{**request, "profile": "demo"}, image_size=32))
 
 

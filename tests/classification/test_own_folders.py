@@ -1,5 +1,6 @@
 """A folder of one's own: class folders without train/ and val/, and a recipe that fits it."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pretrain.recipes
 from classification import use as this
 from classification.config import DataConfig
 from classification.data import find_images
-from classification.recipes import own
+from classification.recipes import RECIPES, own
 from classification.train import train
 from engine import use
 from engine.cli import parse
@@ -41,6 +42,21 @@ def test_pre_training_never_sees_what_fine_tuning_validates_on(folder):
     assert (len(train_set), len(val_set)) == (216, 54)
     assert not set(train_set.paths) & set(val_set.paths)
     assert tuned.image_size == pretrained.image_size == tuned.augment.test_size
+
+
+def test_images_that_are_excluded_do_not_count_and_bad_ones_are_left_to_the_run(folder, tmp_path):
+    root = tmp_path / "mine"
+    shutil.copytree(folder, root)
+    (root / "red/empty.jpg").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("".join(f"blue/{i:03}.jpg\n" for i in range(10)) + "red/empty.jpg\n")
+    for package, recipes in (("pretrain", pretrain.recipes.RECIPES), ("classification", RECIPES)):
+        words = ["own", "--model", "test_resnet", "--data.root", str(root), "--run-dir", str(tmp_path / "run")]
+        whole = parse(package, recipes, words).config
+        part = parse(package, recipes, [*words, "--data.exclude", str(tmp_path / "list.txt")]).config
+        assert part.data.exclude == str(tmp_path / "list.txt")
+        assert part.epochs >= whole.epochs, "the length is that of the images that are left"
+    _, images = find_images(part.data)
+    assert len(images) == 52
 
 
 def test_length_batch_and_size_follow_from_the_folder_and_the_reasons_are_said(folder, caplog):

@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from engine import cores
 from engine.training import threads
 
 
@@ -13,7 +14,7 @@ from engine.training import threads
 def four_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(threads, "_QUOTAS", ())
+    monkeypatch.setattr(cores, "QUOTAS", ())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
     before = torch.get_num_threads()
     torch.set_num_threads(4)
@@ -29,12 +30,18 @@ def test_an_idle_machine_is_used_whole(tmp_path):
 def test_the_quota_of_a_container_is_kept(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    monkeypatch.setattr(threads, "_QUOTAS", (str(tmp_path / "cpu.max"),))
+    monkeypatch.setattr(cores, "QUOTAS", ((str(tmp_path / "cpu.max"),),))
     threads.choose_threads(tmp_path)
     assert torch.get_num_threads() == 2
     assert "may use no more cores" in caplog.text
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert threads.allowed_cores() == 4
+    assert cores.allowed_cores() == 4
+    halves = [tmp_path / name for name in ("quota", "period")]  # cgroup v1
+    monkeypatch.setattr(cores, "QUOTAS", (tuple(map(str, halves)),))
+    for quota, expected in (("250000", 3), ("-1", 4)):
+        for half, text in zip(halves, (quota, "100000"), strict=True):
+            half.write_text(f"{text}\n")
+        assert cores.allowed_cores() == expected
 
 
 def test_on_a_busy_machine_what_is_measured_decides(tmp_path, monkeypatch, caplog):
