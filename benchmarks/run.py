@@ -40,8 +40,8 @@ def benchmark(options: "Benchmark") -> int:
     parallel = options.parallel or (1 if torch.cuda.is_available() else min(allowed_cores(), 4))
     if options.profile != "demo":
         print(_what_comes(stages, request), flush=True)
-    if options.profile in ("own", "small"):
-        print(estimate.tell(stages, options.runs_dir, parallel), flush=True)
+    if options.profile in ("own", "small") and (told := estimate.tell(stages, options.runs_dir, parallel)):
+        print(told, flush=True)
     if options.dry_run:
         print("\n".join(f"{stage.name}  needs {', '.join(stage.needs) or 'nothing'}" for stage in stages))
         return 0
