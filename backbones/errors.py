@@ -1,4 +1,4 @@
-"""The errors of this package. Each carries the exit code its command ends with (see the README's list)."""
+"""The errors of this package. Each carries the exit code its command ends with (docs/run-folder.md lists them)."""
 
 from suite_error import SuiteError
 

@@ -35,7 +35,7 @@ def main(
     train: Callable[..., Any] | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Run one recipe of a task package and leave with the exit code of what happened (README lists them).
+    """Run one recipe of a task package and leave with the exit code of what happened (docs/run-folder.md lists them).
 
     Args:
         package: its name, as in `python -m <package>`.

@@ -1,4 +1,4 @@
-"""README's and docs/export.md's lines about exports are what the commands take and print."""
+"""The commands and configurations of docs/export.md are what the commands take and print."""
 
 import functools
 import re
@@ -42,14 +42,13 @@ def test_the_documented_configurations_are_the_printed_ones():
 
 
 def commands() -> list[str]:
-    section = (ROOT / "README.md").read_text().partition("## Giving the encoder to other libraries\n")[2]
-    return [
-        line.partition(" #")[0].strip() for line in section.partition("```bash\n")[2].partition("```")[0].splitlines()
-    ]
+    block = (ROOT / "docs" / "export.md").read_text().partition("```bash\n")[2].partition("```")[0]
+    lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python -m backbones")]
 
 
 @pytest.mark.parametrize("command", commands())
-def test_readmes_exports_run(command, tmp_path, monkeypatch, capsys):
+def test_the_exports_run(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "a2mim-r50"
     run.mkdir(parents=True)
@@ -63,6 +62,6 @@ def test_readmes_exports_run(command, tmp_path, monkeypatch, capsys):
     assert written.exists()
 
 
-def test_readme_has_one_command_for_each_library():
+def test_there_is_one_command_for_each_library():
     told = {command.partition("--to ")[2].split()[0] for command in commands()}
     assert told >= {"timm", "detectron2", "mmseg", "onnx"}

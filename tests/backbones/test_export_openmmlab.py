@@ -115,7 +115,7 @@ def test_a_depth_without_a_name_there_is_refused():
 
 @pytest.mark.detectron2
 def test_detectron2_starts_from_the_file_by_the_printed_lines(tmp_path):
-    zoo = pytest.importorskip("detectron2.model_zoo", reason="needs Detectron2, see README")
+    zoo = pytest.importorskip("detectron2.model_zoo", reason="needs Detectron2, see docs/install.md")
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import instantiate
 
@@ -135,7 +135,7 @@ def test_detectron2_starts_from_the_file_by_the_printed_lines(tmp_path):
 
 @pytest.mark.detectron2
 def test_detectron2s_swin_starts_from_the_file(encoders, tmp_path):
-    checkpoint = pytest.importorskip("detectron2.checkpoint", reason="needs Detectron2, see README")
+    checkpoint = pytest.importorskip("detectron2.checkpoint", reason="needs Detectron2, see docs/install.md")
     from detectron2.modeling.backbone.swin import SwinTransformer
 
     name = "swin_tiny_patch4_window7_224"

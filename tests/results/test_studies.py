@@ -1,5 +1,6 @@
 """The tables of README and docs/studies.md are those of the run folders in the repository."""
 
+import json
 import re
 import shlex
 
@@ -45,3 +46,14 @@ def test_frozen_encoders_are_paired_by_the_seed_of_their_pre_training():
         assert table.loc[method, ["difference_low", "difference_high"]].tolist() == pytest.approx(list(expected))
     alone = collect([studies / "digits-knn"])[0]
     assert (benchmark_table(alone)["pairs"] == 0).all(), "without the pre-trainings nothing tells their seeds"
+
+
+def test_the_expected_curves_are_those_of_the_study():
+    rows = re.findall(r"^\| (\d+) \| (.*?) \| (.*?) \|$", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 5
+    for number, method in ((1, "simmim"), (2, "a2mim")):
+        runs = sorted((ROOT / "results/studies/digits-short").glob(f"resnet18-{method}-pretrain-s*/metrics.jsonl"))
+        lines = [json.loads(line) for run in runs for line in run.read_text().splitlines()]
+        for row in rows:
+            losses = [line["loss"] for line in lines if line["split"] == "train" and line["step"] == int(row[0])]
+            assert len(losses) == 5 and row[number] == f"{min(losses):.2f} to {max(losses):.2f}"

@@ -1,4 +1,4 @@
-"""README's commands about published weights, run as they stand there, with a server of this machine for the network."""
+"""The commands of docs/weights.md, run as they stand there, with a server of this machine for the network."""
 
 import json
 import re
@@ -42,13 +42,12 @@ def place(tmp_path_factory):
 
 
 def commands() -> list[list[str]]:
-    section = (ROOT / "README.md").read_text().split("## From published weights")[1].split("\n## ")[0]
-    lines = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].splitlines()
+    lines = re.search(r"```bash\n(.*?)```", (ROOT / "docs/weights.md").read_text(), re.DOTALL)[1].splitlines()
     return [shlex.split(line, comments=True)[2:] for line in lines]
 
 
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words[:2]))
-def test_a_command_of_the_readme_runs(words, place, monkeypatch, capfd):
+def test_a_command_of_the_page_runs(words, place, monkeypatch, capfd):
     folder, url = place
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MIM_CACHE", str(folder / "cache"))
