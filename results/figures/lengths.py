@@ -7,20 +7,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from results import metrics
-from results.figures.data import first_of, main_metric
+from results.figures.data import first_of, main_metric, natural
 from results.figures.style import INK, Drawing, Look, legend_below, looks, panels
 from results.tables.rows import benchmark_table
 from results.tables.text import method, records, settings
 
 _MOST_PANELS = 12
 _CAPTION = (
-    "Mean difference to the same training from scratch, against the epochs of pre-training, in points; bars are "
+    "mean difference to the same training from scratch, against the epochs of pre-training, in points; bars are "
     "95 % intervals (Student's t), with seeds paired where both sides have the same."
 )
 
 
 def pretraining_lengths(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[Drawing]:
-    """Difference of the main metric to scratch against pre-training length; nothing where a method has only one length.
+    """Difference of the main metric to scratch against pre-training length, where a method has several lengths.
+
+    Every setting of a network and recipe has a panel, all with one scale: how long the fine-tuning was counts as much.
 
     Args:
         rows: of collect.
@@ -31,20 +33,28 @@ def pretraining_lengths(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[
         table = benchmark_table(part[part["metric"] == metric])
         compared = table[table["difference"].notna() & table["pretrain_epochs"].notna()]
         compared = compared.assign(label=[_label(line) for line in records(compared)])
-        groups = compared.groupby(["model", "recipe", "variant", "data"], sort=False)
-        several = [(key, group) for key, group in groups if _lengths_of_a_line(group) > 1]
+        groups = list(compared.groupby(["model", "recipe", "variant", "data"], sort=False))
+        several = {key[:2] for key, group in groups if _lengths_of_a_line(group) > 1}
         if not several:
             continue
-        shown, left_out = first_of(several, _MOST_PANELS)
+        there = sorted((item for item in groups if item[0][:2] in several), key=lambda item: _place(item[0]))
+        shown, left_out = first_of(there, _MOST_PANELS)
         titles = [", ".join(filter(None, (*map(str, key[:2]), settings(key[2])))) for key, _ in shown]
         figures, axes = panels(titles, apart=apart)
         seen = looks(compared)
         for ax, (_, group) in zip(axes, shown, strict=True):
             _panel(ax, group, seen)
-            ax.set_ylabel(f"difference in {metrics.label(metric)}, points")
+            ax.set_ylabel("to scratch, points")
+        bottom, top = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
+        for ax in axes:
+            ax.set_ylim(bottom, top)
         legend_below(figures)
         title = f"{str(task).capitalize()}: what pre-training changed, by its length"
-        yield Drawing(f"lengths-{task}", title, _CAPTION + left_out, figures)
+        yield Drawing(f"lengths-{task}", title, f"{metrics.label(metric)}: {_CAPTION}{left_out}", figures)
+
+
+def _place(key: tuple[object, ...]) -> list[list[str | int]]:
+    return [natural(str(part)) for part in key]
 
 
 def _label(line: Mapping[str, object]) -> str:
@@ -66,7 +76,8 @@ def _panel(ax: Axes, group: pd.DataFrame, seen: Mapping[str, Look]) -> None:
             line["pretrain_epochs"], difference, bars, label=label, capsize=3, elinewidth=1, **seen[str(label)].line()
         )
     ticks = sorted(int(epochs) for epochs in group["pretrain_epochs"].unique())
-    ax.set_xscale("log")
+    if len(ticks) > 1:
+        ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{epochs}" for epochs in ticks], minor=False)
     ax.set_xticks([], minor=True)
     ax.set_xlabel("epochs of pre-training")
