@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones import Backbone, build_classifier, load_weights, save_backbone
+from backbones import Backbone, LoadReport, build_classifier, load_weights, save_backbone
 from classification.config import ClassificationConfig
 from classification.probe import LinearProbe, folded
-from engine import task
 from engine.errors import ConfigError
 
 
@@ -50,19 +49,13 @@ def classifier_prefix(network: nn.Module) -> str:
     return next(f"{name}." for name, module in network.named_modules() if module is layer)
 
 
-def start_from(network: nn.Module, init: str, run_dir: Path | None = None) -> None:
-    """Load the encoder's weights; what was loaded, renamed and left out is printed and stored in initialisation.json.
-
-    Args:
-        network: a timm network with a classifier, which alone may be absent from the file.
-        init: "none", a weight file, or a run folder with a backbone.safetensors.
-        run_dir: where to store the report; None for nowhere.
+def load_encoder(network: nn.Module, source: str) -> LoadReport:
+    """Load a file's encoder into a timm network whose classifier alone may be absent from it.
 
     Raises:
         WeightsError: the weights do not fit; the network is unchanged.
     """
-    head = [classifier_prefix(network)]
-    task.start_from(init, lambda source: load_weights(network, source, allow_missing=head), run_dir)
+    return load_weights(network, source, allow_missing=[classifier_prefix(network)])
 
 
 def is_convolutional(network: nn.Module, in_channels: int = 3) -> bool:

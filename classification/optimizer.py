@@ -1,13 +1,12 @@
-"""The optimizer of a classification run: which parameters decay, and at which rate each layer learns."""
+"""Parameter groups of a classification run: which decay, and at which rate each layer learns."""
 
 import fnmatch
 from typing import Any
 
-import torch
 from torch import nn
 
 from backbones.layers import by_blocks, from_the_end
-from classification.config import ClassificationConfig, OptimizerConfig
+from classification.config import OptimizerConfig
 from engine.training import optim
 
 # Beside every one-dimensional tensor (biases, norm and layer scales) and what the network itself asks for.
@@ -44,9 +43,3 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, learning_rate
         decay=decay,
     )
     return groups if after else sorted(groups, key=lambda group: float(group["weight_decay"]))
-
-
-def build_optimizer(model: nn.Module, config: ClassificationConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer over `model`'s trainable parameters."""
-    groups = parameter_groups(model, config.optimizer, config.learning_rate)
-    return optim.build(config.optimizer, groups, config.learning_rate)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from classification.augment import BatchAugment, normalise
@@ -12,8 +11,8 @@ from classification.build import (
     build_network,
     export_encoder,
     is_convolutional,
+    load_encoder,
     network_state,
-    start_from,
     trainable,
 )
 from classification.classifier import FILE, export_classifier
@@ -21,20 +20,17 @@ from classification.config import ClassificationConfig
 from classification.data import LabelledImages, open_data
 from classification.evaluation import evaluate, trainable_parameters
 from classification.losses import build_loss
-from classification.optimizer import build_optimizer
+from classification.optimizer import parameter_groups
 from engine import task
 from engine.after import After, python_module
 from engine.config import config_hash
 from engine.data.images import count_unreadable
-from engine.data.loader import LoaderOptions, make_batches
 from engine.data.order import SamplePlan
 from engine.data.split import split_folder
-from engine.distributed import world_size
 from engine.errors import ConfigError
 from engine.run import checkpoint, storage
 from engine.run.open import Run
-from engine.task import Assembly, Task, is_new
-from engine.training.state import LoopSettings
+from engine.task import Assembly, Task
 
 LAST_EPOCHS = 10  # the published accuracy is the best of these
 
@@ -47,7 +43,9 @@ def assemble(run: Run, config: ClassificationConfig) -> Assembly:
     """
     train_set, val_set = open_data(config, run.dir)
     plan = SamplePlan(train_set.num_samples, config.batch_size, config.seed, config.augment.repeats)
-    options = loader_options(config, plan, run.device)
+    size, told = task.images_at_once(config, plan, run.device)
+    if config.mixes and size % 2:
+        raise ConfigError(f"{told}: mixup and CutMix pair them, use an even number")
     run.pin_data("train", train_set.index)
     if train_set.whole is not None:  # by it the seeds, each with a part of its own, are known to belong together
         run.pin_data("train before train_fraction", train_set.whole)
@@ -55,10 +53,8 @@ def assemble(run: Run, config: ClassificationConfig) -> Assembly:
 
     classes = train_set.index.classes
     network = build_network(config, len(classes))
-    if is_new(run):
-        start_from(network, config.init, run.dir if run.main else None)
+    task.begin(run, config.init, lambda source: load_encoder(network, source))
     channels_last = is_convolutional(network, len(config.data.mean))
-    settings = loop_settings(config, plan, channels_last=channels_last, files=train_set.path)
     model = trainable(network, config).to(run.device)
 
     def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -68,10 +64,12 @@ def assemble(run: Run, config: ClassificationConfig) -> Assembly:
 
     return Assembly(
         model=model,
-        optimizer=build_optimizer(model, config),
-        batches=lambda first: make_batches(train_set, plan.batch, range(first, settings.total_steps), options),
+        groups=parameter_groups(model, config.optimizer, config.learning_rate),
+        dataset=train_set,
+        plan=plan,
+        files=train_set.path,
         loss=loss_function(config, len(classes)),
-        settings=settings,
+        settings={**in_steps(config, plan.steps_per_epoch), "channels_last": channels_last},
         evaluate=evaluation(config, run, val_set),
         finish=finish,
         notes={"trainable_parameters": trainable_parameters(model)},
@@ -99,35 +97,13 @@ TASK = Task(name="classification", assemble=assemble, after=after)
 train = TASK.train
 
 
-def loader_options(config: ClassificationConfig, plan: SamplePlan, device: torch.device) -> LoaderOptions:
-    """How this rank reads its part of each batch.
-
-    Raises:
-        ConfigError: the batch does not divide into ranks and accumulation steps, or into pairs for mixing.
-    """
-    options, size = task.loader_options(config, plan, device)
-    if config.mixes and size % 2:
-        raise ConfigError(
-            f"batch_size {config.batch_size} over {world_size()} ranks x {config.accumulation} accumulation steps "
-            f"makes {size} images each: mixup and CutMix pair them, use an even number"
-        )
-    return options
-
-
-def loop_settings(
-    config: ClassificationConfig, plan: SamplePlan, *, channels_last: bool, files: Callable[[int], str]
-) -> LoopSettings:
-    """The configuration in steps instead of epochs."""
-    per_epoch = plan.steps_per_epoch
-    return task.loop_settings(
-        config,
-        plan,
-        files,
-        channels_last=channels_last,
-        ema_decay=config.ema.decay or None,
-        ema_warmup_steps=config.ema.warmup_epochs * per_epoch,
-        evaluate_every=config.evaluate_every * per_epoch,
-    )
+def in_steps(config: ClassificationConfig, per_epoch: int) -> dict[str, Any]:
+    """What the configuration says in epochs of average and evaluation, as fields of LoopSettings."""
+    return {
+        "ema_decay": config.ema.decay or None,
+        "ema_warmup_steps": config.ema.warmup_epochs * per_epoch,
+        "evaluate_every": config.evaluate_every * per_epoch,
+    }
 
 
 def loss_function(

@@ -1,10 +1,9 @@
-"""The optimizer of a detection run: which parameters decay, and at which rate each layer of the encoder learns."""
+"""Parameter groups of a detection run: which decay, and at which rate each layer of the encoder learns."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from backbones import Backbone
@@ -59,10 +58,3 @@ def parameter_groups(
         rate=lambda _, parameter: (scales or {}).get(id(parameter), 1.0),
         decay=decay,
     )
-
-
-def build_optimizer(
-    model: nn.Module, config: DetectionConfig, scales: Mapping[int, float] | None
-) -> torch.optim.Optimizer:
-    """The recipe's optimizer over `model`'s trainable parameters."""
-    return optim.build(config.optimizer, parameter_groups(model, config, scales), config.learning_rate)

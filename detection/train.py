@@ -9,14 +9,14 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from backbones import Backbone, load_weights
+from backbones import load_weights
 from detection.coco import CocoSplit, check_image_sizes, check_same_categories, read_split
 from detection.config import DetectionConfig
 from detection.encoder import C4Encoder, Encoder, build_encoder
 from detection.evaluation import coco_numbers, predict_all, with_category_ids
 from detection.frameworks.contract import Framework, Result, load_framework
 from detection.grouping import GroupedPlan
-from detection.optimizer import build_optimizer, layer_scales
+from detection.optimizer import layer_scales, parameter_groups
 from detection.pins import pin_annotations
 from detection.precise_bn import PreciseStatistics
 from detection.samples import as_list
@@ -30,7 +30,7 @@ from engine.run import checkpoint, storage
 from engine.run.keep import last_weights
 from engine.run.open import Run
 from engine.task import Assembly, Task
-from engine.training.state import LoopSettings, seed_step
+from engine.training.state import seed_step
 from engine.training.transfer import to_device
 
 
@@ -45,22 +45,19 @@ def assemble(run: Run, config: DetectionConfig) -> Assembly:
     run.pin_data("val images", val_set.index)
     pin_annotations(run, train_set, val_set)
     plan = GroupedPlan(train_set.is_wide, config.batch_size, config.seed, config.data.group_size)
-    options, _ = task.loader_options(config, plan, run.device, as_list)
 
     framework = load_framework(config.framework)
     backbone = build_encoder(config)
-    if new:
-        start_from(backbone, config.init, run.dir if run.main else None)
+    task.begin(run, config.init, lambda source: load_weights(backbone, source))
     scales = layer_scales(backbone, config.optimizer.layer_decay) if config.optimizer.layer_decay < 1 else None
     detector = framework.build(config, backbone, len(train_set.category_ids)).to(run.device)
     _compile_encoder(detector, config)
     samples = framework.samples(train_set, config, True, run.dir)
-    settings = task.loop_settings(config, plan, train_set.index.path, channels_last=backbone.is_cnn, compile=False)
 
     def batches(steps: range) -> Iterator[list[Any]]:
-        return make_batches(samples, plan.batch, steps, options)
+        return make_batches(samples, plan.batch, steps, task.loader_options(config, plan, run.device, as_list))
 
-    evaluation = Evaluation(run, config, framework, val_set, settings, batches)
+    evaluation = Evaluation(run, config, framework, val_set, batches)
 
     def finish(metrics: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
         return metrics, {
@@ -76,16 +73,19 @@ def assemble(run: Run, config: DetectionConfig) -> Assembly:
 
     return Assembly(
         model=detector,
-        optimizer=build_optimizer(detector, config, scales),
-        batches=lambda first: batches(range(first, settings.total_steps)),
+        groups=parameter_groups(detector, config, scales),
+        dataset=samples,
+        plan=plan,
+        files=train_set.index.path,
+        collate=as_list,
         loss=framework.losses,
-        settings=settings,
+        settings={"channels_last": backbone.is_cnn, "compile": False},
         evaluate=evaluation,
         finish=finish,
         notes={
             "framework": f"{framework.name} {framework.version}",
             "published_batch": config.optimizer.base_batch,
-            "milestones": list(settings.schedule.milestones),
+            "milestones": [config.steps(milestone) for milestone in config.schedule.milestones],
         },
     )
 
@@ -138,20 +138,6 @@ def open_data(config: DetectionConfig, *, check_sizes: bool = True) -> tuple[Coc
     return train_set, val_set
 
 
-def start_from(backbone: Backbone, init: str, run_dir: Path | None = None) -> None:
-    """Load every tensor of the encoder; what was loaded, renamed and left out is printed and stored.
-
-    Args:
-        backbone: freshly built.
-        init: "none", a weight file, or a run folder with a backbone.safetensors.
-        run_dir: where to write initialisation.json; None for nowhere.
-
-    Raises:
-        WeightsError: the weights do not fit or lack a tensor; the encoder is unchanged.
-    """
-    task.start_from(init, lambda source: load_weights(backbone, source), run_dir)
-
-
 @dataclasses.dataclass
 class Evaluation:
     """What the loop calls for COCO's numbers; at the last step it also leaves the files a reader wants.
@@ -161,7 +147,6 @@ class Evaluation:
         config: of the run.
         framework: whose detector it is.
         val_set: the images to predict.
-        settings: says which step is the last.
         batches: steps -> their training batches, for BatchNorm statistics.
     """
 
@@ -169,14 +154,13 @@ class Evaluation:
     config: DetectionConfig
     framework: Framework
     val_set: CocoSplit
-    settings: LoopSettings
     batches: Callable[[range], Iterator[list[Any]]]
     own_numbers: dict[str, float] = dataclasses.field(default_factory=dict)
     """What the framework's own evaluator says at the last step."""
 
     def __call__(self, model: nn.Module, step: int, check_stop: Callable[[], None]) -> dict[str, float]:
         """COCO's numbers of `model` in evaluation mode, the same on every rank."""
-        last = step == self.settings.total_steps
+        last = step == self.config.steps(self.config.iterations)
         data, precise = self.config.data, PreciseStatistics(model)
         seed_step(self.config.seed, step)
         self._measure(precise, model, step, check_stop)

@@ -7,7 +7,7 @@ what it leaves at the end. Everything that runs share stands here.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from engine.after import After
-from engine.data.loader import LoaderOptions, micro_batches
+from engine.data.loader import LoaderOptions, make_batches, micro_batches
 from engine.distributed import rank, world_size
 from engine.errors import SuiteError
 from engine.groups import EpochRun, IterationRun
@@ -24,6 +24,7 @@ from engine.loop import Batch, Evaluate, Losses, run_loop
 from engine.run import checkpoint, storage
 from engine.run.keep import keep_weights
 from engine.run.open import Run, open_run
+from engine.training import optim
 from engine.training.optim import Schedule
 from engine.training.state import LoopSettings
 
@@ -37,14 +38,20 @@ class Assembly:
 
     model: nn.Module
     """What is trained and saved."""
-    optimizer: torch.optim.Optimizer
-    """Over its parameters."""
-    batches: Callable[[int], Iterator[list[Batch]]]
-    """First step -> the steps' lists of micro-batches."""
+    groups: list[dict[str, Any]]
+    """Its trainable parameters, as optim.group_parameters makes them."""
+    dataset: Any
+    """The training samples: `dataset[SampleKey]`."""
+    plan: Any
+    """Which of them are in a batch: engine.data.order.SamplePlan or one like it."""
+    files: Callable[[int], str]
+    """Position in the data set -> file, to name the images of a step that went wrong."""
+    collate: Callable[[list[Any]], Batch] | None = None
+    """Samples -> micro-batch; by default torch's."""
     loss: Callable[[nn.Module, Batch], Losses]
     """(model, micro-batch) -> named scalars, whose sum is minimised."""
-    settings: LoopSettings
-    """Lengths, schedule, precision and the like."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of LoopSettings that the task has of its own, or sets otherwise than `loop_settings`."""
     evaluate: Evaluate | None = None
     """(model, step, check_stop) -> metrics."""
     finish: Callable[[Metrics], tuple[Metrics, dict[str, Any]]]
@@ -117,21 +124,34 @@ class Task:
 
     def _run(self, run: Run, config: Any) -> Metrics:
         parts = self.assemble(run, config)
-        run.note(**announcement(config, parts.settings), **parts.notes)
-        metrics = run_loop(
-            run,
-            parts.model,
-            optimizer=parts.optimizer,
-            batches=parts.batches,
-            loss=parts.loss,
-            settings=parts.settings,
-            evaluate=parts.evaluate,
-        )
+        metrics = train_parts(run, config, parts)
         if not run.main:
             return {}
         metrics, facts = parts.finish(metrics)
         run.finish(metrics, **facts)
         return metrics
+
+
+def train_parts(run: Run, config: Any, parts: Assembly) -> Metrics:
+    """Train what was assembled, and return the metrics of the last evaluation.
+
+    Raises:
+        ConfigError: the batch does not divide into ranks and accumulation steps.
+    """
+    options = loader_options(config, parts.plan, run.device, parts.collate)
+    settings = loop_settings(config, parts.plan, parts.files, **parts.settings)
+    run.note(**announcement(config, settings), **parts.notes)
+    return run_loop(
+        run,
+        parts.model,
+        optimizer=optim.build(config.optimizer, parts.groups, config.learning_rate),
+        batches=lambda first: make_batches(
+            parts.dataset, parts.plan.batch, range(first, settings.total_steps), options
+        ),
+        loss=parts.loss,
+        settings=settings,
+        evaluate=parts.evaluate,
+    )
 
 
 def announcement(config: Any, settings: LoopSettings) -> dict[str, Any]:
@@ -149,14 +169,14 @@ def announcement(config: Any, settings: LoopSettings) -> dict[str, Any]:
 
 
 def loop_settings(
-    config: EpochRun | IterationRun, plan: Any, files: Callable[[int], str] | None, **more: Any
+    config: EpochRun | IterationRun, plan: Any, files: Callable[[int], str] | None = None, **more: Any
 ) -> LoopSettings:
     """The configuration in steps; `more` are settings that a task has of its own, or replace some.
 
     Args:
         config: a task's configuration.
-        plan: which samples are in a batch (engine.data.order.SamplePlan or one like it).
-        files: position in the data set -> file, to name the images of a step that went wrong.
+        plan: as Assembly has it.
+        files: likewise; None to name no images.
         more: further fields of LoopSettings.
     """
     shared: dict[str, Any] = {
@@ -192,8 +212,8 @@ def loop_settings(
 
 def loader_options(
     config: Any, plan: Any, device: torch.device, collate: Callable[[list[Any]], Any] | None = None
-) -> tuple[LoaderOptions, int]:
-    """How this rank reads its part of each batch, and how many images one forward pass gets.
+) -> LoaderOptions:
+    """How this rank reads its part of each batch.
 
     Raises:
         ConfigError: the batch does not divide into ranks and accumulation steps.
@@ -206,12 +226,28 @@ def loader_options(
         pin_memory=device.type == "cuda",
         collate=collate,
     )
-    return options, len(micro_batches(plan.batch(0), options)[0])
+    micro_batches(plan.batch(0), options)  # refuses what does not divide, before anything is read
+    return options
 
 
-def is_new(run: Run) -> bool:
-    """Whether no step has been taken: else the checkpoint holds what the initial weights became."""
-    return not run.resumed or checkpoint.newest(run.dir) is None
+def images_at_once(config: Any, plan: Any, device: torch.device) -> tuple[int, str]:
+    """How many images one forward pass gets, and how an error says that of a batch which does not fit a task.
+
+    Raises:
+        ConfigError: as loader_options.
+    """
+    size = len(micro_batches(plan.batch(0), loader_options(config, plan, device))[0])
+    return size, (
+        f"batch_size {config.batch_size} over {world_size()} ranks x {config.accumulation} accumulation steps makes "
+        f"{size} image{'s' * (size != 1)} each"
+    )
+
+
+def begin(run: Run, init: str, load: Callable[[str], Any]) -> None:
+    """Load the initial weights of a run that has taken no step; of others the checkpoint holds what they became.
+    Arguments as for `start_from`."""
+    if not run.resumed or checkpoint.newest(run.dir) is None:
+        start_from(init, load, run.dir if run.main else None)
 
 
 def start_from(init: str, load: Callable[[str], Any], run_dir: Path | None) -> None:

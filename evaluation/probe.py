@@ -6,7 +6,7 @@ no part of what is trained and saved. B batch, C classes.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,13 @@ from torch.utils.data import Dataset
 from backbones import Encoder
 from backbones.frozen import Readout
 from engine.data.images import ImageIndex
-from engine.data.loader import LoaderOptions, make_batches
+from engine.data.loader import make_batches
 from engine.data.order import SampleKey, SamplePlan
-from engine.distributed import rank, world_size
 from engine.errors import ConfigError
 from engine.groups import OptimizerOptions
 from engine.loop import run_loop
 from engine.run.open import Run
-from engine.task import announcement
+from engine.task import announcement, loader_options
 from engine.training import optim
 from engine.training.optim import Schedule
 from engine.training.state import LoopSettings
@@ -162,13 +161,9 @@ class Probe:
             if self.banks
             else RandomCrops(self.train, self.frozen.encoder.image_size, config.interpolation, config.crop, config.seed)
         )
-        options = LoaderOptions(
-            num_workers=0 if self.banks else config.data.num_workers,
-            accumulation=config.accumulation,
-            rank=rank(),
-            world_size=world_size(),
-            pin_memory=run.device.type == "cuda",
-        )
+        options = loader_options(config, plan, run.device)
+        if self.banks:
+            options = replace(options, num_workers=0)
         run.note(**announcement(config, settings), heads=len(self.heads))
         if run.main:
             _warn_of_standing_still(config, settings.total_steps)

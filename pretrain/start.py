@@ -15,7 +15,6 @@ from backbones.weights.faults import find_faults
 from backbones.weights.files import WeightsFile, open_weights
 from backbones.weights.load import load_file
 from engine import config as configurations
-from engine import task
 from engine.errors import CheckpointError, ConfigError
 from engine.run import checkpoint, storage
 from pretrain.config import PretrainConfig
@@ -54,24 +53,14 @@ class StartReport(LoadReport):
         return f"{kept}{fresh}; {super().__str__()}"
 
 
-def start_from(model: Any, config: PretrainConfig, run_dir: Path | None) -> None:
-    """Load what `config.init` names into a PretrainModel; what was loaded and what begins anew is printed and stored in
-    initialisation.json.
-
-    Args:
-        model: freshly built; unchanged if anything is refused.
-        config: of the run.
-        run_dir: where to store the report; None for nowhere.
+def load(model: Any, config: PretrainConfig, source: str) -> StartReport:
+    """Load what `config.init` names into a freshly built PretrainModel: the encoder, and decoder and token where the
+    source has them and they fit. The model is unchanged if anything is refused.
 
     Raises:
         WeightsError: the encoder's weights do not fit, or hold values that none has.
         WeightsFileError: the file is missing or damaged.
     """
-    task.start_from(config.init, lambda source: load(model, config, source), run_dir)
-
-
-def load(model: Any, config: PretrainConfig, source: str) -> StartReport:
-    """Load an encoder, and decoder and token where the source has them and they fit. Errors as for start_from."""
     file = open_weights(source)
     rest, other = _whole(source, file)
     elsewhere = find_method(config.method).elsewhere

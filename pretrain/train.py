@@ -1,6 +1,6 @@
 """Assembly of a pre-training run: images, model, optimizer and panels, handed to engine/loop.py."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,19 @@ from engine import task
 from engine.after import After, python_module
 from engine.config import config_hash
 from engine.data.images import ImageIndex, count_unreadable
-from engine.data.loader import make_batches
 from engine.data.order import SamplePlan
 from engine.data.split import image_root
 from engine.distributed import is_main
 from engine.run.checkpoint import SUITE_VERSION
 from engine.run.open import Run
 from engine.task import Assembly, Task
-from engine.training import optim
 from engine.training.optim import parameter_groups
-from engine.training.state import Draw, LoopSettings
+from engine.training.state import Draw
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import PretrainDataset, collate, training_images
 from pretrain.monitor import monitor_of
-from pretrain.start import named, start_from
+from pretrain.start import load, named
 from pretrain.visualize import panel_batch, save_panel
 
 
@@ -40,8 +38,7 @@ def assemble(run: Run, config: PretrainConfig) -> Assembly:
     plan = SamplePlan(len(index), config.batch_size, config.seed)
     torch.manual_seed(config.seed)
     model = build_model(config)
-    if task.is_new(run):
-        start_from(model, config, run.dir if run.main else None)
+    task.begin(run, config.init, lambda source: load(model, config, source))
 
     def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
         save_backbone(run.dir / "backbone.safetensors", model.encoder, _description(config, run))
@@ -52,16 +49,19 @@ def assemble(run: Run, config: PretrainConfig) -> Assembly:
 
     return Assembly(
         model=model,
-        optimizer=build_optimizer(config, model),
-        batches=_batches(config, run, index, plan),
+        groups=groups_of(config, model),
+        dataset=_dataset(config, run, index),
+        plan=plan,
+        files=index.path,
+        collate=collate,
         loss=compute_losses,
-        settings=loop_settings(
-            config,
-            plan,
-            channels_last=model.encoder.is_cnn,
-            index=index,
-            draw=_panels(config, run, index, plan.steps_per_epoch),
-        ),
+        settings={
+            "channels_last": model.encoder.is_cnn,
+            "evaluate_every": config.monitor.every_epochs * plan.steps_per_epoch,
+            "evaluate_first": True,
+            "draw": _panels(config, run, index, plan.steps_per_epoch),
+            "draw_every": config.visualize_every_epochs * plan.steps_per_epoch,
+        },
         evaluate=monitor_of(config, run),
         finish=finish,
     )
@@ -96,45 +96,20 @@ def compute_losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tens
     return losses
 
 
-def build_optimizer(config: PretrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the groups that the configuration's name rules make."""
-    options = config.optimizer
-    groups = parameter_groups(
+def groups_of(config: PretrainConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """The parameter groups that the configuration's name rules make."""
+    return parameter_groups(
         model.named_parameters(),
         learning_rate=config.learning_rate,
-        weight_decay=options.weight_decay,
-        no_decay=options.no_decay,
-        rate_scale=options.rate_scale,
-    )
-    return optim.build(options, groups, config.learning_rate)
-
-
-def loop_settings(
-    config: PretrainConfig,
-    plan: SamplePlan,
-    *,
-    channels_last: bool,
-    index: ImageIndex | None = None,
-    draw: Draw | None = None,
-) -> LoopSettings:
-    """The configuration in steps instead of epochs."""
-    return task.loop_settings(
-        config,
-        plan,
-        None if index is None else index.path,
-        channels_last=channels_last,
-        evaluate_every=config.monitor.every_epochs * plan.steps_per_epoch,
-        evaluate_first=True,
-        draw=draw,
-        draw_every=config.visualize_every_epochs * plan.steps_per_epoch,
+        weight_decay=config.optimizer.weight_decay,
+        no_decay=config.optimizer.no_decay,
+        rate_scale=config.optimizer.rate_scale,
     )
 
 
-def _batches(
-    config: PretrainConfig, run: Run, index: ImageIndex, plan: SamplePlan
-) -> Callable[[int], Iterator[list[Any]]]:
+def _dataset(config: PretrainConfig, run: Run, index: ImageIndex) -> PretrainDataset:
     data, mask = config.data, config.mask
-    dataset = PretrainDataset(
+    return PretrainDataset(
         index=index,
         image_size=config.image_size,
         scale=data.crop_scale,
@@ -146,9 +121,6 @@ def _batches(
         unreadable=data.unreadable,
         run_dir=run.dir,
     )
-    options, _ = task.loader_options(config, plan, run.device, collate)
-    last = config.epochs * plan.steps_per_epoch
-    return lambda first: make_batches(dataset, plan.batch, range(first, last), options)
 
 
 def _panels(config: PretrainConfig, run: Run, index: ImageIndex, steps_per_epoch: int) -> Draw:

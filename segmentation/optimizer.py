@@ -1,4 +1,4 @@
-"""The optimizer of a segmentation run: which parameters decay, and at which rate each layer of the encoder learns."""
+"""Parameter groups of a segmentation run: which decay, and at which rate each layer of the encoder learns."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from backbones.layers import by_blocks, by_convnext_stages, from_the_end
 from engine.training import optim
-from segmentation.config import OptimizerConfig, SegmentationConfig
+from segmentation.config import OptimizerConfig
 
 _ENCODER = "backbone.encoder.net."
 _TABLES = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
@@ -36,12 +36,6 @@ def parameter_groups(segmentor: nn.Module, options: OptimizerConfig, learning_ra
         rate=lambda name, _: scales.get(name.removeprefix(_ENCODER), 1.0) if name.startswith(_ENCODER) else 1.0,
         decay=lambda name, parameter: 0.0 if _is_spared(name, parameter, options.no_decay) else options.weight_decay,
     )
-
-
-def build_optimizer(segmentor: nn.Module, config: SegmentationConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the trainable parameters."""
-    groups = parameter_groups(segmentor, config.optimizer, config.learning_rate)
-    return optim.build(config.optimizer, groups, config.learning_rate)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -14,14 +13,13 @@ from torch import Tensor, nn
 from backbones import load_weights
 from engine import task
 from engine.after import After, python_module
-from engine.data.loader import LoaderOptions, make_batches
 from engine.data.order import SamplePlan
 from engine.distributed import world_size
 from engine.errors import ConfigError
 from engine.run import storage
 from engine.run.keep import last_weights
 from engine.run.open import Run
-from engine.task import Assembly, Task, is_new
+from engine.task import Assembly, Task
 from segmentation.config import SegmentationConfig
 from segmentation.data import Pairs, Sets, collate_training, open_data
 from segmentation.evaluation import Scores, evaluate
@@ -29,7 +27,7 @@ from segmentation.framework import DISTRIBUTIONS, FRAMEWORK, framework_version
 from segmentation.labels import classes_in, spell_out
 from segmentation.layout import find_validation
 from segmentation.mmseg_adapter import build_segmentor
-from segmentation.optimizer import build_optimizer
+from segmentation.optimizer import parameter_groups
 from segmentation.panels import draw_panels
 
 
@@ -39,9 +37,8 @@ def assemble(run: Run, config: SegmentationConfig) -> Assembly:
     Its metrics are mIoU, aAcc and mAcc in percent of the last evaluation, mIoU_best over all, and with multi-scale
     evaluation mIoU_ms, aAcc_ms and mAcc_ms.
     """
-    segmentor = build_segmentor(config)
-    if is_new(run):
-        start_from(segmentor, config.init, run.dir if run.main else None)
+    segmentor: Any = build_segmentor(config)
+    task.begin(run, config.init, lambda source: load_weights(segmentor.backbone.encoder, source))
     return assembly_of(run, config, segmentor)
 
 
@@ -52,7 +49,9 @@ def assembly_of(
     evaluation at a single scale."""
     sets = open_data(config, run)
     plan = SamplePlan(len(sets.train), config.batch_size, config.seed)
-    options = loader_options(config, plan, run.device)
+    size, told = task.images_at_once(config, plan, run.device)
+    if size < 2 and not (run.device.type == "cuda" and world_size() > 1):  # where it is not synchronised
+        raise ConfigError(f"{told}, of which batch norm cannot take statistics: use a larger batch or fewer parts")
     segmentor.to(run.device)
 
     def finish(_: dict[str, float]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -72,15 +71,13 @@ def assembly_of(
 
     return Assembly(
         model=segmentor,
-        optimizer=build_optimizer(segmentor, config),
-        batches=lambda first: make_batches(sets.train, plan.batch, range(first, config.iterations), options),
+        groups=parameter_groups(segmentor, config.optimizer, config.learning_rate),
+        dataset=sets.train,
+        plan=plan,
+        files=sets.train.path,
+        collate=collate_training,
         loss=loss_function(segmentor),
-        settings=task.loop_settings(
-            config,
-            plan,
-            sets.train.path,
-            channels_last=segmentor.backbone.encoder.is_cnn,
-        ),
+        settings={"channels_last": segmentor.backbone.encoder.is_cnn},
         evaluate=_evaluation(config, run, sets, tell),
         finish=finish,
         notes={"framework": f"{FRAMEWORK} {framework_version()}"},
@@ -115,37 +112,6 @@ TASK = Task(
     after=after,
 )
 train = TASK.train
-
-
-def start_from(segmentor: nn.Module, init: str, run_dir: Path | None = None) -> None:
-    """Load the whole encoder; what was loaded, renamed and left out is printed and stored in initialisation.json.
-
-    Args:
-        segmentor: its backbone is a SuiteEncoder.
-        init: "none", a weight file, or a run folder with a backbone.safetensors.
-        run_dir: where to store the report; None for nowhere.
-
-    Raises:
-        WeightsError: the weights do not fit, or leave a tensor of the encoder without value; nothing is changed.
-    """
-    encoder: Any = segmentor.backbone.encoder  # type: ignore[union-attr]
-    task.start_from(init, lambda source: load_weights(encoder, source), run_dir)
-
-
-def loader_options(config: SegmentationConfig, plan: SamplePlan, device: torch.device) -> LoaderOptions:
-    """How this rank reads its part of each batch.
-
-    Raises:
-        ConfigError: the batch does not divide into ranks and accumulation steps, or into too small parts.
-    """
-    options, size = task.loader_options(config, plan, device, collate_training)
-    synchronised = device.type == "cuda" and world_size() > 1
-    if size < 2 and not synchronised:
-        raise ConfigError(
-            f"batch_size {config.batch_size} over {world_size()} ranks x {config.accumulation} accumulation steps "
-            "makes 1 image each, of which batch norm cannot take statistics: use a larger batch or fewer parts"
-        )
-    return options
 
 
 def loss_function(

@@ -6,15 +6,15 @@ import pytest
 import timm
 import torch
 
-import classification.build
-import detection.train
-from backbones import build_backbone
+from backbones import build_backbone, load_weights
 from backbones.__main__ import main
 from backbones.source import load_encoder
 from backbones.weights.keymaps import find_keymap
+from classification.build import load_encoder as load_into_network
 from classification.classifier import load_classifier
 from classification.config import ClassificationConfig
 from engine.errors import ConfigError
+from engine.task import start_from
 from engine.use import evaluate_command
 from results.runs.start import start_of
 from tests.backbones.file_server import serving
@@ -52,13 +52,13 @@ def same(net: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
 
 def test_classification_and_detection_start_from_it(published, tmp_path):
     network = timm.create_model(MODEL, num_classes=5)
-    classification.build.start_from(network, f"released:{NAME}", tmp_path)
+    start_from(f"released:{NAME}", lambda source: load_into_network(network, source), tmp_path)
     assert same(network, published[1])
     record = json.loads((tmp_path / "initialisation.json").read_text())
     told = {"method": f"released:{NAME}", "method_title": "FCMAE (released)", "name": MODEL}
     assert record["description"] == told
     backbone = build_backbone(MODEL)
-    detection.train.start_from(backbone, f"released:{NAME}")
+    load_weights(backbone, f"released:{NAME}")
     assert same(backbone.net, published[1])
 
 
@@ -93,7 +93,8 @@ def test_it_was_fetched_once(published):
 
 
 def test_tables_keep_its_runs_apart_from_ours(tmp_path):
-    classification.build.start_from(timm.create_model(MODEL, num_classes=5), f"released:{NAME}", tmp_path)
+    network = timm.create_model(MODEL, num_classes=5)
+    start_from(f"released:{NAME}", lambda source: load_into_network(network, source), tmp_path)
     config = {"init": f"released:{NAME}", "method": "a2mim"}
     fine, on = (start_of(tmp_path, task, config, {}, pytest.fail) for task in ("classification", "pretrain"))
     assert (fine.method, fine.title) == (f"released:{NAME}", "FCMAE (released)")

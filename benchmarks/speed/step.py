@@ -21,6 +21,8 @@ from benchmarks.speed.timing import Comparison, Contender, compare, timing
 from engine.data.order import SamplePlan
 from engine.loop import complete_step, take_step
 from engine.run.open import open_run
+from engine.task import loop_settings
+from engine.training import optim
 from engine.training.state import PRECISIONS, TrainingState, set_backends
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
@@ -28,7 +30,7 @@ from pretrain.masking import cell_mask
 from pretrain.methods import METHODS, a2mim
 from pretrain.recipes import for_model
 from pretrain.targets import Normalise
-from pretrain.train import build_optimizer, compute_losses, loop_settings
+from pretrain.train import compute_losses, groups_of
 
 LEARNING_RATE = 1e-6  # the weights must move, and not far: the steps compared should meet the same numbers
 
@@ -101,6 +103,11 @@ def make_batch(config: PretrainConfig, settings: StepSettings) -> dict[str, Tens
     masks = [cell_mask(rng, size, mask.cell_size, mask.mask_ratio) for _ in range(settings.batch_size)]
     batch = {"image": images.permute(0, 3, 1, 2), "mask": torch.from_numpy(np.stack(masks))}
     return {name: tensor.to(settings.device) for name, tensor in batch.items()}
+
+
+def build_optimizer(config: PretrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that a run of the configuration has."""
+    return optim.build(config.optimizer, groups_of(config, model), config.learning_rate)
 
 
 _CLAIMED = ExitStack()  # the run folders that training states belong to; nothing is written into them after their start

@@ -18,9 +18,8 @@ from backbones import Encoder, load_encoder
 from backbones.frozen import Readout
 from engine.config import check
 from engine.errors import ConfigError
-from engine.loop import run_loop
 from engine.run.open import Run
-from engine.task import announcement
+from engine.task import train_parts
 from evaluation.dense.config import DenseConfig
 from evaluation.dense.labels import mean_iou_interval
 from evaluation.measured import Measured
@@ -82,17 +81,7 @@ def measure_linear(run: Run, encoder: Encoder, config: DenseConfig) -> Measured:
         low, high = mean_iou_interval(areas, seed=config.seed, resamplings=config.bootstrap)
         return {**means, "mIoU_low": low, "mIoU_high": high}
 
-    run.note(**announcement(settings, parts.settings), **parts.notes)
-    last = run_loop(
-        run,
-        parts.model,
-        optimizer=parts.optimizer,
-        batches=parts.batches,
-        loss=parts.loss,
-        settings=parts.settings,
-        evaluate=evaluate,
-    )
-    metrics, facts = parts.finish(last)
+    metrics, facts = parts.finish(train_parts(run, settings, dataclasses.replace(parts, evaluate=evaluate)))
     row = {
         "layer": len(large.backbone.net.feature_info),
         "token": "last map" if config.head == "linear" else "four maps, concatenated",

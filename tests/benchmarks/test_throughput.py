@@ -14,14 +14,13 @@ from benchmarks.__main__ import main
 from benchmarks.speed import timing
 from benchmarks.speed.isolated import isolated
 from benchmarks.speed.loader import PlainPipeline, photo_like, write_photos
-from benchmarks.speed.step import PlainMean, Steps, StepSettings, published_config
+from benchmarks.speed.step import PlainMean, Steps, StepSettings, build_optimizer, published_config
 from benchmarks.speed.throughput import Throughput, run_throughput, table
 from benchmarks.speed.timing import Comparison, Contender, compare, quartiles
 from engine.data.images import index_images
 from engine.data.order import SampleKey
 from engine.errors import ConfigError
 from pretrain.build import build_model
-from pretrain.train import build_optimizer
 
 CPU = torch.device("cpu")
 TINY = "test_resnet.r160_in1k"

@@ -13,12 +13,13 @@ from classification.build import (
     classifier_prefix,
     export_encoder,
     is_convolutional,
+    load_encoder,
     network_state,
-    start_from,
     trainable,
 )
 from engine.config import check
 from engine.errors import ConfigError
+from engine.task import start_from
 from tests.classification.folders import tiny_config
 
 
@@ -38,7 +39,7 @@ def test_the_encoder_is_loaded_and_only_the_classifier_is_new(encoder_file, tmp_
     net = network()
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    start_from(net, str(encoder_file), run_dir)
+    start_from(str(encoder_file), lambda source: load_encoder(net, source), run_dir)
     for name, value in load_file(encoder_file).items():
         assert torch.equal(net.state_dict()[name], value), name
     report = json.loads((run_dir / "initialisation.json").read_text())
@@ -49,7 +50,7 @@ def test_the_encoder_is_loaded_and_only_the_classifier_is_new(encoder_file, tmp_
 
 def test_a_run_folder_stands_for_its_encoder(encoder_file):
     net = network()
-    start_from(net, str(encoder_file.parent))
+    load_encoder(net, str(encoder_file.parent))
     assert torch.equal(net.state_dict()["conv1.0.weight"], load_file(encoder_file)["conv1.0.weight"])
 
 
@@ -57,7 +58,7 @@ def test_weights_of_another_architecture_are_refused_and_nothing_is_loaded(encod
     net = network("test_convnext")
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with pytest.raises(WeightsError, match="missing") as caught:
-        start_from(net, str(encoder_file))
+        load_encoder(net, str(encoder_file))
     assert caught.value.exit_code == 2
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -67,7 +68,7 @@ def test_an_encoder_file_with_a_missing_key_is_refused_by_name(encoder_file, tmp
     del encoder.net.layer4
     save_backbone(tmp_path / "part.safetensors", encoder.net, {})
     with pytest.raises(WeightsError, match=r"missing: layer4"):
-        start_from(network(), str(tmp_path / "part.safetensors"))
+        load_encoder(network(), str(tmp_path / "part.safetensors"))
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_names():
@@ -122,7 +123,7 @@ def test_the_exported_published_vit_loads_back_into_encoder_and_classifier(tmp_p
     export_encoder(tmp_path / "b.safetensors", config, trained.state_dict(), {})
     load_weights(build_backbone("vit_s", image_size=32), tmp_path / "b.safetensors")
     again = build_network(config, 5)
-    start_from(again, str(tmp_path / "b.safetensors"))
+    load_encoder(again, str(tmp_path / "b.safetensors"))
     assert torch.equal(again.blocks[3].attn.qkv.weight, trained.blocks[3].attn.qkv.weight)
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from backbones import build_classifier
-from classification.optimizer import build_optimizer, parameter_groups
+from classification.optimizer import parameter_groups
 from classification.probe import LinearProbe
 from classification.recipes import RECIPES, convnext_ft, linear_probe, rsb_a2, vit_ft
+from engine.training import optim
 
 
 def by_name(model, config):
@@ -71,7 +72,8 @@ def test_the_optimizers_are_the_named_ones():
     kinds = {}
     for name in ("adamw", "lamb", "sgd"):
         config = rsb_a2("test_resnet")
-        optimizer = build_optimizer(model, replace(config, optimizer=replace(config.optimizer, name=name)))
+        groups = parameter_groups(model, config.optimizer, config.learning_rate)
+        optimizer = optim.build(replace(config.optimizer, name=name), groups, config.learning_rate)
         assert all("base_rate" in group for group in optimizer.param_groups)
         kinds[name] = type(optimizer).__name__
     assert kinds == {"adamw": "AdamW", "lamb": "Lamb", "sgd": "SGD"}
@@ -82,7 +84,7 @@ def test_the_frozen_encoder_stays_in_evaluation_mode_and_does_not_move():
     probe = LinearProbe(build_classifier("test_resnet", 3, image_size=32))
     before = {name: value.clone() for name, value in probe.state_dict().items()}
     config = linear_probe("test_resnet")
-    optimizer = build_optimizer(probe, replace(config, optimizer=replace(config.optimizer, base_learning_rate=0.5)))
+    optimizer = optim.build(config.optimizer, parameter_groups(probe, config.optimizer, 0.5), 0.5)
     probe.train()
     probe(torch.randn(8, 3, 32, 32)).square().mean().backward()
     optimizer.step()

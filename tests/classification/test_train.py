@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 import classification.train as task
 from classification.config import AugmentConfig, EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from classification.recipes import RECIPES
-from classification.train import loop_settings, summary, train
+from classification.train import in_steps, summary, train
 from engine.cli import main
 from engine.data.order import SamplePlan
 from engine.errors import ConfigError, DataError, StopRequested
+from engine.task import loop_settings
 from tests.classification.folders import make_folder, tiny_config
 from tests.helpers import assert_same_bytes, run_module
 
@@ -171,7 +172,7 @@ def test_odd_parts_of_a_batch_cannot_be_mixed(root, tmp_path):
 
 def test_learning_rate_warm_up_and_moving_average_are_in_steps_of_this_data_set():
     config = RECIPES["rsb-a2"]()
-    settings = loop_settings(config, SamplePlan(1_281_167, 2048, 0, 3), channels_last=True, files=str)
+    settings = loop_settings(config, SamplePlan(1_281_167, 2048, 0, 3), **in_steps(config, 625))
     assert settings.steps_per_epoch == 625
     assert settings.total_steps == 187_500
     rates = [settings.schedule.rate(step, config.learning_rate) for step in (0, 3125, 187_500)]
@@ -182,7 +183,7 @@ def test_learning_rate_warm_up_and_moving_average_are_in_steps_of_this_data_set(
 
 def test_the_probes_rate_falls_tenfold_at_its_milestones():
     config = RECIPES["linear-probe"]()
-    settings = loop_settings(config, SamplePlan(2560, 256, 0), channels_last=True, files=str)
+    settings = loop_settings(config, SamplePlan(2560, 256, 0))
     rates = [settings.schedule.rate(epoch * 10, config.learning_rate) for epoch in (0, 59, 60, 79, 80, 99)]
     assert rates == pytest.approx([30, 30, 3, 3, 0.3, 0.3])
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from backbones import build_backbone, save_backbone
+from backbones import build_backbone, load_weights, save_backbone
 from detection.config import DataConfig
 from detection.encoder import C4Encoder, build_encoder
 from detection.frameworks.contract import load_framework
 from detection.grouping import GroupedPlan
-from detection.optimizer import build_optimizer
+from detection.optimizer import parameter_groups
 from detection.samples import decode_mask
-from detection.train import start_from
 from engine.data.order import SampleKey
 from engine.errors import ConfigError
+from engine.training import optim
 from tests.detection.folders import FRAMEWORKS, make_coco, needs_detectron2, read_split, tiny_config
 
 STEMS = {  # model -> its first weight
@@ -58,13 +58,13 @@ def test_one_step_trains_the_whole_network_on_the_backbones_own_features(root, t
     source = build_backbone(model, image_size=64)
     save_backbone(tmp_path / "backbone.safetensors", source, {"method": "test"})
     backbone = build_encoder(config)
-    start_from(backbone, str(tmp_path))
+    load_weights(backbone, str(tmp_path))
     own, given = backbone.net.state_dict(), source.net.state_dict()
     assert own.keys() == given.keys()
     assert all(torch.equal(own[name], given[name]) for name in own)
 
     detector = library.build(config, backbone, len(split.category_ids))
-    optimizer = build_optimizer(detector, config, None)
+    optimizer = optim.build(config.optimizer, parameter_groups(detector, config), config.learning_rate)
     batch = batch_of(config, split, library)
     passed = {}
     encoder_of(detector).register_forward_hook(lambda _, inputs, maps: passed.update(images=inputs[0], maps=maps))

@@ -8,7 +8,8 @@ import torch
 from backbones import build_backbone
 from detection.config import DetectionConfig, OptimizerConfig
 from detection.frameworks.torchvision import build
-from detection.optimizer import build_optimizer, layer_scales, parameter_groups
+from detection.optimizer import layer_scales, parameter_groups
+from engine.training import optim
 from tests.detection.folders import SMALL_HEADS
 
 
@@ -104,9 +105,10 @@ def test_every_trainable_parameter_is_in_one_group_with_its_rate_and_decay(model
 def test_sgd_and_adamw_have_the_recipes_values():
     config = DetectionConfig(model="test_resnet", framework="torchvision", batch_size=8, heads=SMALL_HEADS)
     detector = build(config, build_backbone("test_resnet", image_size=64), 3)
-    sgd = build_optimizer(detector, config, None)
+    groups = parameter_groups(detector, config)
+    sgd = optim.build(config.optimizer, groups, config.learning_rate)
     assert isinstance(sgd, torch.optim.SGD)
     assert {(group["lr"], group["momentum"], group["nesterov"]) for group in sgd.param_groups} == {(0.01, 0.9, False)}
-    adamw = build_optimizer(detector, replace(config, optimizer=OptimizerConfig(name="adamw")), None)
+    adamw = optim.build(OptimizerConfig(name="adamw"), groups, config.learning_rate)
     assert isinstance(adamw, torch.optim.AdamW)
     assert {group["betas"] for group in adamw.param_groups} == {(0.9, 0.999)}

@@ -8,11 +8,11 @@ import timm
 import torch
 from mmengine.utils.dl_utils import mmcv_full_available
 
-from backbones import WeightsError, build_backbone, save_backbone
+from backbones import WeightsError, build_backbone, load_weights, save_backbone
 from engine.errors import ConfigError
 from segmentation.mmseg_adapter import IGNORED, build_segmentor, model_config
 from segmentation.recipes import RECIPES
-from segmentation.train import loss_function, start_from
+from segmentation.train import loss_function
 from tests.segmentation.folders import tiny_config
 
 pytestmark = pytest.mark.mmseg
@@ -33,7 +33,7 @@ def test_features_inside_the_segmentor_are_the_encoders_own_and_its_weights_load
             parameter.add_(0.01 * torch.randn_like(parameter))
     save_backbone(tmp_path / "encoder.safetensors", encoder, {})
     segmentor = build_segmentor(small(model)).eval()
-    start_from(segmentor, str(tmp_path / "encoder.safetensors"), tmp_path)
+    load_weights(segmentor.backbone.encoder, tmp_path / "encoder.safetensors")
 
     loaded, given = segmentor.backbone.encoder.state_dict(), encoder.state_dict()
     assert loaded.keys() == given.keys()
@@ -75,7 +75,7 @@ def test_weights_that_leave_a_tensor_of_the_encoder_out_are_refused(tmp_path):
     save_file(state, tmp_path / "lacking.safetensors")
     before = {name: tensor.clone() for name, tensor in segmentor.state_dict().items()}
     with pytest.raises(WeightsError, match=r"1 missing: layer4.0.bn2.bias"):
-        start_from(segmentor, str(tmp_path / "lacking.safetensors"))
+        load_weights(segmentor.backbone.encoder, tmp_path / "lacking.safetensors")
     assert all(torch.equal(tensor, before[name]) for name, tensor in segmentor.state_dict().items())
 
 

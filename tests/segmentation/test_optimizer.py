@@ -5,7 +5,7 @@ from mmseg.engine.optimizers.layer_decay_optimizer_constructor import get_layer_
 
 from segmentation.config import OptimizerConfig
 from segmentation.mmseg_adapter import build_segmentor
-from segmentation.optimizer import build_optimizer, parameter_groups
+from segmentation.optimizer import parameter_groups
 from tests.segmentation.test_adapter import small
 
 pytestmark = pytest.mark.mmseg
@@ -72,8 +72,8 @@ def test_weight_decay_rules():
 def test_all_trainable_parameters_are_in_exactly_one_group():
     config = small("test_vit")
     segmentor = build_segmentor(config)
-    optimizer = build_optimizer(segmentor, config)
-    inside = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    groups = parameter_groups(segmentor, config.optimizer, config.learning_rate)
+    inside = [id(parameter) for group in groups for parameter in group["params"]]
     trainable = [id(parameter) for parameter in segmentor.parameters() if parameter.requires_grad]
     assert len(inside) == len(set(inside))
     assert set(inside) == set(trainable)

@@ -10,10 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import build_backbone
 from benchmarks.speed.gpu.part import Part
-from benchmarks.speed.step import Steps, StepSettings, published_config
+from benchmarks.speed.step import Steps, StepSettings, build_optimizer, published_config
 from benchmarks.speed.timing import Contender, compare, seconds_of, timing
 from pretrain.build import build_model
-from pretrain.train import build_optimizer
 
 METHODS = ("a2mim", "simmim")
 

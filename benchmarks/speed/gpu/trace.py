@@ -15,13 +15,15 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from benchmarks.speed.gpu.part import Part
 from benchmarks.speed.loader import write_photos
+from benchmarks.speed.step import build_optimizer
 from engine.data.order import SamplePlan
 from engine.loop import run_loop
 from engine.run.open import open_run
+from engine.task import loop_settings
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.recipes import for_model
-from pretrain.train import build_optimizer, compute_losses, loop_settings, train
+from pretrain.train import compute_losses, train
 
 WARM_UP, PROFILED = 8, 4
 SYNCHRONISING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
