@@ -26,7 +26,7 @@ def page() -> str:
         module = recipes_of(task.name)
         parts.append(f"## {task.name}\n")
         for name in module.RECIPES:
-            lists = list(of_recipe(name, module.RECIPES, module.SOURCES))
+            lists = list(of_recipe(name, module.RECIPES))
             parts.append(f"### {name}\n")
             parts += [f"From {whose}:\n\n{lines}\n" for whose, lines in lists] or ["A recipe of our own.\n"]
     return "\n".join(parts)

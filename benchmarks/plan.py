@@ -205,7 +205,7 @@ def images_of(request: Request) -> Path:
 
 
 def recipes_of(task: str) -> Any:
-    """The module of a task's recipes: RECIPES, SOURCES, recipe_for."""
+    """The module of a task's recipes: RECIPES, recipe_for."""
     return importlib.import_module(f"{task}.recipes")
 
 

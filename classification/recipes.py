@@ -5,9 +5,9 @@ budget. The published rows do not always: A2MIM's released ViT-S was fine-tuned 
 its ViT-L for 150 against 100. Reported accuracy there is the best of the last ten epochs: `top1_best_last10` here.
 
 Sources: RSB = Wightman, Touvron, Jegou 2021, "ResNet strikes back" (arXiv 2110.00476); MMPretrain configs/resnet
-"rsb-a1/a2/a3"; A2MIM = configs/openmixup/finetune of Westlake-AI/A2MIM; OpenMixup = its configs/benchmarks; timm =
-its results-imagenet.csv. On one kind of rule no source is followed: weight decay spares every one-dimensional tensor,
-while the A2MIM configs, matching on names, decay the shortcut batch norm's scale and ConvNeXt's norm scales.
+"rsb-a1/a2/a3"; A2MIM = configs/openmixup/finetune of Westlake-AI/A2MIM at ccca6dc; OpenMixup = its configs/benchmarks;
+timm = its results-imagenet.csv. On one kind of rule no source is followed: weight decay spares every one-dimensional
+tensor, while the A2MIM configs, matching on names, decay the shortcut batch norm's scale and ConvNeXt's norm scales.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,8 @@ from classification.config import (
 )
 from classification.own import fit, look
 from classification.small import cifar_vit, small, small_linear
-from classification.sources import SOURCES
 from engine.data.survey import Asked, say
-from engine.deviations import with_deviations
+from engine.deviations import FLOAT16, FLOAT32, follows, with_deviations
 
 _RSB_DROP_PATH = {"r200": 0.2}
 _CONVNEXT_DROP_PATH = {"convnext_t": 0.1, "convnext_s": 0.4, "convnext_b": 0.5}
@@ -41,7 +40,18 @@ _DEIT_AUGMENT = AugmentConfig(
     label_smoothing=0.1,
 )
 
+# What the files behind the recipes hold where ours may differ.
+_RSB = {**FLOAT16, "schedule.warmup_start": 1e-5}
+_FROM_STEP_ONE = "cosine: its phase counts from the end of the warm-up, there from the first step"
+_WARM_COSINE = "warm-up: linear, there times a cosine that is mirrored about its end"
+_SHORTCUTS = (
+    "weight decay: spares every scale of a norm, there not those of the shortcuts' batch norms (matched by name)"
+)
+_LAMB = (_FROM_STEP_ONE, _SHORTCUTS)
+_MIX_REPEAT = "mixing: once a batch, there twice (mix_repeat 2)"
 
+
+@follows("MMPretrain resnet50_8xb256-rsb-a1-600e", FLOAT32)
 def rsb_a1(model: str = "r50") -> ClassificationConfig:
     """ResNet, 600 epochs, LAMB, binary cross entropy, label smoothing 0.1 and mixup 0.2 (RSB procedure A1).
 
@@ -56,6 +66,10 @@ def rsb_a1(model: str = "r50") -> ClassificationConfig:
     return replace(base, epochs=600, augment=augment, optimizer=optimizer, ema=EmaConfig())
 
 
+@follows("A2MIM r50_rsb_a2_ft_sz224_8xb256", _RSB, *_LAMB)
+@follows("OpenMixup r101_rsb_a2", {**_RSB, "drop_path": 0.1}, *_LAMB, model="r101")
+@follows("OpenMixup r152_rsb_a2", {**_RSB, "drop_path": 0.15}, *_LAMB, model="r152")
+@follows("OpenMixup r200_rsb_a2", _RSB, *_LAMB, model="r200")
 def rsb_a2(model: str = "r50") -> ClassificationConfig:
     """ResNet, 300 epochs, LAMB, binary cross entropy, repeated augmentation (RSB procedure A2): A2MIM's ResNet table.
 
@@ -84,6 +98,8 @@ def rsb_a2(model: str = "r50") -> ClassificationConfig:
     )
 
 
+@follows("A2MIM r50_rsb_a3_ft_sz160_4xb512", _RSB, *_LAMB)
+@follows("A2MIM convnext_t_rsb_a3", _RSB, _FROM_STEP_ONE, model="convnext_t")
 def rsb_a3(model: str = "r50") -> ClassificationConfig:
     """ResNet or ConvNeXt-T, 100 epochs at 160 pixels, tested at 224, LAMB, binary cross entropy (RSB procedure A3).
 
@@ -108,6 +124,25 @@ def rsb_a3(model: str = "r50") -> ClassificationConfig:
     )
 
 
+@follows("A2MIM vit_base_p16_swin_ft_simmim_sz224", FLOAT16, _MIX_REPEAT, _WARM_COSINE)
+@follows(
+    "OpenMixup vit_small_p16_swin_ft_simmim_sz224_..._ep100, SimMIM's row",
+    {**FLOAT16, "optimizer.layer_decay": 0.55},
+    _WARM_COSINE,
+    model="vit_s",
+)
+@follows(
+    "OpenMixup vit_small_p16_swin_ft_simmim_sz224_..._ep200, A2MIM's row",
+    {**FLOAT16, "epochs": 200},
+    _WARM_COSINE,
+    model="vit_s",
+)
+@follows(
+    "OpenMixup vit_large_p16_swin_ft_simmim_sz224_..._ep150, A2MIM's row",
+    {**FLOAT16, "epochs": 150, "augment.repeats": 3},
+    _WARM_COSINE,
+    model="vit_l",
+)
 def vit_ft(model: str = "vit_b") -> ClassificationConfig:
     """ViT-S/B/L, 100 epochs, AdamW, layer decay 0.65, DeiT augmentation, mean of the patch tokens (SimMIM fine-tuning).
 
@@ -136,6 +171,7 @@ def vit_ft(model: str = "vit_b") -> ClassificationConfig:
     )
 
 
+@follows("A2MIM deit_small_p16_swin_ft_sz224_4xb256", FLOAT16, _WARM_COSINE)
 def deit_ft(model: str = "deit_s") -> ClassificationConfig:
     """DeiT-S, 100 epochs, AdamW, layer decay 0.65, DeiT augmentation; also A2MIM's ImageNet-100 recipe.
 
@@ -151,6 +187,7 @@ def deit_ft(model: str = "deit_s") -> ClassificationConfig:
     )
 
 
+@follows("A2MIM swin_tiny_swin_ft_sz224_4xb128_accu4", FLOAT32, _FROM_STEP_ONE)
 def swin_ft(model: str = "swin_t") -> ClassificationConfig:
     """Swin-T/B, 100 epochs, AdamW, layer decay 0.9, DeiT augmentation (SimMIM fine-tuning).
 
@@ -171,6 +208,7 @@ def swin_ft(model: str = "swin_t") -> ClassificationConfig:
     )
 
 
+@follows("A2MIM r50_swin_ft_sz224_8xb128_accu2", FLOAT16, *_LAMB)
 def resnet_deit_ft(model: str = "r50") -> ClassificationConfig:
     """ResNet, 100 epochs, AdamW, DeiT augmentation; A2MIM's ImageNet-100 recipe for R50.
 
@@ -181,6 +219,11 @@ def resnet_deit_ft(model: str = "r50") -> ClassificationConfig:
     return replace(base, drop_path=0.0, optimizer=replace(base.optimizer, layer_decay=1.0, clip_grad=None))
 
 
+@follows(
+    "OpenMixup convnext_s_spark_ft_sz224_8xb256_..._ep300",
+    {**FLOAT16, "schedule.warmup_epochs": 5, "schedule.warmup_start": 1e-5},
+    _FROM_STEP_ONE,
+)
 def convnext_ft(model: str = "convnext_s") -> ClassificationConfig:
     """ConvNeXt-T/S/B, 300 epochs, AdamW, batch 4096, DeiT augmentation, moving average 0.9999.
 
@@ -203,6 +246,13 @@ def convnext_ft(model: str = "convnext_s") -> ClassificationConfig:
     )
 
 
+@follows("A2MIM r50_linear_sz224_4xb64_step_ep100", FLOAT32)
+@follows(
+    "OpenMixup vit_small_p16_linear_sz224_8xb128_cos_ep90",
+    {},
+    "whatever its base file says, which the repository lacks",
+    model="vit_s",
+)
 def linear_probe(model: str = "r50") -> ClassificationConfig:
     """A linear classifier on the frozen encoder (batch norm in evaluation mode), SGD, crops and flips only.
 
@@ -301,6 +351,5 @@ RECIPES: dict[str, Callable[..., ClassificationConfig]] = with_deviations(
         "small": small,
         "small-linear": small_linear,
         "cifar-vit": cifar_vit,
-    },
-    SOURCES,
+    }
 )

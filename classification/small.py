@@ -11,6 +11,7 @@ from classification.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from engine.deviations import follows
 
 
 def small(model: str = "resnet18", image_size: int = 32) -> ClassificationConfig:
@@ -54,6 +55,9 @@ def small_linear(model: str = "resnet18", image_size: int = 32) -> Classificatio
     return replace(base, epochs=50, freeze="encoder", optimizer=optimizer)
 
 
+@follows(
+    "small MAE train_classifier", {}, "images are normalised with ImageNet's mean and deviation, there with 0.5 and 0.5"
+)
 def cifar_vit(model: str = "vit_tiny_p2") -> ClassificationConfig:
     """ViT-Tiny with patches of 2 on CIFAR-10 at 32 pixels, 100 epochs, no augmentation: a published from-scratch point.
 

@@ -1,10 +1,12 @@
 """The published COCO recipes, each a function that returns a complete configuration.
 
-Sources, in short: "A2MIM" is the folder det_detectron2 of the A2MIM repository with the base files that OpenMixup keeps
-(the MoCo protocol: nothing frozen, SyncBN, an extra norm after res5); "SparK" its downstream_d2; "MMDetection" A2MIM's
-det_mmdetection. Momentum 0.9, weight decay 1e-4 and warm-up (1000 iterations from 0.001) are Detectron2's defaults,
-where a source sets none. Every recipe takes RGB images with ImageNet's mean and deviation, as timm's weights want, and
-any of our backbones. Costs were never published; "unknown" stands where we have not measured one either.
+Sources, in short: "A2MIM" is the folder det_detectron2 of the A2MIM repository at ccca6dc with the base files that
+OpenMixup keeps (the MoCo protocol: nothing frozen, SyncBN, an extra norm after res5); "SparK" its downstream_d2 at
+5bf1fb1; "MMDetection" A2MIM's det_mmdetection; Detectron2 at 02b5c4e2. With the same weights, a ResNet's C4, FPN and
+RetinaNet equal the models of its own configurations: losses, gradients, detections (tests/detection/test_reference.py).
+Momentum 0.9, weight decay 1e-4 and warm-up (1000 iterations from 0.001) are Detectron2's defaults, where a source sets
+none. Every recipe takes RGB images with ImageNet's mean and deviation, as timm's weights want, and any of our
+backbones. Costs were never published; "unknown" stands where we have not measured one either.
 
 The recipes ask for Detectron2. `--framework torchvision` trains the same values in torchvision's detectors, whose own
 definitions differ: smooth L1 with beta 1/9 instead of L1, RoIAlign without the half-pixel shift and with 2 samples per
@@ -24,13 +26,23 @@ from detection.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from detection.sources import SOURCES
-from engine.deviations import with_deviations
+from engine.deviations import FLOAT32, follows, with_deviations
 
 _SHORT_SIDES_480_TO_800 = tuple(range(480, 801, 32))
 _SHORT_SIDES_480_TO_896 = tuple(range(480, 897, 32))
 
+# What the files behind the recipes hold where ours may differ.
+_DETECTRON2 = {**FLOAT32, "evaluate_every": 0}
+_PADDING = "padding: every image of a forward pass to the largest of them, there the two images of a GPU"
+_ORDER = "order of images: whole epochs, their left-over dropped, there an endless draw of permutations"
+_CONTROL = (
+    "control: the same file from scratch, there from MSRA's ImageNet weights, BGR without deviation, stride in the 1x1 "
+    "convolutions"
+)
+_SAME = (_PADDING, _ORDER, _CONTROL)
 
+
+@follows("A2MIM coco_R_50_C4_1x_moco", _DETECTRON2, *_SAME)
 def mask_rcnn_c4_1x(model: str = "r50") -> DetectionConfig:
     """Mask R-CNN C4, 90,000 iterations: the encoder's last stage and an extra norm are the RoI head.
 
@@ -46,6 +58,7 @@ def mask_rcnn_c4_1x(model: str = "r50") -> DetectionConfig:
     )
 
 
+@follows("A2MIM coco_R_50_C4_2x_moco", _DETECTRON2, *_SAME)
 def mask_rcnn_c4_2x(model: str = "r50") -> DetectionConfig:
     """Mask R-CNN C4, 180,000 iterations: the protocol of A2MIM's COCO table for ResNets.
 
@@ -56,6 +69,7 @@ def mask_rcnn_c4_2x(model: str = "r50") -> DetectionConfig:
     return _twice_as_long(mask_rcnn_c4_1x(model))
 
 
+@follows("A2MIM coco_R_50_FPN_1x_moco", _DETECTRON2, *_SAME)
 def mask_rcnn_fpn_1x(model: str = "r50") -> DetectionConfig:
     """Mask R-CNN FPN, 90,000 iterations, norm in encoder and pyramid.
 
@@ -65,6 +79,7 @@ def mask_rcnn_fpn_1x(model: str = "r50") -> DetectionConfig:
     return DetectionConfig(model=model, evaluate_every=15_000)
 
 
+@follows("A2MIM coco_R_50_FPN_2x_moco", _DETECTRON2, *_SAME)
 def mask_rcnn_fpn_2x(model: str = "r50") -> DetectionConfig:
     """Mask R-CNN FPN, 180,000 iterations. Source: A2MIM's coco_R_50_FPN_2x.
 
@@ -73,6 +88,7 @@ def mask_rcnn_fpn_2x(model: str = "r50") -> DetectionConfig:
     return _twice_as_long(mask_rcnn_fpn_1x(model))
 
 
+@follows("A2MIM coco_R_50_RetinaNet_1x_moco", _DETECTRON2, *_SAME)
 def retinanet_fpn_1x(model: str = "r50") -> DetectionConfig:
     """RetinaNet FPN, 90,000 iterations, learning rate 0.01; boxes only.
 
@@ -86,6 +102,7 @@ def retinanet_fpn_1x(model: str = "r50") -> DetectionConfig:
     )
 
 
+@follows("A2MIM coco_R_50_RetinaNet_2x_moco", _DETECTRON2, *_SAME)
 def retinanet_fpn_2x(model: str = "r50") -> DetectionConfig:
     """RetinaNet FPN, 180,000 iterations. Source: as retinanet-fpn-1x, with the 2x milestones.
 
@@ -94,6 +111,24 @@ def retinanet_fpn_2x(model: str = "r50") -> DetectionConfig:
     return _twice_as_long(retinanet_fpn_1x(model))
 
 
+@follows(
+    "A2MIM mask-rcnn_vit_base_giou_4conv1f_1x_coco (MMDetection)",
+    {
+        **FLOAT32,
+        "data.max_side": 1333,
+        "data.square": 0,
+        "heads.pyramid_norm": "none",
+        "heads.rpn_convs": 1,
+        "heads.norm": "bn",
+        "optimizer.layer_decay": 1.0,
+    },
+    "framework: Detectron2 (or torchvision), there MMDetection",
+    "pyramid: of the last map (ViTDet's), there a pyramid over four maps of one size, which cannot be run",
+    "encoder: the pre-trained network's own positions, there BEiT's without any",
+    "augmentation: one resizing, there half of the images are also cropped and resized again",
+    "weight decay: spares norms and embeddings, and not biases, as there by a misspelt key",
+    _ORDER,
+)
 def mask_rcnn_vit_1x(model: str = "vit_b") -> DetectionConfig:
     """Mask R-CNN on a ViT with a simple feature pyramid (x4, x2, x1, x0.5 of the last map), 12 epochs, AdamW.
 
@@ -119,6 +154,7 @@ def mask_rcnn_vit_1x(model: str = "vit_b") -> DetectionConfig:
     )
 
 
+@follows("SparK coco_R_50_FPN_CONV_1x_moco_adam", {**FLOAT32, "evaluate_every": 5000}, _PADDING, _ORDER)
 def mask_rcnn_fpn_1x_spark(model: str = "r50") -> DetectionConfig:
     """Mask R-CNN FPN, 90,000 iterations, AdamW 2.5e-4 with layer decay 0.6: the protocol for modern CNNs.
 
@@ -245,6 +281,5 @@ RECIPES: dict[str, Callable[..., DetectionConfig]] = with_deviations(
         "mask-rcnn-fpn-1x-spark": mask_rcnn_fpn_1x_spark,
         "own": own,
         "demo": demo,
-    },
-    SOURCES,
+    }
 )

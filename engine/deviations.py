@@ -1,7 +1,7 @@
 """Where a recipe does otherwise than the published file it follows: one list, made from the recipe and its source.
 
-A task package's sources.py says what the files behind each recipe hold. What differs between that and the configuration
-the recipe returns stands in the recipe's docstring, and so in `--help`, and in docs/deviations.md.
+Above a recipe stands what the files that it follows hold where ours may differ. What differs between that and the
+configuration the recipe returns is added to the recipe's docstring, and so to `--help`, and is in docs/deviations.md.
 """
 
 import dataclasses
@@ -32,8 +32,28 @@ class Source:
     model: str = ""
 
 
-Sources = Mapping[str, tuple[Source, ...]]
-"""Recipe name -> the files it follows, one for each family of models; none for a recipe of our own."""
+FLOAT32, FLOAT16 = {"precision": "float32"}, {"precision": "float16"}
+"""What most of the files have otherwise."""
+
+
+def follows(
+    name: str, settings: Mapping[str, Any] | None = None, *other: str, model: str = ""
+) -> Callable[[Recipe], Recipe]:
+    """Say of a recipe function that it follows a file, or several, for a family of models each; see Source. A recipe of
+    our own follows none."""
+
+    def marked(recipe: Recipe) -> Recipe:
+        source = Source(name=name, settings=settings or {}, other=other, model=model)
+        vars(recipe)["sources"] = (source, *sources_of(recipe))
+        return recipe
+
+    return marked
+
+
+def sources_of(recipe: Callable[..., Any]) -> tuple[Source, ...]:
+    """The files that a recipe follows."""
+    sources: tuple[Source, ...] = getattr(recipe, "sources", ())
+    return sources
 
 
 def deviations(config: Any, source: Source) -> list[str]:
@@ -43,9 +63,9 @@ def deviations(config: Any, source: Source) -> list[str]:
     return [f"{name}: {_text(mine)}, there {_text(theirs)}" for name, mine, theirs in differing] + list(source.other)
 
 
-def of_recipe(name: str, recipes: Mapping[str, Callable[..., Any]], sources: Sources) -> Iterator[tuple[str, str]]:
+def of_recipe(name: str, recipes: Mapping[str, Callable[..., Any]]) -> Iterator[tuple[str, str]]:
     """(the source, its deviations as a Markdown list) for each source of a recipe."""
-    for source in sources[name]:
+    for source in sources_of(recipes[name]):
         config = recipes[name](source.model) if source.model else recipes[name]()
         whose = source.name + (f" (--model {source.model})" if source.model else "")
         if source.name in recipes:
@@ -55,18 +75,12 @@ def of_recipe(name: str, recipes: Mapping[str, Callable[..., Any]], sources: Sou
         yield whose, "\n".join(f"- {line}" for line in deviations(config, source) or ["none known"])
 
 
-def with_deviations(recipes: Mapping[str, Recipe], sources: Sources) -> dict[str, Recipe]:
-    """The same recipes; the docstring of each now ends with its deviations.
-
-    Raises:
-        ValueError: the two name different recipes.
-    """
-    if differing := sorted(recipes.keys() ^ sources.keys()):
-        raise ValueError(f"recipes without sources, or sources without a recipe: {', '.join(differing)}")
+def with_deviations(recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+    """The same recipes; the docstring of each now ends with its deviations."""
     for name, recipe in recipes.items():
-        parts = [f"Deviations from {whose}:\n{lines}" for whose, lines in of_recipe(name, recipes, sources)]
+        parts = [f"Deviations from {whose}:\n{lines}" for whose, lines in of_recipe(name, recipes)]
         recipe.__doc__ = "\n\n".join([inspect.getdoc(recipe) or "", *parts])
-    return dict(recipes)
+    return recipes
 
 
 def _text(value: Any) -> str:

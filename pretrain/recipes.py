@@ -22,7 +22,7 @@ from backbones import PUBLISHED, family
 from backbones.architectures import SMALL
 from backbones.small import small_network
 from engine.data.survey import Asked, say
-from engine.deviations import Sources, with_deviations
+from engine.deviations import with_deviations
 from pretrain.config import MethodOptions, PretrainConfig
 from pretrain.methods import METHODS, find_method
 from pretrain.own import fit, look
@@ -152,15 +152,6 @@ _NAMESAKE = {"resnet": "r50", "convnext": "convnext_t"}
 """Family -> a published network of it, whose recipe says where the token enters."""
 
 
-SOURCES: Sources = {
-    "demo": (),
-    "own": (),
-    "small": (),
-    "any": (),
-    **{name: method.sources.get(name, ()) for method in METHODS for name in method.recipes},
-}
-"""Recipe name -> the files it follows."""
-
 RECIPES: dict[str, Callable[..., Any]] = with_deviations(
     {
         "own": own,
@@ -168,7 +159,6 @@ RECIPES: dict[str, Callable[..., Any]] = with_deviations(
         "any": for_model,
         "small": small,
         **{name: recipe for method in METHODS for name, recipe in method.recipes.items()},
-    },
-    SOURCES,
+    }
 )
 """Recipe name -> function returning its configuration; the function's parameters are flags of the command line."""

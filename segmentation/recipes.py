@@ -7,9 +7,10 @@ on the third map, its input channels taken from the encoder; single-scale evalua
 `--evaluation.multi-scale` for six scales with flips. `--image-size 640` gives the published 640 variant of all this
 (short side 640, long side up to 2560, windows of 640 every 426 pixels).
 
-Sources: A2MIM = seg_mmsegmentation of Westlake-AI/A2MIM, as in configs/benchmarks/mmsegmentation of OpenMixup
-(MMSegmentation 0.x); MMSegmentation = configs of 1.2.2. A2MIM's paper gives 38.3 mIoU for ResNet-50 and 49.0 for ViT-B
-and no other number; its files are silent or broken in places, and each recipe says what it does there:
+Sources: A2MIM = seg_mmsegmentation of Westlake-AI/A2MIM at ccca6dc, as in configs/benchmarks/mmsegmentation of
+OpenMixup (MMSegmentation 0.x); MMSegmentation = configs of 1.2.2, whose model, losses and gradients ours equal with the
+same encoder inside (tests/segmentation/test_reference.py). A2MIM's paper gives 38.3 mIoU for ResNet-50 and 49.0 for
+ViT-B and no other number; its files are silent or broken in places, and each recipe says what it does there:
 
 - It names no UPerNet file for ResNet, ConvNeXt or Swin, only model parts left at 19 classes: MMSegmentation's complete
   files for the same networks are followed, with 150 classes.
@@ -28,7 +29,7 @@ from dataclasses import replace
 from typing import Literal
 
 from backbones import family
-from engine.deviations import with_deviations
+from engine.deviations import FLOAT16, FLOAT32, follows, with_deviations
 from segmentation.config import (
     AugmentConfig,
     DataConfig,
@@ -38,13 +39,29 @@ from segmentation.config import (
     ScheduleConfig,
     SegmentationConfig,
 )
-from segmentation.sources import SOURCES
 
 _WARM = ScheduleConfig(power=1.0, warmup_iterations=1500, warmup_start=1e-6, min_rate=0.0)
 _CONVNEXT_DROP_PATH = {"convnext_t": 0.4, "convnext_s": 0.3, "convnext_b": 0.4}
 _VIT_WIDTH = {"vit_s": 768, "vit_b": 768, "vit_l": 1024, "deit_s": 384}
 
+# What the files behind the recipes hold where ours may differ.
+_STEM = "encoder: ResNet with the 7x7 stem that gets pre-trained, there ResNetV1c with three 3x3 convolutions"
+_ORDER = "order of images: whole epochs, each image once, there an endless draw of permutations on each process"
+_NO_STAGE_NORM = "encoder: its four maps as they are, there each behind a LayerNorm of its own"
+_SHAPE = "encoder: the pre-trained network's own positions, there BEiT's of MMSegmentation"
+_SINGLE = "evaluation: one scale unless --evaluation.multi-scale, there six with flips"
 
+
+@follows("MMSegmentation upernet_r50_4xb4-160k", FLOAT32, _STEM, _ORDER)
+@follows("MMSegmentation convnext-tiny_upernet_8xb2-amp-160k", FLOAT16, _NO_STAGE_NORM, _ORDER, model="convnext_t")
+@follows("A2MIM upernet_beit_base_8x2_512x512_160k", FLOAT32, _SHAPE, _ORDER, model="vit_b")
+@follows(
+    "MMSegmentation swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k",
+    FLOAT32,
+    _NO_STAGE_NORM,
+    _ORDER,
+    model="swin_t",
+)
 def upernet_160k(model: str = "r50") -> SegmentationConfig:
     """UPerNet (Xiao et al. 2018), 160,000 iterations; the optimizer follows the family of the encoder.
 
@@ -72,6 +89,7 @@ def upernet_160k(model: str = "r50") -> SegmentationConfig:
     return {"vit": _vit, "swin": _swin, "convnext": _convnext}.get(family(model), _resnet)(model)
 
 
+@follows("MMSegmentation upernet_r50_4xb4-80k", FLOAT32, _STEM, _ORDER)
 def upernet_80k(model: str = "r50") -> SegmentationConfig:
     """As upernet-160k in half the iterations, evaluated every 8,000.
 
@@ -81,6 +99,7 @@ def upernet_80k(model: str = "r50") -> SegmentationConfig:
     return replace(upernet_160k(model), iterations=80_000, evaluate_every=8_000)
 
 
+@follows("A2MIM fcn_r50_d8_4x4_512x512_160k", FLOAT16, _STEM, _ORDER)
 def fcn_160k(model: str = "r50") -> SegmentationConfig:
     """FCN (Long et al. 2015) on a dilated ResNet, "D8": strides 1, 2, 1, 1, dilations 1, 1, 2, 4; 160,000 iterations.
 
@@ -92,6 +111,7 @@ def fcn_160k(model: str = "r50") -> SegmentationConfig:
     return replace(_resnet(model), output_stride=8, head=HeadConfig(kind="fcn"))
 
 
+@follows("DINOv2's linear head, as its paper tells it", {}, _ORDER)
 def linear_40k(model: str = "vit_b") -> SegmentationConfig:
     """A linear head on the last map of a frozen encoder, 40,000 iterations: what its features know of places.
 
@@ -115,6 +135,7 @@ def linear_40k(model: str = "vit_b") -> SegmentationConfig:
     )
 
 
+@follows("DINOv2's linear head +ms, as its paper tells it", {}, _SINGLE, _ORDER)
 def linear_four_40k(model: str = "vit_b") -> SegmentationConfig:
     """As linear-40k on four maps, concatenated: of a ViT its last four blocks, of a network with stages their ends.
 
@@ -260,6 +281,5 @@ RECIPES: dict[str, Callable[..., SegmentationConfig]] = with_deviations(
         "linear-four-40k": linear_four_40k,
         "own": own,
         "demo": demo,
-    },
-    SOURCES,
+    }
 )

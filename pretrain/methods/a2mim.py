@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from engine.deviations import Source, Sources
+from engine.deviations import FLOAT16, FLOAT32, follows
 from engine.fields import Count, NotNegative, Positive, Share
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
@@ -221,6 +221,7 @@ def _without_norm_decay(config: PretrainConfig) -> PretrainConfig:
     return replace(config, optimizer=replace(config.optimizer, no_decay=released.CLEAN_NO_DECAY))
 
 
+@follows("A2MIM r50_l3_sz224_init_8xb256_cos_ep300", FLOAT32)
 def a2mim_r50_300e() -> PretrainConfig:
     """A2MIM, ResNet-50, 300 epochs at 224 pixels.
 
@@ -232,6 +233,7 @@ def a2mim_r50_300e() -> PretrainConfig:
     return _resnet("r50")
 
 
+@follows("A2MIM r50_l3_sz224_init_8xb256_cos_ep100", FLOAT32)
 def a2mim_r50_100e() -> PretrainConfig:
     """A2MIM, ResNet-50, 100 epochs at 224 pixels.
 
@@ -248,6 +250,7 @@ def a2mim_r50_100e() -> PretrainConfig:
     return replace(base, optimizer=rules)
 
 
+@follows("A2MIM r50_l3_sz224_8xb256_cos_ep100", FLOAT32)
 def a2mim_r50_100e_add() -> PretrainConfig:
     """Ablation of a2mim-r50-100e: the token is added to the features, without a gate.
 
@@ -256,6 +259,7 @@ def a2mim_r50_100e_add() -> PretrainConfig:
     return _with(_resnet("r50", epochs=100), token=TokenOptions(stage=3, form="add"))
 
 
+@follows("A2MIM r50_l0_sz224_8xb256_cos_ep100", FLOAT32)
 def a2mim_r50_100e_stem() -> PretrainConfig:
     """Ablation of a2mim-r50-100e: the token is added behind the stem.
 
@@ -264,6 +268,7 @@ def a2mim_r50_100e_stem() -> PretrainConfig:
     return _with(_resnet("r50", epochs=100), token=TokenOptions(stage=0, form="add"))
 
 
+@follows("a2mim-r50-300e")
 def a2mim_r50_300e_paper() -> PretrainConfig:
     """a2mim-r50-300e with what the paper's text describes instead of what the released code does.
 
@@ -274,6 +279,7 @@ def a2mim_r50_300e_paper() -> PretrainConfig:
     return _as_in_the_paper(_resnet("r50"))
 
 
+@follows("A2MIM r101_l3_sz224_init_8xb256_cos_ep300", FLOAT32)
 def a2mim_r101_300e() -> PretrainConfig:
     """A2MIM, ResNet-101, 300 epochs at 224 pixels; non-focal frequency loss of weight 0.1.
 
@@ -284,6 +290,8 @@ def a2mim_r101_300e() -> PretrainConfig:
     return _with(_resnet("r101"), loss=replace(_FOCAL, focal=False, frequency_weight=0.1))
 
 
+@follows("A2MIM r152_l3_sz224_init_8xb256_cos_ep300", FLOAT32)
+@follows("OpenMixup r152 of 2023-05-25", {**FLOAT32, "options.loss.frequency_weight": 0.0})
 def a2mim_r152_300e() -> PretrainConfig:
     """A2MIM, ResNet-152, 300 epochs at 224 pixels; non-focal frequency loss of weight 0.1.
 
@@ -295,6 +303,7 @@ def a2mim_r152_300e() -> PretrainConfig:
     return _with(_resnet("r152"), loss=replace(_FOCAL, focal=False, frequency_weight=0.1))
 
 
+@follows("A2MIM r200_l3_sz224_init_8xb256_cos_ep300", FLOAT32)
 def a2mim_r200_300e() -> PretrainConfig:
     """A2MIM, ResNet-200, 300 epochs at 224 pixels; no frequency loss.
 
@@ -305,6 +314,7 @@ def a2mim_r200_300e() -> PretrainConfig:
     return _with(_resnet("r200"), loss=replace(_FOCAL, focal=False, frequency_weight=0.0))
 
 
+@follows("A2MIM convnext_t_l3_sz224_init_8xb256_cos_ep300", FLOAT16)
 def a2mim_convnext_t_300e() -> PretrainConfig:
     """A2MIM, ConvNeXt-T, 300 epochs at 224 pixels; no frequency loss, the token starts at zero.
 
@@ -315,6 +325,7 @@ def a2mim_convnext_t_300e() -> PretrainConfig:
     return _convnext("convnext_t")
 
 
+@follows("OpenMixup convnext_s_l3_sz224_init_8xb256_cos_ep300", FLOAT16)
 def a2mim_convnext_s_300e() -> PretrainConfig:
     """A2MIM, ConvNeXt-S, 300 epochs at 224 pixels; no frequency loss, the token starts at zero.
 
@@ -324,6 +335,7 @@ def a2mim_convnext_s_300e() -> PretrainConfig:
     return _convnext("convnext_s")
 
 
+@follows("A2MIM convnext_b_l3_sz224_init_8xb256_cos_ep300", FLOAT16)
 def a2mim_convnext_b_300e() -> PretrainConfig:
     """A2MIM, ConvNeXt-B, 300 epochs at 224 pixels; no frequency loss, the token starts at zero.
 
@@ -333,6 +345,7 @@ def a2mim_convnext_b_300e() -> PretrainConfig:
     return _convnext("convnext_b")
 
 
+@follows("A2MIM vit_small_l0_sz224_8xb256_step_ep800", FLOAT32)
 def a2mim_vit_s_800e() -> PretrainConfig:
     """A2MIM, ViT-S (8 blocks, 768 wide: not DeiT-S), 800 epochs at 224 pixels.
 
@@ -342,6 +355,7 @@ def a2mim_vit_s_800e() -> PretrainConfig:
     return _vit("vit_s", spectrum_images=256)
 
 
+@follows("A2MIM vit_base_l0_sz224_8xb128_accu2_step_ep800", FLOAT32)
 def a2mim_vit_b_800e() -> PretrainConfig:
     """A2MIM, ViT-B, 800 epochs at 224 pixels.
 
@@ -352,6 +366,7 @@ def a2mim_vit_b_800e() -> PretrainConfig:
     return _vit("vit_b")
 
 
+@follows("a2mim-vit_b-800e")
 def a2mim_vit_b_800e_paper() -> PretrainConfig:
     """a2mim-vit_b-800e with what the paper's text describes: a spectrum for each image, detached visible predictions.
 
@@ -360,6 +375,7 @@ def a2mim_vit_b_800e_paper() -> PretrainConfig:
     return _as_in_the_paper(_vit("vit_b"))
 
 
+@follows("A2MIM vit_large_l0_sz224_8xb128_accu2_step_ep800", FLOAT32)
 def a2mim_vit_l_800e() -> PretrainConfig:
     """A2MIM, ViT-L, 800 epochs at 224 pixels.
 
@@ -367,32 +383,6 @@ def a2mim_vit_l_800e() -> PretrainConfig:
     Expected: top-1 86.1 (fine-tuned for 150 epochs, SimMIM's row for 100). Cost: 379 EFLOP.
     """
     return _vit("vit_l")
-
-
-_SOURCES: Sources = {
-    "a2mim-r50-300e": released.followed("A2MIM r50_l3_sz224_init_8xb256_cos_ep300", "float32"),
-    "a2mim-r50-300e-paper": (Source(name="a2mim-r50-300e"),),
-    "a2mim-r50-100e": released.followed("A2MIM r50_l3_sz224_init_8xb256_cos_ep100", "float32"),
-    "a2mim-r50-100e-add": released.followed("A2MIM r50_l3_sz224_8xb256_cos_ep100", "float32"),
-    "a2mim-r50-100e-stem": released.followed("A2MIM r50_l0_sz224_8xb256_cos_ep100", "float32"),
-    "a2mim-r101-300e": released.followed("A2MIM r101_l3_sz224_init_8xb256_cos_ep300", "float32"),
-    "a2mim-r152-300e": (
-        *released.followed("A2MIM r152_l3_sz224_init_8xb256_cos_ep300", "float32"),
-        Source(
-            name="OpenMixup r152 of 2023-05-25", settings={"precision": "float32", "options.loss.frequency_weight": 0.0}
-        ),
-    ),
-    "a2mim-r200-300e": released.followed("A2MIM r200_l3_sz224_init_8xb256_cos_ep300", "float32"),
-    "a2mim-convnext_t-300e": released.followed("A2MIM convnext_t_l3_sz224_init_8xb256_cos_ep300", "float16"),
-    "a2mim-convnext_s-300e": released.followed("OpenMixup convnext_s_l3_sz224_init_8xb256_cos_ep300", "float16"),
-    "a2mim-convnext_b-300e": released.followed("A2MIM convnext_b_l3_sz224_init_8xb256_cos_ep300", "float16"),
-    "a2mim-vit_s-800e": released.followed("A2MIM vit_small_l0_sz224_8xb256_step_ep800", "float32"),
-    "a2mim-vit_b-800e": released.followed("A2MIM vit_base_l0_sz224_8xb128_accu2_step_ep800", "float32"),
-    "a2mim-vit_b-800e-paper": (Source(name="a2mim-vit_b-800e"),),
-    "a2mim-vit_l-800e": released.followed("A2MIM vit_large_l0_sz224_8xb128_accu2_step_ep800", "float32"),
-}
-"""What the files behind each recipe hold where the recipe may differ: read in configs/openmixup/pretrain of
-Westlake-AI/A2MIM at ccca6dc and in configs/selfsup of Westlake-AI/openmixup."""
 
 
 METHOD = Method(
@@ -404,7 +394,6 @@ METHOD = Method(
     for_family=lambda family, model: fitted(for_family(family, model)),
     smallest_cell=released.smallest_cell,
     elsewhere=released.BESIDE_ENCODER,
-    sources=_SOURCES,
     recipes={
         "a2mim-r50-300e": a2mim_r50_300e,
         "a2mim-r50-100e": a2mim_r50_100e,

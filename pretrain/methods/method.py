@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from engine.deviations import Sources
 from pretrain.config import MethodOptions, PretrainConfig
 
 if TYPE_CHECKING:
@@ -60,9 +59,7 @@ class Method:
     smallest_cell: Callable[[PretrainConfig], int]
     """Side in pixels that a mask cell must be a multiple of with this configuration's network."""
     recipes: Mapping[str, Callable[[], PretrainConfig]]
-    """Name -> function; each names the published row that it reproduces."""
+    """Name -> function; each names the published row that it reproduces, and the files that it `follows` if it does."""
     elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Name of a tensor beside the encoder, such as the token's, -> what other code calls it (behind its wrappers), so
     that their whole checkpoints can be gone on from."""
-    sources: Sources = field(default_factory=dict)
-    """Recipe -> the files it follows, for the list of its deviations; a recipe of our own needs none."""

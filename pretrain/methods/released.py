@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from backbones import PUBLISHED
-from engine.deviations import Source
 from pretrain.config import PretrainConfig, ScheduleConfig
 
 TokenForm = Literal["replace", "add", "gated"]
@@ -56,11 +55,6 @@ _STRIDES: dict[str, dict[int | str, int]] = {
     **{key: {0: 4} for key in ("swin_t", "swin_b")},
 }
 """Where the token enters the published networks: stage -> stride."""
-
-
-def followed(name: str, precision: str, *other: str) -> tuple[Source, ...]:
-    """The one file that a recipe follows, with its precision and what else it has otherwise."""
-    return (Source(name=name, settings={"precision": precision}, other=other),)
 
 
 def smallest_cell(config: PretrainConfig) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.deviations import Source, Sources
+from engine.deviations import FLOAT16, FLOAT32, follows
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
 from pretrain.methods.method import Method
@@ -110,6 +110,11 @@ def _filled(config: PretrainConfig) -> PretrainConfig:
     return replace(config, options=replace(options, fill="mean"))
 
 
+_TARGET = "target: the untouched image, there the image with its masked cells painted, so that a constant is predicted"
+_TWO_BATCHES = "batch: 2048, there 2048 on the 4 GPUs of its comment and 4096 on the 8 of its name"
+
+
+@follows("A2MIM simmim r50_sz224_8xb256_fp16_ep300", FLOAT16)
 def simmim_r50_300e() -> PretrainConfig:
     """SimMIM, ResNet-50, 300 epochs at 224 pixels; the token replaces masked positions behind the stem.
 
@@ -120,6 +125,7 @@ def simmim_r50_300e() -> PretrainConfig:
     return _resnet("r50")
 
 
+@follows("A2MIM simmim r101_sz224_8xb256_fp16_ep300", FLOAT16)
 def simmim_r101_300e() -> PretrainConfig:
     """SimMIM, ResNet-101, 300 epochs at 224 pixels, otherwise as simmim-r50-300e.
 
@@ -128,6 +134,7 @@ def simmim_r101_300e() -> PretrainConfig:
     return _resnet("r101")
 
 
+@follows("A2MIM simmim r152_sz224_8xb256_fp16_ep300", FLOAT16)
 def simmim_r152_300e() -> PretrainConfig:
     """SimMIM, ResNet-152, 300 epochs at 224 pixels, otherwise as simmim-r50-300e.
 
@@ -136,6 +143,7 @@ def simmim_r152_300e() -> PretrainConfig:
     return _resnet("r152")
 
 
+@follows("A2MIM simmim r200_sz224_8xb256_fp16_ep300", FLOAT16)
 def simmim_r200_300e() -> PretrainConfig:
     """SimMIM, ResNet-200, 300 epochs at 224 pixels, otherwise as simmim-r50-300e.
 
@@ -144,6 +152,7 @@ def simmim_r200_300e() -> PretrainConfig:
     return _resnet("r200")
 
 
+@follows("A2MIM simmim convnext_tiny_sz224_8xb256_fp16_ep300", FLOAT16)
 def simmim_convnext_t_300e() -> PretrainConfig:
     """SimMIM, ConvNeXt-T, 300 epochs at 224 pixels, as released: the encoder sees every pixel.
 
@@ -154,6 +163,7 @@ def simmim_convnext_t_300e() -> PretrainConfig:
     return _convnext("convnext_t")
 
 
+@follows("A2MIM simmim convnext_small_sz224_8xb256_fp16_ep300", FLOAT16)
 def simmim_convnext_s_300e() -> PretrainConfig:
     """SimMIM, ConvNeXt-S, 300 epochs at 224 pixels, as released: the encoder sees every pixel.
 
@@ -163,6 +173,7 @@ def simmim_convnext_s_300e() -> PretrainConfig:
     return _convnext("convnext_s")
 
 
+@follows("A2MIM simmim convnext_base_sz224_8xb256_fp16_ep300", FLOAT16, _TWO_BATCHES)
 def simmim_convnext_b_300e() -> PretrainConfig:
     """SimMIM, ConvNeXt-B, 300 epochs at 224 pixels, as released: the encoder sees every pixel.
 
@@ -173,6 +184,7 @@ def simmim_convnext_b_300e() -> PretrainConfig:
     return _convnext("convnext_b")
 
 
+@follows("simmim-convnext_t-300e")
 def simmim_convnext_t_300e_filled() -> PretrainConfig:
     """simmim-convnext_t-300e with something to predict: masked cells are painted with the image's mean colour.
 
@@ -181,6 +193,7 @@ def simmim_convnext_t_300e_filled() -> PretrainConfig:
     return _filled(_convnext("convnext_t"))
 
 
+@follows("simmim-convnext_s-300e")
 def simmim_convnext_s_300e_filled() -> PretrainConfig:
     """simmim-convnext_s-300e with masked cells painted in the image's mean colour.
 
@@ -189,6 +202,7 @@ def simmim_convnext_s_300e_filled() -> PretrainConfig:
     return _filled(_convnext("convnext_s"))
 
 
+@follows("simmim-convnext_b-300e")
 def simmim_convnext_b_300e_filled() -> PretrainConfig:
     """simmim-convnext_b-300e with masked cells painted in the image's mean colour.
 
@@ -197,6 +211,7 @@ def simmim_convnext_b_300e_filled() -> PretrainConfig:
     return _filled(_convnext("convnext_b"))
 
 
+@follows("A2MIM simmim vit_small_sz224_8xb256_step_fp16_ep800", FLOAT16)
 def simmim_vit_s_800e() -> PretrainConfig:
     """SimMIM, ViT-S (8 blocks, 768 wide: not DeiT-S), 800 epochs at 224 pixels.
 
@@ -205,6 +220,7 @@ def simmim_vit_s_800e() -> PretrainConfig:
     return _vit("vit_s")
 
 
+@follows("A2MIM simmim vit_base_sz224_8xb128_accu2_step_fp16_ep800", FLOAT32)
 def simmim_vit_b_800e() -> PretrainConfig:
     """SimMIM, ViT-B, 800 epochs at 224 pixels.
 
@@ -216,6 +232,7 @@ def simmim_vit_b_800e() -> PretrainConfig:
     return _vit("vit_b")
 
 
+@follows("A2MIM simmim vit_base_rgb_m_sz224_8xb128_accu2_step_fp16_ep800", FLOAT32, _TARGET)
 def simmim_vit_b_800e_filled() -> PretrainConfig:
     """simmim-vit_b-800e with masked cells painted in the image's mean colour, predicting the untouched image.
 
@@ -226,40 +243,13 @@ def simmim_vit_b_800e_filled() -> PretrainConfig:
     return _filled(_vit("vit_b"))
 
 
+@follows("A2MIM simmim vit_large_sz224_8xb128_accu2_step_fp16_ep800", FLOAT16)
 def simmim_vit_l_800e() -> PretrainConfig:
     """SimMIM, ViT-L, 800 epochs at 224 pixels.
 
     Source: A2MIM simmim/imagenet/vit_large_sz224_8xb128_accu2_step_fp16_ep800. Expected: top-1 85.6. Cost: 379 EFLOP.
     """
     return _vit("vit_l")
-
-
-_TARGET = "target: the untouched image, there the image with its masked cells painted, so that a constant is predicted"
-_TWO_BATCHES = "batch: 2048, there 2048 on the 4 GPUs of its comment and 4096 on the 8 of its name"
-
-
-_SOURCES: Sources = {
-    "simmim-r50-300e": released.followed("A2MIM simmim r50_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-r101-300e": released.followed("A2MIM simmim r101_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-r152-300e": released.followed("A2MIM simmim r152_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-r200-300e": released.followed("A2MIM simmim r200_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-convnext_t-300e": released.followed("A2MIM simmim convnext_tiny_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-convnext_t-300e-filled": (Source(name="simmim-convnext_t-300e"),),
-    "simmim-convnext_s-300e": released.followed("A2MIM simmim convnext_small_sz224_8xb256_fp16_ep300", "float16"),
-    "simmim-convnext_s-300e-filled": (Source(name="simmim-convnext_s-300e"),),
-    "simmim-convnext_b-300e": released.followed(
-        "A2MIM simmim convnext_base_sz224_8xb256_fp16_ep300", "float16", _TWO_BATCHES
-    ),
-    "simmim-convnext_b-300e-filled": (Source(name="simmim-convnext_b-300e"),),
-    "simmim-vit_s-800e": released.followed("A2MIM simmim vit_small_sz224_8xb256_step_fp16_ep800", "float16"),
-    "simmim-vit_b-800e": released.followed("A2MIM simmim vit_base_sz224_8xb128_accu2_step_fp16_ep800", "float32"),
-    "simmim-vit_b-800e-filled": released.followed(
-        "A2MIM simmim vit_base_rgb_m_sz224_8xb128_accu2_step_fp16_ep800", "float32", _TARGET
-    ),
-    "simmim-vit_l-800e": released.followed("A2MIM simmim vit_large_sz224_8xb128_accu2_step_fp16_ep800", "float16"),
-}
-"""What the files behind each recipe hold where the recipe may differ: read in configs/openmixup/pretrain of
-Westlake-AI/A2MIM at ccca6dc and in configs/selfsup of Westlake-AI/openmixup."""
 
 
 METHOD = Method(
@@ -271,7 +261,6 @@ METHOD = Method(
     for_family=lambda family, model: fitted(for_family(family, model)),
     smallest_cell=released.smallest_cell,
     elsewhere=released.BESIDE_ENCODER,
-    sources=_SOURCES,
     recipes={
         "simmim-r50-300e": simmim_r50_300e,
         "simmim-r101-300e": simmim_r101_300e,
