@@ -1,11 +1,8 @@
 """Top-1 and top-5 accuracy over a validation set, each image counted exactly once on any number of ranks.
 
-The set is cut into numbered batches whose content does not depend on the ranks; rank r of n evaluates the batches
-r, r + n, r + 2n, ... and the counts, which are whole numbers, are added up. So the result is that of one process to the
-last digit, without the repeated images by which samplers usually even out the ranks. B batch, K classes.
+The counts over the ranks' batches (engine/data/rounds.py), which are whole numbers, are added up. B batch, K classes.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from engine import distributed
-from engine.data.loader import LoaderOptions, make_batches
-from engine.data.order import SampleKey
-
-
-def batch_of_rank(round_number: int, num_images: int, batch_size: int, rank: int, world_size: int) -> list[SampleKey]:
-    """The images that a rank evaluates in a round; empty if the set ends before its turn."""
-    first = (round_number * world_size + rank) * batch_size
-    return [SampleKey(0, index) for index in range(first, min(first + batch_size, num_images))]
+from engine.data.rounds import in_order, rounds
 
 
 def correct_counts(logits_bk: Tensor, labels_b: Tensor) -> Tensor:
@@ -54,20 +44,11 @@ def evaluate(
     Returns:
         top1 and top5 in percent and num_images.
     """
-    num_images = len(dataset)  # type: ignore[arg-type]
-    rank, world_size = distributed.rank(), distributed.world_size()
-    rounds = math.ceil(num_images / batch_size / world_size)
-
-    def keys(round_number: int) -> list[SampleKey]:
-        return batch_of_rank(round_number, num_images, batch_size, rank, world_size)
-
-    own_rounds = sum(bool(keys(number)) for number in range(rounds))
-    options = LoaderOptions(num_workers=num_workers, pin_memory=device.type == "cuda")
-    batches = make_batches(dataset, keys, range(own_rounds), options)
+    batches = in_order(len(dataset), batch_size)  # type: ignore[arg-type]
+    options = {"num_workers": num_workers, "pin_memory": device.type == "cuda"}
     counts = torch.zeros(3, dtype=torch.int64, device=device)
-    for _ in range(rounds):
-        check_stop()
-        for batch in next(batches, []):
+    for mine in rounds(dataset, batches, check_stop, **options):
+        for batch in mine:
             labels = batch["label"].to(device, non_blocking=True)
             logits = predict(batch["image"].to(device, non_blocking=True))
             counts[:2] += correct_counts(logits, labels)

@@ -5,7 +5,6 @@ During training faster-coco-eval computes them, at the end pycocotools; both giv
 
 import contextlib
 import io
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,7 @@ from detection.frameworks.contract import Predictor, Result
 from detection.numbering import numbered
 from detection.samples import as_list
 from engine import distributed
-from engine.data.loader import LoaderOptions, make_batches
-from engine.data.order import SampleKey
+from engine.data.rounds import in_order, rounds
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """In COCO's order: average precision over IoU 0.5 to 0.95, at 0.5, at 0.75, of small (below 32 x 32 pixels), medium and
@@ -39,9 +37,6 @@ def predict_all(
 ) -> list[Result]:
     """The detections in every image of `dataset`, on every rank, in the order of the images.
 
-    The set is cut into numbered batches whose content does not depend on the ranks; rank r of n predicts the batches r,
-    r + n, r + 2n, ...
-
     Args:
         predictor: a framework's.
         model: the detector, in evaluation mode.
@@ -50,23 +45,13 @@ def predict_all(
         num_workers: reader processes.
         check_stop: called equally often on every rank, between batches; raises to end the evaluation.
     """
-    num_images = len(dataset)  # type: ignore[arg-type]
-    rank, world_size = distributed.rank(), distributed.world_size()
-    rounds = math.ceil(num_images / batch_size / world_size)
-
-    def keys(round_number: int) -> list[SampleKey]:
-        first = (round_number * world_size + rank) * batch_size
-        return [SampleKey(0, index) for index in range(first, min(first + batch_size, num_images))]
-
-    own_rounds = sum(bool(keys(number)) for number in range(rounds))
-    options = LoaderOptions(num_workers=num_workers, collate=as_list)
-    batches = make_batches(dataset, keys, range(own_rounds), options)
-    found: list[list[Result]] = []
-    for _ in range(rounds):
-        check_stop()
-        found.append([result for batch in next(batches, []) for result in predictor(model, batch)])
+    batches = in_order(len(dataset), batch_size)  # type: ignore[arg-type]
+    found = [
+        [result for batch in mine for result in predictor(model, batch)]
+        for mine in rounds(dataset, batches, check_stop, num_workers=num_workers, collate=as_list)
+    ]
     by_rank = distributed.gather_objects(found)
-    return [result for number in range(rounds) for part in by_rank for result in part[number]]
+    return [result for number in range(len(found)) for part in by_rank for result in part[number]]
 
 
 def with_category_ids(results: list[Result], category_ids: tuple[int, ...]) -> list[Result]:

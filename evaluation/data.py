@@ -18,8 +18,8 @@ from backbones import Encoder
 from classification.data import find_images
 from classification.labels import stratified_subset
 from engine.data.images import ImageIndex, index_images, read_sample
-from engine.data.loader import LoaderOptions, make_batches
 from engine.data.order import SampleKey
+from engine.data.rounds import in_order, read
 from evaluation.config import DataConfig, EvaluationConfig
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
@@ -100,14 +100,10 @@ def batches_in_order(
     images: Dataset[Tensor], num_images: int, first: int, *, batch_size: int, num_workers: int
 ) -> Iterator[tuple[int, Tensor]]:
     """(position of its first image, uint8 images (B, 3, S, S)) of each batch, from the one that begins at `first`."""
-    steps = range(first // batch_size, -(-num_images // batch_size))
-
-    def keys(step: int) -> list[SampleKey]:
-        return [SampleKey(0, i) for i in range(step * batch_size, min((step + 1) * batch_size, num_images))]
-
-    options = LoaderOptions(num_workers=num_workers, pin_memory=torch.cuda.is_available())
-    for step, (batch,) in zip(steps, make_batches(images, keys, steps, options), strict=True):
-        yield step * batch_size, batch
+    batches = in_order(num_images, batch_size)[first // batch_size :]
+    found = read(images, batches, num_workers=num_workers, pin_memory=torch.cuda.is_available())
+    for positions, batch in zip(batches, found, strict=True):
+        yield positions[0], batch
 
 
 def normalise(images_bchw: Tensor, encoder: Encoder) -> Tensor:

@@ -5,8 +5,7 @@ is a function of (seed, image). B images, D numbers of a feature.
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from torch.utils.data import Dataset
 
 from backbones.frozen import Readout
 from engine.data.images import ImageIndex, check_same_classes, index_images, read_sample
-from engine.data.loader import LoaderOptions, make_batches
 from engine.data.order import SampleKey, generator
+from engine.data.rounds import in_order, read
 from engine.errors import DataError
 from engine.run.open import Run
 from evaluation.measures import hits, rank_me, votes
@@ -98,7 +97,7 @@ class _Monitor:
         """The metrics, on the main rank; the others wait at each batch until it is done."""
         size = self._config.monitor.batch_size
         if not self._run.main:
-            for _ in range(sum(math.ceil(len(index) / size) for index in self._parts.values())):
+            for _ in range(sum(len(in_order(len(index), size)) for index in self._parts.values())):
                 check_stop()
             return {}
         self._readout = self._readout or Readout(model.encoder)
@@ -107,7 +106,8 @@ class _Monitor:
         held_out = "val" if "val" in self._parts else "images"
         for name, index in self._parts.items():
             rows = []
-            for batch in self._batches(index):
+            views = _Views(index, self._config)
+            for batch in read(views, in_order(len(index), size), num_workers=self._config.data.num_workers):
                 check_stop()
                 images = batch["image"].to(self._run.device)
                 rows.append(self._features(model, images))
@@ -123,16 +123,6 @@ class _Monitor:
         if "train" in features:
             metrics["knn_top1"] = self._accuracy(features["train"], features["val"])
         return metrics
-
-    def _batches(self, index: ImageIndex) -> Iterator[dict[str, Tensor]]:
-        size, config = self._config.monitor.batch_size, self._config
-
-        def keys(step: int) -> list[SampleKey]:
-            return [SampleKey(0, i) for i in range(step * size, min((step + 1) * size, len(index)))]
-
-        options = LoaderOptions(num_workers=config.data.num_workers)
-        for (batch,) in make_batches(_Views(index, config), keys, range(math.ceil(len(index) / size)), options):
-            yield batch
 
     def _features(self, model: Any, images_bchw: Tensor) -> npt.NDArray[np.float32]:
         """(B, D): the mean over the last layer's patches or cells, before the final norm."""

@@ -1,7 +1,6 @@
 """mIoU, aAcc, mAcc and the IoU of every class over a validation set, on any number of ranks.
 
-The set is cut into batches that do not depend on the ranks; rank r of n evaluates batches r, r + n, ... and pixel
-counts are added up. K classes.
+The pixel counts over the ranks' batches (engine/data/rounds.py) are added up. K classes.
 """
 
 import math
@@ -16,8 +15,7 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.data.loader import LoaderOptions, make_batches
-from engine.data.order import SampleKey
+from engine.data.rounds import rounds
 from segmentation.data import Pairs, same_size_batches
 from segmentation.mmseg_adapter import mmseg_scope
 
@@ -114,20 +112,17 @@ def evaluate(
         check_stop: called equally often on every rank, between batches; raises to end the evaluation.
     """
     plan = same_size_batches(pairs, batch_size)
-    rank, world_size = distributed.rank(), distributed.world_size()
-    mine = plan[rank::world_size]
-    options = LoaderOptions(num_workers=num_workers, collate=pseudo_collate)
-    batches = make_batches(
-        pairs, lambda number: [SampleKey(0, index) for index in mine[number]], range(len(mine)), options
-    )
     metric = CountingMetric()
     metric.dataset_meta = pairs.source.metainfo
     model: Any = _at_all_scales(segmentor) if pairs.multi_scale else segmentor
-    for _ in range(math.ceil(len(plan) / world_size)):
-        check_stop()
-        for batch in next(batches, []):
+    for mine in rounds(pairs, plan, check_stop, num_workers=num_workers, collate=pseudo_collate):
+        for batch in mine:
             with mmseg_scope():
                 samples = model.test_step(batch)
             metric.process({}, [sample.to_dict() for sample in samples])
-    each = np.stack([torch.stack(result[:2]).numpy() for result in metric.results]) if world_size == 1 else None
+    each = (
+        np.stack([torch.stack(result[:2]).numpy() for result in metric.results])
+        if distributed.world_size() == 1
+        else None
+    )
     return Scores.of_counts(distributed.sum_over_ranks(metric.counts().to(device)), each)

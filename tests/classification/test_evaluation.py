@@ -5,20 +5,29 @@ import json
 import pytest
 import torch
 
-from classification.evaluation import batch_of_rank, correct_counts, evaluate
+from classification.evaluation import correct_counts, evaluate
+from engine.data import rounds
 from tests.classification.evaluate_on_ranks import Numbered, evaluate_random_network
 from tests.helpers import on_ranks, run_python
 
 
+class Positions:
+    def __getitem__(self, key):
+        return key.index
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num_images", [1, 7, 8, 9])
-def test_ranks_together_see_each_image_once_in_the_same_batches(num_images, world_size):
-    seen = []
-    for round_number in range(num_images):
-        for rank in range(world_size):
-            keys = batch_of_rank(round_number, num_images, 2, rank, world_size)
-            seen += [tuple(key.index for key in keys)] if keys else []
+def test_ranks_together_see_each_image_once_in_the_same_batches(num_images, world_size, monkeypatch):
+    seen, lengths = [], set()
+    for rank in range(world_size):
+        monkeypatch.setattr(rounds, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(rounds, "world_size", lambda: world_size)
+        mine = list(rounds.rounds(Positions(), rounds.in_order(num_images, 2), lambda: None, collate=tuple))
+        seen += [batch for part in mine for batch in part]
+        lengths.add(len(mine))
     assert sorted(seen) == [tuple(range(i, min(i + 2, num_images))) for i in range(0, num_images, 2)]
+    assert len(lengths) == 1
 
 
 def test_correct_counts_are_first_and_among_first_five():
