@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from backbones import Backbone, LoadReport, build_classifier, load_weights, save_backbone
 from classification.config import ClassificationConfig
 from classification.probe import LinearProbe, folded
+from engine.data.options import in_channels
 from engine.errors import ConfigError
 
 
@@ -22,7 +23,11 @@ def build_network(config: ClassificationConfig, num_classes: int) -> nn.Module:
     """
     torch.manual_seed(config.seed)
     network = build_classifier(
-        config.model, num_classes, image_size=config.image_size, drop_path=config.drop_path, **channels(config)
+        config.model,
+        num_classes,
+        image_size=config.image_size,
+        drop_path=config.drop_path,
+        **in_channels(config.data.mean),
     )
     test_size = config.augment.test_size
     if test_size != config.image_size:
@@ -36,11 +41,6 @@ def build_network(config: ClassificationConfig, num_classes: int) -> nn.Module:
             ) from error
         network.train()
     return network
-
-
-def channels(config: ClassificationConfig) -> dict[str, int]:
-    """timm's option for images of other channels than three."""
-    return {} if len(config.data.mean) == 3 else {"in_chans": len(config.data.mean)}
 
 
 def classifier_prefix(network: nn.Module) -> str:
@@ -87,9 +87,8 @@ def export_encoder(
         description: stored in the file's header, beside name, image size, mean and standard deviation.
     """
     # A fresh network, because the trained one may hold layers (SyncBatchNorm) that run on a GPU only.
-    network = build_classifier(config.model, num_classes=2, image_size=config.image_size, **channels(config))
-    in_channels = len(config.data.mean)
-    encoder = Backbone(network, name=config.model, image_size=config.image_size, in_channels=in_channels)
+    mean = config.data.mean
+    network = build_classifier(config.model, num_classes=2, image_size=config.image_size, **in_channels(mean))
+    encoder = Backbone(network, name=config.model, image_size=config.image_size, in_channels=len(mean))
     encoder.net.load_state_dict({name: own[name] for name in encoder.net.state_dict()})
-    statistics = {"mean": config.data.mean, "std": config.data.std}
-    save_backbone(path, encoder, {**statistics, **description})
+    save_backbone(path, encoder, {"mean": mean, "std": config.data.std, **description})

@@ -20,6 +20,7 @@ from backbones.weights.importing import import_weights, save_imported
 from backbones.weights.released import PREFIX
 from classification.augment import Statistics
 from classification.config import AugmentConfig, ClassificationConfig
+from engine.data.options import in_channels
 from engine.errors import ConfigError
 from engine.run import storage
 
@@ -115,8 +116,8 @@ def load_classifier(source: Path) -> Classifier:
     classes, preprocessing = tuple(header["classes"]), header["preprocessing"]
     mean = tuple(preprocessing.get("mean", IMAGENET_MEAN))
     std = tuple(preprocessing.get("std", IMAGENET_STD))
-    options = {} if len(mean) == 3 else {"in_chans": len(mean)}
-    network = build_classifier(header["model"], len(classes), image_size=header["image_size"], **options)
+    size = header["image_size"]
+    network = build_classifier(header["model"], len(classes), image_size=size, **in_channels(mean))
     network.load_state_dict(weights.state)
     known = {name: preprocessing[name] for name in asdict(AugmentConfig()) if name in preprocessing}
     return Classifier(network.eval(), classes, AugmentConfig(**known), (mean, std))

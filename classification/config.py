@@ -3,13 +3,12 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from engine.data.options import bands_of, statistics_problems
-from engine.fields import Count, Natural, NotNegative, PartialShare, Positive, Share, UpToOne
-from engine.groups import CropOptions, DataOptions, EpochRun, EpochSchedule, FineTuningOptimizer
+from engine.fields import Count, Natural, NotNegative, PartialShare, Share, UpToOne
+from engine.groups import ChannelOptions, CropOptions, EpochRun, EpochSchedule, FineTuningOptimizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(DataOptions):
+class DataConfig(ChannelOptions):
     """Where the images are and how they are read."""
 
     HOLDS: ClassVar[str] = "the folder that holds train/ and val/"
@@ -29,11 +28,6 @@ class DataConfig(DataOptions):
     """A list of the training images to use instead of a fraction, one a line: paths below train/, or file names that
     are there once, as in SimCLR's lists of 1 % and 10 % of ImageNet, which are taken by their names too, simclr-1 and
     simclr-10. It is stored in the run folder (labels.txt)."""
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """What is subtracted from values between 0 and 1, one for each channel: RGB, ImageNet's; of one value the images
-    are made grey; of others they are TIFF files or numpy arrays (.npy) with as many channels, of 8 or 16 bits."""
-    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
-    """What the difference is divided by, as many values."""
     evaluation_batch_size: Count = 125
     """Images per evaluation batch on one rank (50,000 / 125 = 400 batches). Part of the configuration because rounding
     may depend on it."""
@@ -43,12 +37,7 @@ class DataConfig(DataOptions):
         found = super().problems()
         if self.label_list and self.train_fraction != 1:
             found.append("label_list is given beside train_fraction: leave one of the two out")
-        return found + statistics_problems(self.mean, self.std)
-
-    @property
-    def bands(self) -> int:
-        """Channels of the pictures as they are read."""
-        return bands_of(self.mean)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 for: predict, evaluate and export."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,33 +17,27 @@ _HELP = """
                                               draw annotations beside detections"""
 
 
-def _use(word: str, arguments: list[str]) -> None:
-    if word == "predict":
-        from detection import predict  # with all that takes seconds to import
-
-        predict.predict(use.predict_command("detection", arguments, predict.MORE))
-    elif word == "evaluate":
-        command = use.evaluate_command("detection", arguments, DetectionConfig)
-        from detection.evaluate import evaluate
-
-        print(json.dumps(evaluate(command)))
-    else:
-        parser = argparse.ArgumentParser(prog="python -m detection export", description=_EXPORT)
-        parser.add_argument("run", type=Path, help="folder of a finished run of framework detectron2")
-        parser.add_argument("file", type=Path, help="file to write, *.pth: Detectron2 takes it as MODEL.WEIGHTS")
-        options = parser.parse_args(arguments)
-        from detection.export import export
-
-        print(export(options.run, options.file))
-
-
 _EXPORT = "Write a detector on a ResNet in Detectron2's names, for its own tools and configurations."
+
+
+def _export(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m detection export", description=_EXPORT)
+    parser.add_argument("run", type=Path, help="folder of a finished run of framework detectron2")
+    parser.add_argument("file", type=Path, help="file to write, *.pth: Detectron2 takes it as MODEL.WEIGHTS")
+    options = parser.parse_args(arguments)
+    from detection.export import export
+
+    print(export(options.run, options.file))
 
 
 WORDS = use.Words(
     results="boxes, masks and scores as COCO's JSON, and pictures",
-    use=_use,
-    known=("predict", "evaluate", "export"),
+    config=DetectionConfig,
+    options={
+        "image-dir": "for a COCO file that lists images, instead of images: their folder (by default where it lies)",
+        "min-score": "leave out detections below this score, beside those below the run's own heads.score_threshold",
+    },
+    further={"export": _export},
     help=_HELP,
 )
 

@@ -5,7 +5,7 @@ takes a group as it is, or a subclass with its own defaults and what it alone ha
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from engine.data.options import ImageOptions
+from engine.data.options import ImageOptions, bands_of
 from engine.fields import Count, Natural, NotNegative, PartialShare, Positive, Range, Share, UpToOne
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -116,6 +116,32 @@ class DataOptions(ImageOptions):
         """What cannot be run, one line each."""
         found = [] if self.root else [f"root is not given: {self.HOLDS} (--data.root DIR)"]
         return found + self.image_problems()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelOptions(DataOptions):
+    """The same for images of any channels, with what their values are normalised with."""
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """What is subtracted from values between 0 and 1, one for each channel: RGB, ImageNet's; of one value the images
+    are made grey; of others they are TIFF files or numpy arrays (.npy) with as many channels, of 8 or 16 bits."""
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
+    """What the difference is divided by, as many values."""
+
+    def problems(self) -> list[str]:
+        """What cannot be run, one line each."""
+        found = super().problems()
+        if not self.mean or len(self.std) != len(self.mean):
+            found.append(
+                f"mean and std have {len(self.mean)} and {len(self.std)} values; allowed: as many each as pictures "
+                "have channels, such as 3 (RGB) or 1 (grey)"
+            )
+        return found
+
+    @property
+    def bands(self) -> int:
+        """Channels of the pictures as they are read."""
+        return bands_of(self.mean)
 
 
 @dataclass(frozen=True, kw_only=True)

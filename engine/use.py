@@ -8,6 +8,8 @@ A task says what it makes of an image; here are the words, the run's configurati
 
 import argparse
 import dataclasses
+import importlib
+import json
 import logging
 import sys
 from collections import Counter
@@ -64,19 +66,32 @@ class Evaluate:
 class Words:
     """What `python -m <package>` knows beside its recipes.
 
+    `predict` and `evaluate` are functions of <package>.use, imported once the command line is a good one.
+
     Args:
         results: what predict makes of an image, for the help.
-        use: (word, what follows it): does what one of `known` says; imports what takes seconds to import.
-        known: the words.
+        config: class of the package's configurations.
+        alone: for evaluate, the configuration of a file that belongs to no run; None if there must be a run.
+        options: of predict beside those of every task, with their help.
+        further: other words, and what each does with what follows it.
         help: lines about further words and commands.
+        prepare: called before anything of the package is imported that takes seconds to import.
         train: instead of that of <package>.train.
     """
 
     results: str
-    use: Callable[[str, list[str]], None]
-    known: tuple[str, ...] = ("predict", "evaluate")
+    config: type[Any]
+    alone: Callable[[], Any] | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    further: Mapping[str, Callable[[list[str]], None]] = field(default_factory=dict)
     help: str = ""
+    prepare: Callable[[], None] | None = None
     train: Callable[..., Any] | None = None
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The words that are no recipes."""
+        return "predict", "evaluate", *self.further
 
 
 def main(package: str, recipes: Mapping[str, cli.Recipe], words: Words, arguments: Sequence[str]) -> NoReturn:
@@ -93,10 +108,20 @@ def main(package: str, recipes: Mapping[str, cli.Recipe], words: Words, argument
             head, _, listed = cli.describe(package, recipes).partition("\n\n")
             print(f"{head}{_HELP.format(package=package, results=words.results)}{words.help}\n\n{listed}", flush=True)
         sys.exit(0 if arguments else 2)
-    if arguments[0] not in words.known:
+    word, rest = arguments[0], [argument for argument in arguments[1:] if argument != "--debug"]
+    if word not in words.known:
         cli.main(package, recipes, words.train, list(arguments))
     with cli.guard("--debug" in arguments):
-        words.use(arguments[0], [argument for argument in arguments[1:] if argument != "--debug"])
+        if words.prepare is not None:
+            words.prepare()
+        if word == "predict":
+            predicted = predict_command(package, rest, words.options)
+            importlib.import_module(f"{package}.use").predict(predicted)
+        elif word == "evaluate":
+            evaluated = evaluate_command(package, rest, words.config, words.alone and words.alone())
+            print(json.dumps(importlib.import_module(f"{package}.use").evaluate(evaluated)))
+        else:
+            words.further[word](rest)
     sys.exit(0)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from backbones import build_backbone
+from engine.data.options import in_channels
 from pretrain.config import PretrainConfig
 from pretrain.methods import find_method
 
@@ -14,7 +15,6 @@ def build_model(config: PretrainConfig) -> Any:
         ConfigError: the configuration does not fit the encoder, as the method says.
         BackboneError: the encoder, or a place in it, does not exist.
     """
-    channels = len(config.data.mean)
-    options = {} if channels == 3 else {"in_chans": channels}
-    encoder = build_backbone(config.model, image_size=config.image_size, drop_path=config.drop_path, **options)
+    channels = in_channels(config.data.mean)
+    encoder = build_backbone(config.model, image_size=config.image_size, drop_path=config.drop_path, **channels)
     return find_method(config.method).build(encoder, config)

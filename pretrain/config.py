@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
-from backbones import IMAGENET_MEAN, IMAGENET_STD
-from engine.data.options import Unreadable, bands_of, statistics_problems
+from engine.data.options import Unreadable
 from engine.fields import Count, Natural, NotNegative, PartialShare, Positive, Range
-from engine.groups import CropOptions, DataOptions, EpochRun, EpochSchedule, OptimizerOptions, ScheduleKind
+from engine.groups import ChannelOptions, CropOptions, EpochRun, EpochSchedule, OptimizerOptions, ScheduleKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(CropOptions, DataOptions):
+class DataConfig(CropOptions, ChannelOptions):
     """The images and how they are cropped."""
 
     HOLDS: ClassVar[str] = "the folder of the images"
@@ -24,20 +23,6 @@ class DataConfig(CropOptions, DataOptions):
     unreadable: Unreadable = "stop"
     """What an image that does not decode does to the run; skipping is counted and reported."""
     crop_scale: Annotated[tuple[float, float], Range(0, 1, open_low=True, rising=True)] = (0.8, 1.0)
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    """What is subtracted from values between 0 and 1, one for each channel: RGB; of one value the images are made grey;
-    of others they are TIFF files or numpy arrays (.npy) with as many channels, of 8 or 16 bits."""
-    std: tuple[Positive, ...] = IMAGENET_STD
-    """What the difference is divided by, as many values."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run, one line each."""
-        return super().problems() + statistics_problems(self.mean, self.std)
-
-    @property
-    def bands(self) -> int:
-        """Channels of the pictures as they are read."""
-        return bands_of(self.mean)
 
 
 @dataclass(frozen=True, kw_only=True)

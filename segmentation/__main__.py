@@ -3,7 +3,6 @@
 `python -m segmentation RECIPE --dump-config FILE.py ...` writes the same run for MMSegmentation's own tools instead.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,24 +40,18 @@ def _train(*values: Any, **options: Any) -> dict[str, float]:
     return train(*values, **options)
 
 
-def _use(word: str, arguments: list[str]) -> None:
-    import_mmsegmentation()
+def _export(arguments: list[str]) -> None:
     from segmentation import export
-    from segmentation import use as this
 
-    if word == "predict":
-        this.predict(use.predict_command("segmentation", arguments))
-    elif word == "evaluate":
-        print(json.dumps(this.evaluate(use.evaluate_command("segmentation", arguments, SegmentationConfig))))
-    else:
-        export.main(arguments)
+    export.main(arguments)
 
 
 _WORDS = use.Words(
     results="label maps and pictures",
-    use=_use,
-    known=("predict", "evaluate", "export"),
+    config=SegmentationConfig,
+    further={"export": _export},
     help=_HELP,
+    prepare=import_mmsegmentation,
     train=_train,
 )
 

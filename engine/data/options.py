@@ -61,14 +61,9 @@ def bands_of(mean: tuple[float, ...]) -> int:
     return 3 if len(mean) in (1, 3) else len(mean)
 
 
-def statistics_problems(mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
-    """What of a mean and standard deviation for each channel cannot be used."""
-    if mean and len(std) == len(mean):
-        return []
-    return [
-        f"mean and std have {len(mean)} and {len(std)} values; allowed: as many each as pictures have channels, "
-        "such as 3 (RGB) or 1 (grey)"
-    ]
+def in_channels(mean: tuple[float, ...]) -> dict[str, int]:
+    """timm's option for a network of images of other channels than three."""
+    return {} if len(mean) == 3 else {"in_chans": len(mean)}
 
 
 DEFAULT_OPTIONS = ImageOptions()

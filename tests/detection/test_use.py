@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from detection.__main__ import main
-from detection.predict import images_of
 from detection.train import train
+from detection.use import images_of
 from engine.errors import DataError
 from tests.closing import listening, told
 from tests.detection.folders import CATEGORIES, make_coco, needs_detectron2, read, tiny_config

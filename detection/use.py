@@ -1,5 +1,7 @@
-"""`python -m detection predict RUN IMAGE...|FOLDER|FILE.json`: what a run's detector finds in any images."""
+"""`python -m detection predict RUN IMAGE...|FOLDER|FILE.json`: what a run's detector finds in any images;
+`python -m detection evaluate RUN --data.root DIR`: COCO's numbers of it on another annotated set."""
 
+import dataclasses
 import json
 import logging
 import zipfile
@@ -9,6 +11,8 @@ from typing import Any
 
 from pycocotools import mask as run_lengths
 
+from detection.coco import check_image_sizes, read_split
+from detection.evaluation import coco_numbers, predict_all, with_category_ids
 from detection.finished import FinishedDetector, load_detector
 from detection.frameworks.contract import Result
 from detection.visualize import draw, shown
@@ -16,12 +20,6 @@ from engine import use
 from engine.data.images import read_image
 from engine.errors import ConfigError, DataError
 from engine.run import storage
-
-MORE = {
-    "image-dir": "for a COCO file that lists images, instead of images: their folder (by default the one it lies in)",
-    "min-score": "leave out detections below this score, beside those below the run's own heads.score_threshold",
-}
-"""Options of `predict` beside those of every task."""
 
 log = logging.getLogger("mim")
 
@@ -145,3 +143,29 @@ def _area(result: Result) -> float:
     if "segmentation" in result:
         return float(run_lengths.area(result["segmentation"]))
     return float(result["bbox"][2] * result["bbox"][3])
+
+
+def evaluate(command: use.Evaluate) -> dict[str, float]:
+    """COCO's numbers in percent, by pycocotools. The classes of the set are found by their names, whatever their ids.
+
+    Raises:
+        ConfigError: the folder holds no finished run.
+        DataError: the annotations cannot be used, or lack a class of the run.
+    """
+    detector = load_detector(command.run)
+    config = detector.config
+    names = tuple(detector.names.values())
+    data = dataclasses.replace(command.config.data, classes=names if len(set(names)) == len(names) else ())
+    split = read_split(data, "val", training=False, masks=config.has_masks)
+    check_image_sizes(split)
+    results = predict_all(
+        detector,
+        detector.model,
+        detector.framework.samples(split, dataclasses.replace(config, data=data), False, None),
+        batch_size=data.evaluation_batch_size,
+        num_workers=data.num_workers,
+        check_stop=lambda: None,
+    )
+    kinds = ("box", "mask") if config.has_masks else ("box",)
+    found = with_category_ids(results, split.category_ids)
+    return coco_numbers(split.ground_truth(), found, kinds, official=True)
