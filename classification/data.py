@@ -18,7 +18,7 @@ from classification.labels import labelled_part, record_part
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
 from engine.data.order import SampleKey, generator
 from engine.data.scan import some
-from engine.data.split import NAMES, held_out, image_root, split_folder
+from engine.data.split import NAMES, image_root, split_folder
 from engine.distributed import is_main
 from engine.errors import DataError
 from engine.groups import DataOptions
@@ -103,10 +103,10 @@ def find_images(options: DataOptions) -> tuple[ImageIndex, ImageIndex]:
     val_folder = split_folder(root, "val")
     if val_folder is None and options.val_share:
         whole = index_images(image_root(root), labelled=True, options=options)
-        kept_apart = set(held_out(whole.paths, options.val_share))
-        if not kept_apart:
+        train, val = whole.apart(options.val_share)
+        if not len(val):
             raise DataError(f"{whole.root}: no class has two images, one of them for validation")
-        return whole.subset(set(range(len(whole))) - kept_apart), whole.subset(kept_apart)
+        return train, val
     if val_folder is None and root.is_dir():
         raise DataError(
             f"{root}: no folder for validation ({some(NAMES['val'])}): make one, or hold out a share of each class "

@@ -6,7 +6,6 @@ to another run with `--data.label-list`.
 
 import hashlib
 import logging
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from backbones import WeightsFileError
-from backbones.weights.download import download, only_one
-from backbones.weights.released import MIRROR_VARIABLE, cache_folder
+from backbones.weights.download import download
+from backbones.weights.released import cache_folder, cached, where
 from classification.config import ClassificationConfig
 from engine.data.exclude import read_list, write_list
 from engine.data.index import ImageIndex
@@ -81,25 +80,16 @@ def find_list(given: str) -> Path:
     if published is None or Path(given).exists():
         return Path(given)
     path = cache_folder() / published.file
-    by_hand = f"Put {published.url} at {path}, or give a file of your own"
 
     def wrong(file: Path) -> str:
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         return "" if found == published.sha256 else f"{published.what}: its sha256 is {found[:8]}"
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with only_one(path):
-            if not path.exists():
-                mirror = os.environ.get(MIRROR_VARIABLE)
-                download(f"{mirror.rstrip('/')}/{published.file}" if mirror else published.url, path, wrong)
-        if reason := wrong(path):
-            raise DataError(f"{path} is not {reason}: remove it")
+        return cached(path, lambda: download(where(published.file, published.url), path, wrong), wrong)
     except WeightsFileError as error:
+        by_hand = f"Put {published.url} at {path}, or give a file of your own"
         raise DataError(f"--data.label-list {given}: {error} {by_hand}") from error
-    except OSError as error:
-        raise DataError(f"--data.label-list {given}: {path}: {error.strerror}. {by_hand}") from error
-    return path
 
 
 def stratified_subset(index: ImageIndex, fraction: float, seed: int) -> ImageIndex:

@@ -17,12 +17,7 @@ def build_loss(config: LossConfig) -> Loss:
     "cross_entropy": mean over the batch of -sum_k target * log softmax. "bce": mean over batch and classes of the
     sigmoid cross entropy (RSB, section 3), the targets first made 0 or 1 if there is a threshold.
     """
-    if config.kind == "cross_entropy":
-        return lambda logits_bk, targets_bk: F.cross_entropy(logits_bk.float(), targets_bk)
-    loss = BinaryCrossEntropy(smoothing=0.0, target_threshold=config.target_threshold)
-
-    def binary(logits_bk: Tensor, targets_bk: Tensor) -> Tensor:
-        value: Tensor = loss(logits_bk.float(), targets_bk)
-        return value
-
-    return binary
+    criterion: Loss = F.cross_entropy
+    if config.kind == "bce":
+        criterion = BinaryCrossEntropy(smoothing=0.0, target_threshold=config.target_threshold)
+    return lambda logits_bk, targets_bk: criterion(logits_bk.float(), targets_bk)

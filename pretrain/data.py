@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, default_collate
 
 from engine.data.images import ImageArray, ImageIndex, Unreadable, index_images, read_sample
 from engine.data.order import SampleKey, generator
-from engine.data.split import held_out, image_root, split_folder
+from engine.data.split import image_root, split_folder
 from pretrain.config import DataConfig
 from pretrain.masking import cell_mask
 
@@ -94,10 +94,8 @@ def training_images(data: DataConfig) -> ImageIndex:
         DataError: the folder is missing or holds no images.
     """
     index = index_images(image_root(data.root), labelled=False, options=data)
-    if not data.val_share or split_folder(Path(data.root), "val") is not None:
-        return index
-    kept_apart = set(held_out(index.paths, data.val_share))
-    return index.subset(position for position in range(len(index)) if position not in kept_apart)
+    has_folder = split_folder(Path(data.root), "val") is not None
+    return index if has_folder or not data.val_share else index.apart(data.val_share)[0]
 
 
 def random_box(

@@ -8,7 +8,7 @@ Shapes: B images, H W pixels, g cells along a side.
 """
 
 import argparse
-import contextlib
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +20,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from engine.cli import guard
-from engine.config import from_dict, read_config_file
 from engine.data.decode import read_image
 from engine.data.images import ImageIndex, read_sample
 from engine.data.order import SampleKey, generator
 from engine.distributed import pick_device
 from engine.errors import CheckpointError, ConfigError
+from engine.run import storage
 from engine.run.checkpoint import load_model_state
+from engine.use import stored_config
 from pretrain.build import build_model
 from pretrain.config import PretrainConfig
 from pretrain.data import centred, training_images
@@ -83,15 +84,12 @@ def save_panel(path: Path, model: PretrainModel, images_bchw: Tensor, mask_bgg: 
     original, masked, prediction = model.reconstruct(images_bchw, mask_bgg)
     composite = torch.where(expand_mask(mask_bgg, original.shape[-2:]), prediction, original)
     columns = [shown(column.cpu()) for column in (original, masked, prediction, composite)]
-    picture = draw_panel(columns)
-    partial = path.with_name(f".{path.name}.partial")
+    content = io.BytesIO()
+    draw_panel(columns).save(content, format="PNG")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(partial, format="PNG")
-        partial.replace(path)
+        storage.write_atomic(path, content.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         log.warning("cannot write the panel %s: %s", path, error.strerror or error)
         return False
     return True
@@ -136,10 +134,7 @@ def load_run(run_dir: Path) -> tuple[Any, PretrainConfig, int]:
             f"{run_dir}: an exported encoder has no decoder, so it cannot reconstruct anything: give the folder of the "
             "pre-training run, whose checkpoints hold the decoder"
         )
-    stored = read_config_file(run_dir / "config.json")
-    if stored.get("package") != "pretrain":
-        raise ConfigError(f"{run_dir} is a {stored.get('package')} run: only pre-training runs have a decoder to draw")
-    config = from_dict(PretrainConfig, stored["config"])
+    config = stored_config(run_dir, "pretrain", PretrainConfig)  # others have no decoder to draw
     state, step = load_model_state(run_dir)
     model = build_model(config)
     model.load_state_dict(state)

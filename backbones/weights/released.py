@@ -10,7 +10,7 @@ import difflib
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,13 +110,27 @@ def fetch(name: str) -> Path:
     """
     entry = find_released(name)
     path = cache_folder() / entry.file
+    return cached(path, lambda: _download(entry, path), lambda file: _wrong(entry, file, _pin(path)))
+
+
+def cached(path: Path, fetch_it: Callable[[], None], wrong: Callable[[Path], str]) -> Path:
+    """A file of the cache, fetched by the first of the processes that want it, and compared by all others.
+
+    Args:
+        path: where it is kept.
+        fetch_it: puts it there.
+        wrong: tells what a file is not, "" if nothing is wrong with it.
+
+    Raises:
+        WeightsFileError: the cache cannot be used, or the file in it is another one.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_one(path):
             if not path.exists():
-                _download(entry, path)
-            elif wrong := _wrong(entry, path, _pin(path)):
-                raise WeightsFileError(f"{path} is not {wrong}. Remove it, and it is fetched again.")
+                fetch_it()
+            elif reason := wrong(path):
+                raise WeightsFileError(f"{path} is not {reason}. Remove it, and it is fetched again.")
     except OSError as error:
         raise WeightsFileError(
             f"the cache folder {path.parent} cannot be used ({error.strerror}): name another in {FOLDER_VARIABLE}."
@@ -131,9 +145,14 @@ def fetch_weights(entry: Released) -> Path:
     return fetch(entry.name)
 
 
-def _download(entry: Released, path: Path) -> None:
+def where(file: str, url: str) -> str:
+    """The address of a published file: its own, or with MIM_RELEASED_URL that of the same name there."""
     mirror = os.environ.get(MIRROR_VARIABLE)
-    url = f"{mirror.rstrip('/')}/{entry.file}" if mirror else entry.url
+    return f"{mirror.rstrip('/')}/{file}" if mirror else url
+
+
+def _download(entry: Released, path: Path) -> None:
+    url = where(entry.file, entry.url)
     by_hand = f"To use it all the same, put the file of {entry.url} at {path}."
     if url.startswith("https://drive.google.com"):
         raise WeightsFileError(f"{entry.file} lies where only a browser can fetch it. {by_hand}")

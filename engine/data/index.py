@@ -16,6 +16,7 @@ from engine.data.bands import SUFFIXES as BAND_SUFFIXES
 from engine.data.exclude import match, read_list
 from engine.data.options import DEFAULT_OPTIONS, ImageOptions, Unreadable
 from engine.data.scan import SUFFIXES, accepted_suffixes, describe_left_out, left_out, scan, some, why_no_file
+from engine.data.split import held_out
 from engine.errors import DataError
 
 __all__ = ["SUFFIXES", "ImageIndex", "PathList", "Unreadable", "index_images"]
@@ -73,6 +74,11 @@ class ImageIndex:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def apart(self, share: float) -> "tuple[ImageIndex, ImageIndex]":
+        """The images for training, and those of which `held_out` keeps a share for validation."""
+        kept_apart = set(held_out(self.paths, share))
+        return self.subset(set(range(len(self))) - kept_apart), self.subset(kept_apart)
 
     def path(self, position: int) -> str:
         """The full path of an image."""

@@ -146,6 +146,6 @@ def test_a_published_list_goes_by_its_name_and_is_held_to_its_hash(root, tmp_pat
     path.write_bytes(content)
     assert labels.find_list("few-1") == path
     path.write_bytes(content[:-4])
-    with pytest.raises(DataError, match=r"is not a list: its sha256 is .*: remove it"):
+    with pytest.raises(DataError, match=r"is not a list: its sha256 is .*Remove it"):
         labels.find_list("few-1")
     assert labels.find_list(str(tmp_path / "mine.txt")) == tmp_path / "mine.txt"

@@ -101,7 +101,7 @@ def test_an_encoder_without_decoder_is_refused(run_dir, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "package, code, message",
-    [("classification", 2, "is a classification run"), ("pretrain", 5, "holds no checkpoint")],
+    [("classification", 2, "holds a classification run"), ("pretrain", 5, "holds no checkpoint")],
 )
 def test_a_folder_that_cannot_be_drawn_is_refused(tmp_path, capsys, package, code, message):
     stored = {"package": package, "recipe": "demo", "config": config.to_dict(demo("test_convnext"))}
