@@ -18,10 +18,10 @@ from torchvision import transforms
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD
 from classification.config import AugmentConfig
+from engine.data.grey import luma
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of values between 0 and 1."""
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
 
 
 def training_transform(augment: AugmentConfig, image_size: int, bands: int = 3) -> transforms.Compose:
@@ -86,10 +86,7 @@ def _mean_and_deviation(statistics: Statistics, device: torch.device) -> tuple[T
 def normalise(images_bchw: Tensor, statistics: Statistics = (IMAGENET_MEAN, IMAGENET_STD)) -> Tensor:
     """uint8 (B, C, H, W) to float32 with (mean, std) `statistics`, one value a channel; of one, luma (B, 1, H, W)."""
     mean, deviation = _mean_and_deviation(statistics, images_bchw.device)
-    pixels = images_bchw.float()
-    if mean.shape[1] == 1:
-        pixels = (pixels * torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    return (pixels - mean) / deviation
+    return (luma(images_bchw.float(), mean.shape[1]) - mean) / deviation
 
 
 class BatchAugment:

@@ -1,7 +1,6 @@
 """Fine-tuning fitted to a data set of one's own: how long, at what size, in which batches, at what rate, and why."""
 
 import math
-from pathlib import Path
 
 from backbones import family
 from classification.config import (
@@ -12,38 +11,13 @@ from classification.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from engine.data.index import index_images
-from engine.data.options import ImageOptions
-from engine.data.split import held_out, image_root, split_folder
-from engine.data.survey import Asked, Survey, choose_batch_size, choose_image_size, choose_workers, survey
-from engine.errors import DataError
+from engine.data.survey import Asked, Survey, choose_batch_size, choose_image_size, choose_rate, choose_workers
 
-VAL_SHARE = 0.2  # as in the pre-training recipe of the same name
 EPOCHS = (30, 100)
 """Passes over many images, and most over few."""
 STEPS = 1000
 """Fewest, within the most epochs."""
 _FEW_OF_A_CLASS = 20
-
-
-def look(data_root: str, exclude: str = "") -> tuple[Survey, float]:
-    """The labelled training images, and the share of each class that is held out for validation. Files that cannot be
-    images are left to the run.
-
-    Args:
-        data_root: the data set.
-        exclude: a list of images that do not count.
-
-    Raises:
-        DataError: there are no class folders, or only one.
-    """
-    root = Path(data_root)
-    options = ImageOptions(exclude=exclude, unreadable="skip")
-    index = index_images(image_root(root), labelled=True, options=options)
-    if len(index.classes) < 2:
-        raise DataError(f"{index.root}: one class, {index.classes[0]}: classification needs two class folders or more")
-    share = 0.0 if split_folder(root, "val") is not None else VAL_SHARE
-    return survey(index, held_out(index.paths, share)), share
 
 
 def fit(
@@ -64,7 +38,9 @@ def fit(
     epochs = min(max(EPOCHS[0], math.ceil(STEPS / per_epoch)), EPOCHS[1])
     if asked.steps:
         epochs = math.ceil(asked.steps / per_epoch)
-    peak, why_rate = _rate(batch, probe)
+    peak, why_rate = choose_rate(batch)
+    if probe:
+        peak, why_rate = 1e-2, "for a linear layer on standardised features, whatever their encoder"
     config = ClassificationConfig(
         model=model,
         epochs=epochs,
@@ -89,12 +65,6 @@ def fit(
         f"peak learning rate {peak:g}: {why_rate}",
         *_remarks(seen, val_share),
     ]
-
-
-def _rate(batch: int, probe: bool) -> tuple[float, str]:
-    if probe:
-        return 1e-2, "for a linear layer on standardised features, whatever their encoder"
-    return round(1e-3 * math.sqrt(batch / 256), 6), "0.001 for 256 images, and with the square root of the batch"
 
 
 def _optimizer(model: str, batch: int, peak: float, probe: bool) -> OptimizerConfig:

@@ -23,9 +23,9 @@ from classification.config import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from classification.own import fit, look
+from classification.own import fit
 from classification.small import cifar_vit, small, small_linear
-from engine.data.survey import Asked, say
+from engine.data.survey import Asked, look, say
 from engine.deviations import FLOAT16, FLOAT32, follows, with_deviations
 
 _RSB_DROP_PATH = {"r200": 0.2}
@@ -302,7 +302,7 @@ def own(
     asked = Asked.of(steps=steps, batch_size=batch_size, image_size=image_size)
     if not data_root:  # help, and the refusal that names it
         return replace(demo(model), image_size=224)
-    seen, val_share = look(data_root, data_exclude)
+    seen, val_share = look(data_root, data_exclude, labelled=True)
     config, reasons = fit(model, seen, val_share, asked, probe=freeze == "encoder")
     say(f"{data_root}: {seen}", reasons)
     return replace(config, data=replace(config.data, root=data_root, exclude=data_exclude))

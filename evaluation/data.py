@@ -17,12 +17,11 @@ from torchvision import transforms
 from backbones import Encoder
 from classification.data import find_images
 from classification.labels import stratified_subset
+from engine.data.grey import luma
 from engine.data.images import ImageIndex, index_images, read_sample
 from engine.data.order import SampleKey
 from engine.data.rounds import in_order, read
 from evaluation.config import DataConfig, EvaluationConfig
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,6 @@ def batches_in_order(
 def normalise(images_bchw: Tensor, encoder: Encoder) -> Tensor:
     """uint8 RGB (B, 3, H, W) to what the encoder was trained on: (p / 255 - mean) / std, of the luma where it is made
     for grey images."""
-    pixels = images_bchw.float()
-    if len(encoder.mean) == 1:
-        pixels = (pixels * torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    pixels = luma(images_bchw.float(), len(encoder.mean))
     mean, std = (torch.tensor(v, device=pixels.device).view(1, -1, 1, 1) for v in (encoder.mean, encoder.std))
     return pixels.div_(255).sub_(mean).div_(std)

@@ -2,13 +2,9 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 from backbones import PUBLISHED
-from engine.data.index import index_images
-from engine.data.options import ImageOptions
-from engine.data.split import held_out, image_root, split_folder
-from engine.data.survey import Asked, Survey, choose_batch_size, choose_image_size, choose_workers, survey
+from engine.data.survey import Asked, Survey, choose_batch_size, choose_image_size, choose_rate, choose_workers
 from engine.errors import DataError
 from pretrain.config import PretrainConfig
 from pretrain.methods import find_method
@@ -19,27 +15,6 @@ MANY = 200_000
 STEPS = (3000, 50_000)
 """Fewest and most steps."""
 _EPOCHS = 100
-VAL_SHARE = 0.2  # as in the classification recipe of the same name
-
-
-def look(data_root: str, exclude: str = "") -> tuple[Survey, float]:
-    """What there is to train on, and the share of it that `python -m classification own` will validate on. Files that
-    cannot be images are left to the run.
-
-    Args:
-        data_root: the data set.
-        exclude: a list of images that do not count.
-
-    Raises:
-        DataError: no images are there.
-    """
-    root = Path(data_root)
-    options = ImageOptions(exclude=exclude, unreadable="skip")
-    index = index_images(image_root(root), labelled=False, options=options)
-    seen = survey(index)
-    if split_folder(root, "val") is not None or not seen.has_classes:
-        return seen, 0.0
-    return survey(index, held_out(index.paths, VAL_SHARE)), VAL_SHARE
 
 
 def fit(base: PretrainConfig, seen: Survey, val_share: float, asked: Asked) -> tuple[PretrainConfig, list[str]]:
@@ -64,7 +39,7 @@ def fit(base: PretrainConfig, seen: Survey, val_share: float, asked: Asked) -> t
     per_epoch = max(seen.num_images // batch, 1)
     steps = asked.steps or min(max(STEPS[0], _EPOCHS * per_epoch), STEPS[1])
     epochs = math.ceil(steps / per_epoch)
-    peak = round(1e-3 * math.sqrt(batch / 256), 6)
+    peak, why_rate = choose_rate(batch)
     config = replace(
         base,
         epochs=epochs,
@@ -85,7 +60,7 @@ def fit(base: PretrainConfig, seen: Survey, val_share: float, asked: Asked) -> t
         f"image size {size}, mask cells of {cell} pixels: {why_size}",
         f"batch {batch}: {why_batch}",
         f"{length}: {_why_so_long(asked, per_epoch, seen.num_images)}",
-        f"peak learning rate {peak:g}: 0.001 for 256 images, and with the square root of the batch",
+        f"peak learning rate {peak:g}: {why_rate}",
         *_remarks(seen.num_images, val_share),
     ]
 

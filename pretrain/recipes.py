@@ -21,11 +21,11 @@ from typing import Any
 from backbones import PUBLISHED, family
 from backbones.architectures import SMALL
 from backbones.small import small_network
-from engine.data.survey import Asked, say
+from engine.data.survey import Asked, look, say
 from engine.deviations import with_deviations
 from pretrain.config import MethodOptions, PretrainConfig
 from pretrain.methods import METHODS, find_method
-from pretrain.own import fit, look
+from pretrain.own import fit
 
 
 def for_model(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
@@ -65,7 +65,7 @@ def own(
     asked = Asked.of(steps=steps, batch_size=batch_size, image_size=image_size)
     if not data_root:  # help, and the refusal that names it
         return base
-    seen, val_share = look(data_root, data_exclude)
+    seen, val_share = look(data_root, data_exclude, labelled=False)
     config, reasons = fit(base, seen, val_share, asked)
     say(f"{data_root}: {seen}", reasons)
     return replace(config, data=replace(config.data, root=data_root, exclude=data_exclude))

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from backbones import IMAGENET_MEAN as IMAGENET_MEAN
 from backbones import IMAGENET_STD as IMAGENET_STD
+from engine.data.grey import luma
 from pretrain.masking import expand_mask
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
 
 
 class Normalise(nn.Module):
@@ -48,9 +47,7 @@ class Normalise(nn.Module):
         """The normalised images, about -2.1 to 2.6."""
         memory_format = self.memory_format(images_bchw.device)
         pixels_bchw = images_bchw.to(torch.float32, memory_format=memory_format, copy=True)
-        if self.mean.shape[1] == 1:
-            weights = torch.tensor(_LUMA, device=pixels_bchw.device).view(1, 3, 1, 1)
-            pixels_bchw = (pixels_bchw * weights).sum(1, keepdim=True)
+        pixels_bchw = luma(pixels_bchw, self.mean.shape[1])
         return pixels_bchw.div_(255).sub_(self.mean.float()).div_(self.std.float()).to(self.mean.dtype)
 
     def inverse(self, normalised_bchw: Tensor) -> Tensor:

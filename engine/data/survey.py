@@ -7,15 +7,20 @@ import os
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.cores import allowed_cores
 from engine.data.header import read_header
-from engine.data.index import ImageIndex
+from engine.data.index import ImageIndex, index_images
+from engine.data.options import ImageOptions
+from engine.data.split import held_out, image_root, split_folder
 from engine.errors import ConfigError, DataError
 
 log = logging.getLogger("mim")
 IMAGE_SIZES = (64, 96, 128, 160, 192, 224)
 _NUM_LOOKED_INTO = 200
+VAL_SHARE = 0.2
+"""Of each class folder, where no folder is for validation."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,28 @@ def survey(index: ImageIndex, kept_apart: Collection[int] = ()) -> Survey:
     return Survey(len(index) - len(apart), sides[len(sides) // 2], len(sides), dict(folders))
 
 
+def look(data_root: str, exclude: str = "", *, labelled: bool) -> tuple[Survey, float]:
+    """What there is to train on, and the share of each class folder that is held out for validation: none where there
+    is a folder for it, or where there are no classes. Files that cannot be images are left to the run.
+
+    Args:
+        data_root: the data set.
+        exclude: a list of images that do not count.
+        labelled: whether class folders are needed.
+
+    Raises:
+        DataError: no images are there, or no two class folders where they are needed.
+    """
+    options = ImageOptions(exclude=exclude, unreadable="skip")
+    index = index_images(image_root(data_root), labelled=labelled, options=options)
+    if labelled and len(index.classes) < 2:
+        raise DataError(f"{index.root}: one class, {index.classes[0]}: classification needs two class folders or more")
+    seen = survey(index)
+    if split_folder(Path(data_root), "val") is not None or not seen.has_classes:
+        return seen, 0.0
+    return survey(index, held_out(index.paths, VAL_SHARE)), VAL_SHARE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What the user of a recipe wants, so that it is not chosen; 0: choose."""
@@ -121,6 +148,12 @@ def choose_batch_size(num_images: int, steps_per_epoch: int, *, least: int, most
     wanted = num_images // steps_per_epoch
     size = min(max(1 << max(wanted.bit_length() - 1, 0), least), most, num_images)
     return size, "enough, however many the images" if size == most else f"{num_images // size} steps an epoch"
+
+
+def choose_rate(batch_size: int) -> tuple[float, str]:
+    """Peak learning rate of AdamW, with the reason."""
+    peak = round(1e-3 * math.sqrt(batch_size / 256), 6)
+    return peak, "0.001 for 256 images, and with the square root of the batch"
 
 
 def choose_workers() -> int:

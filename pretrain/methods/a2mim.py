@@ -19,7 +19,7 @@ from engine.fields import Count, NotNegative, Positive, Share
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
 from pretrain.methods.method import Method
-from pretrain.methods.released import TokenOptions, fitted
+from pretrain.methods.released import TokenOptions, fitted, with_options, without_norm_decay
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,11 +143,6 @@ def frequency(options: LossOptions, compared: Tensor, x: Tensor) -> Tensor:
 _FOCAL = LossOptions(kind="focal_l1", frequency_weight=0.5, frequency_unmask_weight=1e-3, spectrum_images=256)
 
 
-def _with(config: PretrainConfig, **changes: Any) -> PretrainConfig:
-    options: Any = config.options
-    return replace(config, options=replace(options, **changes))
-
-
 def _resnet(model: str, epochs: int = 300) -> PretrainConfig:
     return PretrainConfig(
         model=model,
@@ -183,16 +178,7 @@ def _convnext(model: str) -> PretrainConfig:
 
 def _vit(model: str, spectrum_images: int = 128) -> PretrainConfig:
     loss = LossOptions(kind="l1", frequency_weight=0.1, frequency_unmask_weight=0.0, spectrum_images=spectrum_images)
-    return PretrainConfig(
-        model=model,
-        method="a2mim",
-        epochs=800,
-        drop_path=0.1,
-        data=DataConfig(crop_scale=(0.67, 1.0)),
-        options=Options(token=TokenOptions(stage=0, form="add"), loss=loss),
-        optimizer=OptimizerConfig(base_learning_rate=1e-4, no_decay=released.VIT_NO_DECAY, clip_grad=5.0),
-        schedule=released.STEP,
-    )
+    return released.vit("a2mim", model, Options(token=TokenOptions(stage=0, form="add"), loss=loss))
 
 
 def for_family(family: str, model: str) -> PretrainConfig:
@@ -203,10 +189,10 @@ def for_family(family: str, model: str) -> PretrainConfig:
     if family in ("vit", "swin"):
         config = _vit(model)
         options: Any = config.options
-        swin = _with(config, loss=replace(options.loss, frequency_weight=0.5))
+        swin = with_options(config, loss=replace(options.loss, frequency_weight=0.5))
         return config if family == "vit" else replace(swin, drop_path=0.0)
     config = _resnet(model)
-    return config if family == "resnet" else _without_norm_decay(config)
+    return config if family == "resnet" else without_norm_decay(config)
 
 
 def _as_in_the_paper(config: PretrainConfig) -> PretrainConfig:
@@ -214,11 +200,7 @@ def _as_in_the_paper(config: PretrainConfig) -> PretrainConfig:
     options: Any = config.options
     token = replace(options.token, form="add", init="normal")
     loss = replace(options.loss, average_spectrum=False, spectrum_images=None, replace="prediction")
-    return _with(_without_norm_decay(config), token=token, loss=loss)
-
-
-def _without_norm_decay(config: PretrainConfig) -> PretrainConfig:
-    return replace(config, optimizer=replace(config.optimizer, no_decay=released.CLEAN_NO_DECAY))
+    return with_options(without_norm_decay(config), token=token, loss=loss)
 
 
 @follows("A2MIM r50_l3_sz224_init_8xb256_cos_ep300", FLOAT32)
@@ -256,7 +238,7 @@ def a2mim_r50_100e_add() -> PretrainConfig:
 
     Source: A2MIM r50_l3_sz224_8xb256_cos_ep100. Expected: unknown. Cost: 3.2 EFLOP.
     """
-    return _with(_resnet("r50", epochs=100), token=TokenOptions(stage=3, form="add"))
+    return with_options(_resnet("r50", epochs=100), token=TokenOptions(stage=3, form="add"))
 
 
 @follows("A2MIM r50_l0_sz224_8xb256_cos_ep100", FLOAT32)
@@ -265,7 +247,7 @@ def a2mim_r50_100e_stem() -> PretrainConfig:
 
     Source: A2MIM r50_l0_sz224_8xb256_cos_ep100. Expected: unknown. Cost: 3.2 EFLOP.
     """
-    return _with(_resnet("r50", epochs=100), token=TokenOptions(stage=0, form="add"))
+    return with_options(_resnet("r50", epochs=100), token=TokenOptions(stage=0, form="add"))
 
 
 @follows("a2mim-r50-300e")
@@ -287,7 +269,7 @@ def a2mim_r101_300e() -> PretrainConfig:
     Expected: top-1 81.9 after rsb-a2, against 81.3 from scratch.
     Cost: 18 EFLOP.
     """
-    return _with(_resnet("r101"), loss=replace(_FOCAL, focal=False, frequency_weight=0.1))
+    return with_options(_resnet("r101"), loss=replace(_FOCAL, focal=False, frequency_weight=0.1))
 
 
 @follows("A2MIM r152_l3_sz224_init_8xb256_cos_ep300", FLOAT32)
@@ -300,7 +282,7 @@ def a2mim_r152_300e() -> PretrainConfig:
     Expected: top-1 82.5 after rsb-a2, against 81.8 from scratch.
     Cost: 27 EFLOP.
     """
-    return _with(_resnet("r152"), loss=replace(_FOCAL, focal=False, frequency_weight=0.1))
+    return with_options(_resnet("r152"), loss=replace(_FOCAL, focal=False, frequency_weight=0.1))
 
 
 @follows("A2MIM r200_l3_sz224_init_8xb256_cos_ep300", FLOAT32)
@@ -311,7 +293,7 @@ def a2mim_r200_300e() -> PretrainConfig:
     Expected: top-1 83.0 after rsb-a2, against 82.1 from scratch.
     Cost: 35 EFLOP.
     """
-    return _with(_resnet("r200"), loss=replace(_FOCAL, focal=False, frequency_weight=0.0))
+    return with_options(_resnet("r200"), loss=replace(_FOCAL, focal=False, frequency_weight=0.0))
 
 
 @follows("A2MIM convnext_t_l3_sz224_init_8xb256_cos_ep300", FLOAT16)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from backbones import PUBLISHED
-from pretrain.config import PretrainConfig, ScheduleConfig
+from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig, ScheduleConfig
 
 TokenForm = Literal["replace", "add", "gated"]
 TokenInit = Literal["normal", "zero"]
@@ -55,6 +55,31 @@ _STRIDES: dict[str, dict[int | str, int]] = {
     **{key: {0: 4} for key in ("swin_t", "swin_b")},
 }
 """Where the token enters the published networks: stage -> stride."""
+
+
+def with_options(config: PretrainConfig, **changes: Any) -> PretrainConfig:
+    """The same with other options of its method."""
+    options: Any = config.options
+    return replace(config, options=replace(options, **changes))
+
+
+def without_norm_decay(config: PretrainConfig) -> PretrainConfig:
+    """The same with no decay on any bias, norm scale, layer scale or token."""
+    return replace(config, optimizer=replace(config.optimizer, no_decay=CLEAN_NO_DECAY))
+
+
+def vit(method: str, model: str, options: MethodOptions) -> PretrainConfig:
+    """A ViT's, the same in both methods but for the options."""
+    return PretrainConfig(
+        model=model,
+        method=method,
+        epochs=800,
+        drop_path=0.1,
+        data=DataConfig(crop_scale=(0.67, 1.0)),
+        options=options,
+        optimizer=OptimizerConfig(base_learning_rate=1e-4, no_decay=VIT_NO_DECAY, clip_grad=5.0),
+        schedule=STEP,
+    )
 
 
 def smallest_cell(config: PretrainConfig) -> int:

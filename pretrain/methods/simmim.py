@@ -15,7 +15,7 @@ from engine.deviations import FLOAT16, FLOAT32, follows
 from pretrain.config import DataConfig, MethodOptions, OptimizerConfig, PretrainConfig
 from pretrain.methods import released
 from pretrain.methods.method import Method
-from pretrain.methods.released import TokenOptions, fitted
+from pretrain.methods.released import TokenOptions, fitted, with_options, without_norm_decay
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,16 +79,7 @@ def _convnext(model: str) -> PretrainConfig:
 
 
 def _vit(model: str) -> PretrainConfig:
-    return PretrainConfig(
-        model=model,
-        method="simmim",
-        epochs=800,
-        drop_path=0.1,
-        data=DataConfig(crop_scale=(0.67, 1.0)),
-        options=Options(),
-        optimizer=OptimizerConfig(base_learning_rate=1e-4, no_decay=released.VIT_NO_DECAY, clip_grad=5.0),
-        schedule=released.STEP,
-    )
+    return released.vit("simmim", model, Options())
 
 
 def for_family(family: str, model: str) -> PretrainConfig:
@@ -99,15 +90,12 @@ def for_family(family: str, model: str) -> PretrainConfig:
     if family in ("vit", "swin"):
         return _vit(model) if family == "vit" else replace(_vit(model), drop_path=0.0)
     config = _resnet(model)
-    if family == "resnet":
-        return config
-    return replace(config, optimizer=replace(config.optimizer, no_decay=released.CLEAN_NO_DECAY))
+    return config if family == "resnet" else without_norm_decay(config)
 
 
 def _filled(config: PretrainConfig) -> PretrainConfig:
     """The encoder's input painted with the mean colour in masked cells, the target untouched."""
-    options: Any = config.options
-    return replace(config, options=replace(options, fill="mean"))
+    return with_options(config, fill="mean")
 
 
 _TARGET = "target: the untouched image, there the image with its masked cells painted, so that a constant is predicted"
