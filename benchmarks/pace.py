@@ -28,7 +28,7 @@ from engine.loop import complete_step, take_step
 from engine.run import storage
 from engine.run.folder import Run
 from engine.run.open import open_run
-from engine.task import Assembly
+from engine.task import Assembly, Prepared, prepare
 from engine.training.state import TrainingState, set_backends
 
 log = logging.getLogger("mim")
@@ -114,15 +114,16 @@ def measure_here(kind: Kind, threads: int | None = None) -> Pace:
         if threads is not None:
             torch.set_num_threads(threads)
         parts = task.assemble(run, alone)
+        ready = prepare(run, alone, parts)
         beginning = time.perf_counter() - began
-        return _take_steps(run, config, parts, beginning)
+        return _take_steps(run, config, parts, ready, beginning)
 
 
-def _take_steps(run: Run, config: Any, parts: Assembly, beginning: float) -> Pace:
-    on_cpu = run.device.type == "cpu"
-    state = TrainingState(run, parts.model, parts.optimizer, parts.settings)
+def _take_steps(run: Run, config: Any, parts: Assembly, ready: Prepared, beginning: float) -> Pace:
+    on_cpu, settings = run.device.type == "cpu", ready.settings
+    state = TrainingState(run, parts.model, ready.optimizer, settings)
     state.forward.train()
-    batches = parts.batches(0)
+    batches = ready.batches(0)
     cores = torch.get_num_threads() if on_cpu else max(config.data.num_workers, 1)
     clock = time.process_time if on_cpu else time.perf_counter
     reading = min(_timed_read(batches, clock) for _ in range(2))  # the first one finds nothing in memory
@@ -130,7 +131,7 @@ def _take_steps(run: Run, config: Any, parts: Assembly, beginning: float) -> Pac
     pieces = [_first(batch, _IMAGES) for batch in whole[:1]] if on_cpu else whole
 
     def step() -> None:
-        set_backends(parts.settings.precision, run.device, deterministic=parts.settings.deterministic)
+        set_backends(settings.precision, run.device, deterministic=settings.deterministic)
         complete_step(state, parts.loss, take_step(state, parts.loss, state.transfer.start(pieces)))
 
     step()
@@ -141,7 +142,6 @@ def _take_steps(run: Run, config: Any, parts: Assembly, beginning: float) -> Pac
         seconds.append(seconds_of(step, 1, run.device))
         quiet.append((time.process_time() - before) / cores if on_cpu else seconds[-1])
     images = min(_IMAGES, config.batch_size // config.accumulation) if on_cpu else config.batch_size
-    settings = parts.settings
     evaluations = len(settings.evaluations_due(settings.total_steps)) if parts.evaluate is not None else 0
     validation = storage.read_object(run.dir / "data.json").get("val", {}).get("num_images", 0)
     return Pace(

@@ -7,10 +7,10 @@ what it leaves at the end. Everything that runs share stands here.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -132,24 +132,41 @@ class Task:
         return metrics
 
 
-def train_parts(run: Run, config: Any, parts: Assembly) -> Metrics:
-    """Train what was assembled, and return the metrics of the last evaluation.
+class Prepared(NamedTuple):
+    """What follows from the parts of a run and its configuration."""
+
+    optimizer: torch.optim.Optimizer
+    batches: Callable[[int], Iterator[list[Batch]]]
+    """First step -> the steps' lists of micro-batches."""
+    settings: LoopSettings
+
+
+def prepare(run: Run, config: Any, parts: Assembly) -> Prepared:
+    """Optimizer, batches and the schedule in steps.
 
     Raises:
         ConfigError: the batch does not divide into ranks and accumulation steps.
     """
     options = loader_options(config, parts.plan, run.device, parts.collate)
     settings = loop_settings(config, parts.plan, parts.files, **parts.settings)
-    run.note(**announcement(config, settings), **parts.notes)
+
+    def batches(first: int) -> Iterator[list[Batch]]:
+        return make_batches(parts.dataset, parts.plan.batch, range(first, settings.total_steps), options)
+
+    return Prepared(optim.build(config.optimizer, parts.groups, config.learning_rate), batches, settings)
+
+
+def train_parts(run: Run, config: Any, parts: Assembly) -> Metrics:
+    """Train what was assembled, and return the metrics of the last evaluation. Raises ConfigError as `prepare`."""
+    ready = prepare(run, config, parts)
+    run.note(**announcement(config, ready.settings), **parts.notes)
     return run_loop(
         run,
         parts.model,
-        optimizer=optim.build(config.optimizer, parts.groups, config.learning_rate),
-        batches=lambda first: make_batches(
-            parts.dataset, parts.plan.batch, range(first, settings.total_steps), options
-        ),
+        optimizer=ready.optimizer,
+        batches=ready.batches,
         loss=parts.loss,
-        settings=settings,
+        settings=ready.settings,
         evaluate=parts.evaluate,
     )
 
