@@ -1,12 +1,13 @@
 """What can be asked of each analysis: frozen dataclasses, of which the command line is made. Needs no torch."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from analysis.interactions.sampling import RATIOS, neighbours
-from engine.data.options import ImageOptions
+from engine.fields import Count, Natural, Positive, Range, Share, UpToOne
+from engine.groups import RootOptions
 
 Told: Any = tyro.conf.Suppress
 """Fields that the command fills in, one run folder for each encoder."""
@@ -21,17 +22,15 @@ _COARSE |= {"bf16": _COARSE["bfloat16"], "fp16": _COARSE["float16"], "half": _CO
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(ImageOptions):
+class DataConfig(RootOptions):
     """Images in class folders."""
+
+    HOLDS: ClassVar[str] = "the folder with train/<class>/ and val/<class>/, or <class>/ alone"
 
     root: str = ""
     """Folder with train/<class>/ and val/<class>/, or <class>/ alone."""
     split: Literal["train", "val"] = "val"
     """Which part is analysed."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        return [*([] if self.root else ["root is empty; give --data.root DIR"]), *self.image_problems()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +44,11 @@ class AnalysisConfig:
     digest: Annotated[str, Told] = ""
     """sha256 of its tensors (and of its classifier's, where that is used): results are kept by it."""
     data: DataConfig = field(default_factory=DataConfig)
-    image_size: int = 0
+    image_size: Natural = 0
     """Side in pixels of the images; 0: the size each encoder was built for."""
-    crop_pct: float = 0.875
+    crop_pct: UpToOne = 0.875
     """Share of the resized short side that the centre crop keeps (224 of 256)."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images in one forward pass: memory grows with it."""
     precision: str = "float32"
     """float32 (multiplied exactly, no TF32) or float64."""
@@ -67,12 +66,6 @@ class AnalysisConfig:
             )
         elif self.precision not in ("float32", "float64"):
             found.append(f"precision is {self.precision!r}; allowed: float32, float64")
-        if self.batch_size < 1:
-            found.append(f"batch_size is {self.batch_size}; allowed: 1 or more")
-        if not 0 < self.crop_pct <= 1:
-            found.append(f"crop_pct is {self.crop_pct}; allowed: (0, 1]")
-        if self.image_size < 0:
-            found.append(f"image_size is {self.image_size}; allowed: 0 (the encoder's own) or more")
         return found
 
 
@@ -83,19 +76,10 @@ class ClassScores(AnalysisConfig):
     readout: Literal["auto", "classifier", "probe"] = "auto"
     """classifier: the one that a fine-tuned run or a file has. probe: a linear one trained here on features of the
     training images. auto: the classifier where there is one for these classes, else the probe."""
-    probe_images: int = 5000
+    probe_images: Count = 5000
     """Most training images that the probe is trained on, equally many of each class."""
-    probe_decay: float = 1e-3
+    probe_decay: Positive = 1e-3
     """Weight of the probe's squared weights beside its mean loss."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        found = super().problems()
-        if self.probe_images < 1:
-            found.append(f"probe_images is {self.probe_images}; allowed: 1 or more")
-        if self.probe_decay <= 0:
-            found.append(f"probe_decay is {self.probe_decay}; allowed: more than 0")
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +91,17 @@ class InteractionsConfig(ClassScores):
     """
 
     data: DataConfig = field(default_factory=lambda: DataConfig(split="train"))
-    images: int = 50
+    images: Count = 50
     """How many: the first of every class in turn, classes in an order drawn from the seed, none twice."""
-    pairs: int = 50
+    pairs: Count = 50
     """Pairs of near cells in each image."""
-    contexts: int = 50
+    contexts: Count = 50
     """For each pair and order."""
-    grid: int = 14
+    grid: Annotated[int, Range(2, 64)] = 14
     """Cells in a row and in a column: n = grid * grid players."""
     orders: tuple[float, ...] = RATIOS
     """Numbers of other cells present, as fractions of n - 2 from 0 to 1."""
-    reach: int = 2
+    reach: Count = 2
     """The cells of a pair are at most so many rows and columns apart."""
     reward: Literal["margin", "log-probability", "logit", "cosine"] = "margin"
     """margin: log p / (1 - p) of the true class. log-probability: log p. logit: as it stands. cosine: of the features
@@ -126,12 +110,8 @@ class InteractionsConfig(ClassScores):
     def problems(self) -> list[str]:
         """What cannot be run as given."""
         found = super().problems()
-        for name in ("images", "pairs", "contexts", "reach"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} is {getattr(self, name)}; allowed: 1 or more")
-        if not 2 <= self.grid <= 64:
-            found.append(f"grid is {self.grid}; allowed: 2 to 64")
-        elif self.reach >= 1 and self.pairs > (most := len(neighbours(self.grid, self.reach))):
+        sensible = 2 <= self.grid <= 64 and self.reach >= 1
+        if sensible and self.pairs > (most := len(neighbours(self.grid, self.reach))):
             found.append(
                 f"pairs is {self.pairs}; a {self.grid} x {self.grid} grid has {most} within {self.reach} cells"
             )
@@ -155,46 +135,34 @@ class FourierConfig(AnalysisConfig):
     images.
     """
 
-    images: int = 1000
+    images: Count = 1000
     """How many, spread over the classes."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        return [*super().problems(), *([] if self.images > 0 else [f"images is {self.images}; allowed: 1 or more"])]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessConfig(ClassScores):
     """Accuracy when parts of the image are dropped or shuffled, or frequencies are filtered out of it."""
 
-    images: int = 0
+    images: Natural = 0
     """How many validation images, spread over the classes; 0: all."""
-    grid: int = 14
+    grid: Annotated[int, Range(1, 64)] = 14
     """Patches in a row and in a column for dropping."""
-    drop_ratios: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    drop_ratios: tuple[Share, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Shares of patches set to the mean colour at random."""
-    shuffle_grids: tuple[int, ...] = (1, 2, 4, 7, 14)
+    shuffle_grids: tuple[Annotated[int, Range(1, 64)], ...] = (1, 2, 4, 7, 14)
     """The image is cut into so many rows and columns, and the pieces are laid in random order."""
-    frequencies: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+    frequencies: tuple[Annotated[float, Range(0, 1.5)], ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
     """Radii of the low-pass and the high-pass filter, as shares of the highest frequency of a row (pi)."""
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
         found = super().problems()
-        if self.images < 0:
-            found.append(f"images is {self.images}; allowed: 0 (all) or more")
-        if not 1 <= self.grid <= 64:
-            found.append(f"grid is {self.grid}; allowed: 1 to 64")
         if not (self.drop_ratios or self.shuffle_grids or self.frequencies):
             found.append("drop_ratios, shuffle_grids and frequencies are empty; one of them says what to try")
-        ranges: tuple[tuple[str, tuple[Any, ...], float, float], ...] = (
-            ("drop_ratios", self.drop_ratios, 0, 1),
-            ("shuffle_grids", self.shuffle_grids, 1, 64),
-            ("frequencies", self.frequencies, 0, 1.5),
-        )
-        for name, values, low, high in ranges:
-            if not all(low <= value <= high for value in values) or list(values) != sorted(set(values)):
-                found.append(f"{name} are {values}; allowed: from {low} to {high}, each once, increasing")
+        for name in ("drop_ratios", "shuffle_grids", "frequencies"):
+            values = list(getattr(self, name))
+            if values != sorted(set(values)):
+                found.append(f"{name} is {getattr(self, name)}; allowed: each once, increasing")
         return found
 
 
@@ -210,15 +178,13 @@ class CkaConfig(AnalysisConfig):
     """The encoder it is compared with."""
     other_digest: Annotated[str, Told] = ""
     """sha256 of that one's tensors."""
-    images: int = 500
+    images: Annotated[int, Range(4)] = 500
     """How many, spread over the classes."""
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
         found = super().problems()
-        if self.images < 4 or self.batch_size < 4:
-            found.append(f"images is {self.images} and batch_size {self.batch_size}; allowed: 4 or more")
-        return found
+        return found if self.batch_size >= 4 else [*found, f"batch_size is {self.batch_size}; allowed: 4 or more"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,17 +193,12 @@ class CamConfig(ClassScores):
 
     method: Literal["gradcam", "gradcam++", "xgradcam", "eigencam", "eigengradcam", "layercam"] = "gradcam"
     """Which class activation map."""
-    images: int = 6
+    images: Annotated[int, Range(1, 100)] = 6
     """How many, of different classes where there are as many."""
     layer: str = ""
     """Name of a module of the network; by default the norm layer in front of its last features."""
     eigen_smooth: bool = False
     """Keep the first principal component of the map only."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        found = super().problems()
-        return [*found, *([] if 0 < self.images <= 100 else [f"images is {self.images}; allowed: 1 to 100"])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,11 +208,11 @@ class LandscapeConfig(ClassScores):
     Li et al., NeurIPS 2018 (arXiv 1712.09913). Biases and norm layers do not move.
     """
 
-    images: int = 200
+    images: Count = 200
     """How many, spread over the classes."""
-    points: int = 21
+    points: Annotated[int, Range(3)] = 21
     """Along each direction, odd so that the weights themselves are one of them."""
-    extent: float = 1.0
+    extent: Positive = 1.0
     """The directions go from -extent to extent; at 1 a filter has moved by its own norm."""
     plane: bool = False
     """Two directions instead of one: points * points losses."""
@@ -259,13 +220,7 @@ class LandscapeConfig(ClassScores):
     def problems(self) -> list[str]:
         """What cannot be run as given."""
         found = super().problems()
-        if self.images < 1:
-            found.append(f"images is {self.images}; allowed: 1 or more")
-        if self.points < 3 or self.points % 2 == 0:
-            found.append(f"points is {self.points}; allowed: odd, 3 or more")
-        if self.extent <= 0:
-            found.append(f"extent is {self.extent}; allowed: more than 0")
-        return found
+        return found if self.points % 2 else [*found, f"points is {self.points}; allowed: odd numbers"]
 
 
 ANALYSES: dict[str, type[AnalysisConfig]] = {

@@ -54,6 +54,8 @@ Share = Annotated[float, Range(0, 1)]
 """Both ends included, as a probability."""
 PartialShare = Annotated[float, Range(0, 1, open_high=True)]
 """Less than all, as a decay, a momentum or a drop rate."""
+Part = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
+"""Neither nothing nor all, as a part that is set aside."""
 UpToOne = Annotated[float, Range(0, 1, open_low=True)]
 """More than nothing, as a part of a data set that is used."""
 

@@ -100,22 +100,28 @@ class IterationSchedule(ScheduleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(ImageOptions):
-    """Where the images are, and who reads them."""
+class RootOptions(ImageOptions):
+    """Where the images are."""
 
     HOLDS: ClassVar[str] = "the folder of the images"
 
     root: str = ""
     """Folder of the data set."""
-    val_share: PartialShare = 0.0
-    """Share of the images to validate on where root has no part of its own for it: the same ones in every run."""
-    num_workers: Natural = 8
-    """Reader processes per rank; 0 reads in the training process."""
 
     def problems(self) -> list[str]:
         """What cannot be run, one line each."""
         found = [] if self.root else [f"root is not given: {self.HOLDS} (--data.root DIR)"]
         return found + self.image_problems()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(RootOptions):
+    """The same, and who reads them."""
+
+    val_share: PartialShare = 0.0
+    """Share of the images to validate on where root has no part of its own for it: the same ones in every run."""
+    num_workers: Natural = 8
+    """Reader processes per rank; 0 reads in the training process."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,12 @@
 """The configuration of each protocol, and what all of them share. Imports no torch: help texts use it."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from engine.fields import Natural, UpToOne
-from engine.groups import DataOptions
+from engine.fields import Count, Natural, NotNegative, Part, Positive, Range, UpToOne
+from engine.groups import DataOptions, Precision
 
 Token = Literal["auto", "cls", "mean", "cls+mean"]
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,36 +28,33 @@ class DataConfig(DataOptions):
 class EvaluationConfig:
     """What every protocol has. The first three fields are the command's: it fills them in for each encoder."""
 
+    SOME: ClassVar[tuple[str, ...]] = ()
+    """Fields of which there must be one value or more."""
+
     init: str = ""
     """The encoder, as it was asked for."""
     model: str = ""
     """The network that it is."""
     digest: str = ""
     """sha256 of its tensors."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Side in pixels of the centre crop that the encoder sees; by default the size it was pre-trained at."""
-    crop_pct: float = 0.875
+    crop_pct: UpToOne = 0.875
     """image_size over the short side that an image is resized to before the crop (224 of 256)."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """Of the resize."""
-    seed: int = 0
+    seed: Natural = 0
     """Everything random is a function of it: draws, order, initial weights, the bootstrap."""
     precision: Precision = "float32"
     """Of the encoder's forward pass; features, distances and statistics are float32 or float64."""
-    bootstrap: int = 1000
+    bootstrap: Count = 1000
     """Resamplings of the images behind each 95 % interval."""
     data: DataConfig = field(default_factory=DataConfig)
 
     def problems(self) -> list[str]:
         """What cannot be run as given, apart from what the groups say themselves."""
-        found = []
-        if self.image_size is not None and self.image_size < 1:
-            found.append(f"image_size: {self.image_size} is below 1")
-        if not 0 < self.crop_pct <= 1:
-            found.append(f"crop_pct: {self.crop_pct} is outside (0, 1]")
-        if self.bootstrap < 1:
-            found.append(f"bootstrap: {self.bootstrap} is below 1")
-        return found
+        empty = (name for name in self.SOME if not getattr(self, name))
+        return [f"{name} is (); allowed: one or more" for name in empty]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +73,7 @@ class FeaturesConfig(EvaluationConfig):
     norm: Literal["before", "after"] = "before"
     """Features before or after the network's final norm, the headline of the two; where there is a norm, k-NN reports
     both: an MAE ViT-B has 35.6 before it and 16.1 after it."""
-    extract_batch: int = 128
+    extract_batch: Count = 128
     """Images in one forward pass. Part of the configuration because rounding may depend on it."""
     stored: Literal["float32", "float16"] = "float32"
     """Type of the cached numbers."""
@@ -86,9 +82,7 @@ class FeaturesConfig(EvaluationConfig):
         """What cannot be run as given."""
         found = super().problems()
         if not self.layers or 0 in self.layers:
-            found.append(f"layers: {self.layers}; layers are counted from 1, or from the end by -1, -2, ...")
-        if self.extract_batch < 1:
-            found.append(f"extract_batch: {self.extract_batch} is below 1")
+            found.append(f"layers is {self.layers}; allowed: counted from 1, or from the end by -1, -2, ...")
         return found
 
 
@@ -101,19 +95,12 @@ class KnnConfig(FeaturesConfig):
     final norm; DINO ViT-B 71.61 and 71.45 (ImageNet-1k, efficient-probing's logs).
     """
 
-    k: tuple[int, ...] = (20, 5, 10, 15, 50, 100, 200)
-    """Numbers of neighbours; the first is the headline."""
-    temperature: tuple[float, ...] = (0.07, 0.1, 0.2)
-    """T; the first is the headline."""
+    SOME: ClassVar[tuple[str, ...]] = ("k", "temperature")
 
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        found = super().problems()
-        if not self.k or min(self.k) < 1:
-            found.append(f"k: {self.k}; allowed: whole numbers from 1")
-        if not self.temperature or min(self.temperature) <= 0:
-            found.append(f"temperature: {self.temperature}; allowed: above 0")
-        return found
+    k: tuple[Count, ...] = (20, 5, 10, 15, 50, 100, 200)
+    """Numbers of neighbours; the first is the headline."""
+    temperature: tuple[Positive, ...] = (0.07, 0.1, 0.2)
+    """T; the first is the headline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,26 +111,16 @@ class LogisticConfig(FeaturesConfig):
     all of train. The validation set chooses nothing.
     """
 
-    c_exponents: tuple[float, float] = (-6.0, 5.0)
+    c_exponents: Annotated[tuple[float, float], Range(-300, 300, rising=True)] = (-6.0, 5.0)
     """Powers of ten between which C is tried."""
-    c_steps: int = 45
+    c_steps: Count = 45
     """How many values of C."""
-    max_iterations: int = 1000
+    max_iterations: Count = 1000
     """Of L-BFGS."""
     tolerance: float = 1e-12
     """Largest component of the gradient at which L-BFGS ends."""
-    selection_share: float = 0.1
+    selection_share: Part = 0.1
     """Part of every class of train that C is chosen on."""
-
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        found = super().problems()
-        found += [f"{n}: {getattr(self, n)} is below 1" for n in ("c_steps", "max_iterations") if getattr(self, n) < 1]
-        if not -300 <= self.c_exponents[0] <= self.c_exponents[1] <= 300:
-            found.append(f"c_exponents: {self.c_exponents} is not smallest <= largest")
-        if not 0 < self.selection_share < 1:
-            found.append(f"selection_share: {self.selection_share} is outside (0, 1)")
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,24 +132,16 @@ class FewshotConfig(FeaturesConfig):
     images of each draw.
     """
 
-    shots: tuple[int, ...] = (1, 2, 5)
-    """Images of each class; the first is the headline."""
-    draws: int = 3
-    """How often they are drawn."""
-    strength: float = 0.00025
-    """Of the penalty, over the number of images (MSN's default; its example with 5 images has 0.0025)."""
-    max_iterations: int = 300
-    """Of L-BFGS."""
+    SOME: ClassVar[tuple[str, ...]] = ("shots",)
 
-    def problems(self) -> list[str]:
-        """What cannot be run as given."""
-        found = super().problems()
-        found += [f"{n}: {getattr(self, n)} is below 1" for n in ("draws", "max_iterations") if getattr(self, n) < 1]
-        if not self.shots or min(self.shots) < 1:
-            found.append(f"shots: {self.shots}; allowed: whole numbers from 1")
-        if not self.strength > 0:
-            found.append(f"strength: {self.strength} is not above 0")
-        return found
+    shots: tuple[Count, ...] = (1, 2, 5)
+    """Images of each class; the first is the headline."""
+    draws: Count = 3
+    """How often they are drawn."""
+    strength: Positive = 0.00025
+    """Of the penalty, over the number of images (MSN's default; its example with 5 images has 0.0025)."""
+    max_iterations: Count = 300
+    """Of L-BFGS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,29 +150,29 @@ class ProbeConfig(FeaturesConfig):
 
     norm: Literal["before", "after"] = "after"
     """Features before or after the network's final norm."""
-    epochs: int = 90
+    epochs: Count = 90
     """Passes over the training images."""
-    batch_size: int = 4096
+    batch_size: Count = 4096
     """Images per step."""
-    accumulation: int = 1
+    accumulation: Count = 1
     """Forward-backward passes per step."""
     optimizer: Literal["lars", "sgd", "adamw"] = "lars"
     """LARS adapts matrices, not biases; momentum is 0.9."""
-    base_learning_rate: float = 0.1
+    base_learning_rate: Positive = 0.1
     """For 256 images; the rate is proportional to the batch."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Of matrices."""
-    warmup_epochs: int = 10
+    warmup_epochs: Natural = 10
     """Of linear rise from 0; then half a cosine to 0."""
     crop: Literal["mae", "torchvision"] = "mae"
     """Random crops of 8 to 100 % of the area: "mae" draws once and cuts to the image, "torchvision" draws ten times."""
     augment: Literal["crop", "none"] = "crop"
     """"none" trains on cached features of the centre crop: minutes instead of hours, under a name of its own."""
-    evaluate_every: int = 10
+    evaluate_every: Count = 10
     """Epochs between evaluations; the last one is always evaluated, and is the headline."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Steps between checkpoints."""
-    log_every: int = 50
+    log_every: Count = 50
     """Steps between lines of training metrics."""
 
     @property
@@ -214,14 +183,8 @@ class ProbeConfig(FeaturesConfig):
     def problems(self) -> list[str]:
         """What cannot be run as given."""
         found = super().problems()
-        counts = ("epochs", "batch_size", "accumulation", "evaluate_every", "checkpoint_every", "log_every")
-        found += [f"{name}: {getattr(self, name)} is below 1" for name in counts if getattr(self, name) < 1]
-        if not self.base_learning_rate > 0:
-            found.append(f"base_learning_rate: {self.base_learning_rate} is not above 0")
-        if self.weight_decay < 0 or self.warmup_epochs < 0:
-            found.append("weight_decay, warmup_epochs: allowed: 0 or more")
         if self.warmup_epochs >= max(self.epochs, 1):
-            found.append(f"warmup_epochs: {self.warmup_epochs} is not below the {self.epochs} epochs")
+            found.append(f"warmup_epochs is {self.warmup_epochs}; allowed: below epochs {self.epochs}")
         return found
 
 
@@ -234,7 +197,7 @@ class LinearConfig(ProbeConfig):
     epochs), H 77.2. Last epoch; the best one is a column of its own.
     """
 
-    batch_size: int = 16384
+    batch_size: Count = 16384
     """Images per step."""
 
 
@@ -247,25 +210,27 @@ class SweepConfig(ProbeConfig):
     affine parameters), so that a rate means the same for every layer and network; heads train on the other nine tenths.
     """
 
+    SOME: ClassVar[tuple[str, ...]] = ("rates", "tokens")
+
     layers: tuple[int, ...] = ()
     """Layers counted from 1, or from the end by -1, -2, ...; none: all."""
     tokens: tuple[Literal["cls", "mean", "cls+mean"], ...] = ("cls", "mean")
     """Those of them that the network has."""
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over the training images."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Images per step."""
     optimizer: Literal["lars", "sgd", "adamw"] = "sgd"
     """Momentum is 0.9."""
-    warmup_epochs: int = 0
+    warmup_epochs: Natural = 0
     """Of linear rise from 0; then half a cosine to 0."""
     crop: Literal["mae", "torchvision"] = "torchvision"
     """Random crops of 8 to 100 % of the area: "mae" draws once and cuts to the image, "torchvision" draws ten times."""
-    rates: tuple[float, ...] = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+    rates: tuple[Positive, ...] = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
     """Learning rates for 256 images, in place of base_learning_rate."""
     standardise: bool = True
     """Whether heads standardise what they read."""
-    selection_share: float = 0.1
+    selection_share: Part = 0.1
     """Part of every class of train that the head is chosen on."""
 
     @property
@@ -275,14 +240,7 @@ class SweepConfig(ProbeConfig):
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
-        found = [line for line in super().problems() if self.layers or not line.startswith("layers")]
-        if not self.rates or min(self.rates) <= 0:
-            found.append(f"rates: {self.rates}; allowed: above 0")
-        if not self.tokens:
-            found.append("tokens: none given; allowed: cls, mean, cls+mean")
-        if not 0 < self.selection_share < 1:
-            found.append(f"selection_share: {self.selection_share} is outside (0, 1)")
-        return found
+        return [line for line in super().problems() if self.layers or not line.startswith("layers")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,14 +252,12 @@ class AttentiveConfig(ProbeConfig):
     linear probe has 67.78, SimMIM ViT-B 64.86 and 47.15; their numbers are of the best epoch, here a column of its own.
     """
 
-    queries: int = 32
+    queries: Count = 32
     """Learned queries; they divide the values."""
-    d_out: int = 1
+    d_out: Count = 1
     """The values have D / d_out numbers."""
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
-        wrong = [f"{n}: {getattr(self, n)} is below 1" for n in ("queries", "d_out") if getattr(self, n) < 1]
-        if len(self.layers) != 1:
-            wrong.append(f"layers: {self.layers}; allowed: one")
-        return super().problems() + wrong
+        one = len(self.layers) == 1
+        return [*super().problems(), *([] if one else [f"layers is {self.layers}; allowed: one"])]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
 from engine.data.options import Unreadable
-from engine.fields import Count, Natural, NotNegative, PartialShare, Positive, Range
+from engine.fields import Count, Natural, NotNegative, Part, PartialShare, Positive, Range
 from engine.groups import ChannelOptions, CropOptions, EpochRun, EpochSchedule, OptimizerOptions, ScheduleKind
 
 
@@ -31,7 +31,7 @@ class MaskConfig:
 
     cell_size: Count = 32
     """Side of a square cell in pixels; a multiple of the stride of the map where the token enters."""
-    mask_ratio: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.6
+    mask_ratio: Part = 0.6
     """Share of the cells hidden, rounded up to whole cells; at least one is hidden and one visible."""
 
 

@@ -1,9 +1,9 @@
 """The configuration of the dense protocol. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from engine.fields import Count, Natural, Positive, Range
+from engine.fields import Count, Natural, Part, Positive, Range
 from evaluation.config import DataConfig, FeaturesConfig
 from segmentation import config as segmentation
 
@@ -52,13 +52,15 @@ class DenseConfig(FeaturesConfig):
     MMSegmentation, with the settings of `python -m segmentation linear-40k`; `linear-four` on four maps.
     """
 
+    SOME: ClassVar[tuple[str, ...]] = ("k", "similarity")
+
     head: Literal["knn", "linear", "linear-four"] = "knn"
     """"knn", or one of the two linear heads."""
     k: tuple[Count, ...] = (1, 3, 10, 30)
     """Numbers of neighbours to choose from."""
     similarity: tuple[Similarity, ...] = ("cosine", "l2")
     """Of patches, to choose from."""
-    selection_share: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1
+    selection_share: Part = 0.1
     """Part of the training images that k and similarity are chosen on."""
     train_images: Natural = 0
     """How many training images are in the bank, drawn by the seed; 0 for all."""
@@ -72,7 +74,6 @@ class DenseConfig(FeaturesConfig):
     def problems(self) -> list[str]:
         """What cannot be run as given, apart from what the groups say themselves."""
         found = super().problems()
-        found += [f"{name}: none given" for name in ("k", "similarity") if not getattr(self, name)]
         if len(self.layers) > 1:
             found.append(f"layers is {self.layers}; allowed: one")
         if self.token != "auto":

@@ -1,6 +1,7 @@
 """The configuration of the robustness protocol: where each set is. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from engine.fields import Count
 from evaluation.config import DataConfig, EvaluationConfig
@@ -11,6 +12,8 @@ SETS = ("imagenet", "a", "r", "sketch", "v2", "v2_threshold", "v2_top", "c")
 @dataclass(frozen=True, kw_only=True)
 class SetsConfig(DataConfig):
     """Where the sets are and how they are read. One that is not given is looked for below root by its name."""
+
+    HOLDS: ClassVar[str] = "the folder that holds the sets"
 
     root: str = ""
     """Folder that holds the sets as their archives unpack: imagenet-a/, imagenet-r/, sketch/,
@@ -37,10 +40,8 @@ class SetsConfig(DataConfig):
 
     def problems(self) -> list[str]:
         """What cannot be run as given."""
-        found = [line for line in super().problems() if not line.startswith("root:")]
-        if not self.root and not any(getattr(self, name) for name in SETS):
-            found.append("root: not given: the folder that holds the sets (--data.root DIR)")
-        return found
+        given = any(getattr(self, name) for name in SETS)
+        return [line for line in super().problems() if not (given and line.startswith("root is not given"))]
 
 
 @dataclass(frozen=True, kw_only=True)
