@@ -27,6 +27,18 @@ def measures(task: str) -> bool:
     return task in {entry.name for entry in of_kind("measurement")}
 
 
+def bounds_of(metric: str, known: Iterable[str]) -> tuple[str, str] | None:
+    """The names of the ends of a metric's interval over images, if both are known."""
+    low, high = f"{metric}_low", f"{metric}_high"
+    return (low, high) if {low, high} <= set(known) else None
+
+
+def without_bounds(known: Sequence[str]) -> list[str]:
+    """The metrics that are no end of another one's interval."""
+    ends = {end for name in known for end in bounds_of(name, known) or ()}
+    return [name for name in known if name not in ends]
+
+
 def axis_label(task: str, text: str) -> str:
     """The label of an axis for a task's numbers, with their unit if they have one."""
     return f"{text}, %" if find(task).percent else text

@@ -69,4 +69,4 @@ def _all(rows: pd.DataFrame, curves: Mapping[str, Curves], apart: bool) -> Itera
     yield from finetuning_curves(trained, curves, apart=apart)
     yield from pretraining_curves(trained, curves, apart=apart)
     yield from analyses(rows, curves, apart=apart)
-    yield from reconstruction_grids(trained)
+    yield from reconstruction_grids(trained, apart=apart)

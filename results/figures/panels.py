@@ -29,11 +29,12 @@ _MOST_RUNS = 6  # of one figure
 _CELL_INCHES, _CELL_PX, _GAP_PX = 1.15, 128, 4
 
 
-def reconstruction_grids(rows: pd.DataFrame) -> Iterator[Drawing]:
+def reconstruction_grids(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[Drawing]:
     """A figure for each model with panels: rows are images, one block for each way to pre-train, its lowest seed.
 
     Args:
         rows: of collect.
+        apart: every block as a figure of its own.
     """
     runs = rows[rows["task"].isin(PRETRAINING)].drop_duplicates("run").sort_values("seed", kind="stable")
     runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
@@ -43,7 +44,8 @@ def reconstruction_grids(rows: pd.DataFrame) -> Iterator[Drawing]:
         drawn = [(label, block) for label, block in blocks if block is not None]
         if drawn:
             name, title = f"reconstructions-{model}", f"Reconstructions, {model}"
-            yield Drawing(name, title, _CAPTION + left_out, (_figure(drawn),))
+            figures = tuple(_figure([block]) for block in drawn) if apart else (_figure(drawn),)
+            yield Drawing(name, title, _CAPTION + left_out, figures)
 
 
 def split_panel(panel: Pixels) -> Pixels | None:

@@ -4,7 +4,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -94,18 +94,20 @@ def looks(lines: pd.DataFrame) -> dict[str, Look]:
 
     Args:
         lines: with `label` of every line and `method_place` of collect, which chooses the look of a method's first
-            label; further ones of the same method get looks that no method here has.
+            label; further ones of the same method, such as other lengths, have its colour, and markers and dashes that
+            no method here has.
 
     Returns:
         A look for each label; beyond the number of looks they repeat.
     """
     pairs = list(dict.fromkeys(zip(lines["method_place"], lines["label"], strict=True)))
     taken = {int(place) for place, _ in pairs}
-    free = itertools.cycle([place for place in range(len(_LOOKS)) if place not in taken] or range(len(_LOOKS)))
+    free = itertools.cycle([look for place, look in enumerate(_LOOKS) if place not in taken] or _LOOKS)
     found: dict[str, Look] = {}
     seen: set[int] = set()
     for place, label in pairs:
-        found[str(label)] = _LOOKS[(place if place not in seen else next(free)) % len(_LOOKS)]
+        own = _LOOKS[place % len(_LOOKS)]
+        found[str(label)] = own if place not in seen else replace(next(free), color=own.color)
         seen.add(place)
     return found
 
@@ -113,12 +115,6 @@ def looks(lines: pd.DataFrame) -> dict[str, Look]:
 def clipped(text: str, longest: int = _LONGEST) -> str:
     """Text as long as a figure has room for."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def clipped_pair(text: str, ending: str, longest: int = _LONGEST) -> str:
-    """ "text: ending" as long as a figure has room for; the text gives way first."""
-    ending = clipped(ending, longest // 2)
-    return f"{clipped(text, longest - len(ending) - 2)}: {ending}"
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from markupsafe import Markup
@@ -17,34 +17,67 @@ _VARIABLES = {INK: "--ink", PAPER: "--paper", GRID: "--line"} | {
 }
 
 _COLUMN_INCHES = 6.0  # what stands beside another figure at most
+_PICTURES = ("reconstructions", "analysis-cam")  # figures whose panels need half the page each
 
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure as the template shows it: its panels are SVG elements, `wide` whether it needs a row of its own."""
+    """A figure as the template shows it.
+
+    Args:
+        panels: SVG elements.
+        columns: how many stand side by side where the page has the room; 0: in columns, below each other.
+        pictured: whether the panels hold pictures, which need room.
+        wide: whether it needs rows of its own, else it is as wide as half the page.
+    """
 
     id: str
     title: str
     caption: str
     panels: list[Markup]
+    columns: int
+    pictured: bool
     wide: bool
 
 
 def page_figures(rows: pd.DataFrame, curves: Mapping[str, Curves]) -> list[PageFigure]:
-    """Every figure of the runs.
+    """Every figure of the runs; narrow ones are two and two, and the last of an odd number has a row of its own.
 
     Args:
         rows: of collect.
         curves: of every run in rows.
     """
-    return [
-        PageFigure(f"figure-{drawing.name}", drawing.title, drawing.caption, _panels(drawing), _is_wide(drawing))
-        for drawing in draw(rows, curves, apart=True)
-    ]
+    found = [_figure(drawing) for drawing in draw(rows, curves, apart=True)]
+    narrow = [figure for figure in found if not figure.wide]
+    alone = narrow[-1] if len(narrow) % 2 else None
+    return [replace(figure, wide=True) if figure is alone else figure for figure in found]
+
+
+def _figure(drawing: Drawing) -> PageFigure:
+    return PageFigure(
+        id=f"figure-{drawing.name}",
+        title=drawing.title,
+        caption=drawing.caption,
+        panels=_panels(drawing),
+        columns=_columns(drawing),
+        pictured=drawing.name.startswith(_PICTURES),
+        wide=_is_wide(drawing),
+    )
 
 
 def _is_wide(drawing: Drawing) -> bool:
     return len(drawing.figures) > 1 or drawing.figures[0].get_figwidth() > _COLUMN_INCHES
+
+
+def _columns(drawing: Drawing) -> int:
+    """Side by side: such that the last row is as full as can be; those of many heights fill columns."""
+    number = len(drawing.figures)
+    heights = [figure.get_figheight() for figure in drawing.figures]
+    if max(heights) > 1.5 * min(heights):
+        return 0
+    if drawing.name.startswith(_PICTURES):
+        return min(number, 2)
+    return 2 if number == 4 else min(number, 3)
 
 
 def _panels(drawing: Drawing) -> list[Markup]:

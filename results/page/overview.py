@@ -73,9 +73,12 @@ def numbers_table(table: pd.DataFrame, *, complete: bool) -> PageTable:
     note = "Mean, sample standard deviation and 95 % interval over seeds, and difference to scratch with its interval."
     note += "" if complete else " Of so many runs only the main metrics are here; `collect` writes all."
     shown = with_labels(table).sort_index()
-    shown = shown.assign(data=data_names(shown), method=shown["label"], metric=shown["metric"].map(metrics.label))[
-        list(_NUMBERS)
-    ].rename(columns=_NUMBERS)
+    shown = shown.assign(
+        data=data_names(shown),
+        variant=shown["variant"].map(settings),
+        method=shown["label"],
+        metric=shown["metric"].map(metrics.label),
+    )[list(_NUMBERS)].rename(columns=_NUMBERS)
     shown = shown[[name for name in shown if shown[name].astype(str).str.strip().any()]]
     decimals = {name: 1 if name == "images/s" else 2 for name in list(_NUMBERS.values())[_NUM_TEXTS:] if name != "n"}
     filters = ("task", "model", "recipe", "method", "metric")

@@ -25,12 +25,13 @@ from results.page.overview import (
 )
 from results.page.pictures import by_method, choose, pictures
 from results.page.runs import Measured, called, measured_runs, section
-from results.page.tables import page_table
+from results.page.tables import PageTable, page_table
 from results.runs.collect import Collection
 from results.runs.curves import Curves, thinned
 from results.tables.files import all_sheets
 from results.tables.headlines import headlines
 from results.tables.rows import EXPERIMENT, benchmark_table, notes, readable
+from results.tables.sheets import Sheet
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("uplot/uPlot.iife.min.js", "report.js", "overlay.js")
@@ -68,7 +69,7 @@ def _render(context: Mapping[str, Any]) -> str:
 def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str, Any]:
     rows, rejected = found.rows, found.rejected
     runs, talked_about = measured_runs(rows, found.runs), without_details(rows)
-    table = benchmark_table(talked_about)
+    table, sheets = benchmark_table(talked_about), all_sheets(talked_about)
     drawn = pictures(choose((_experiment(run), run.run.run_dir) for run in runs))
     sections = [section(number, run, called(run.run.run_dir, folders), page, drawn) for number, run in enumerate(runs)]
     points = min(max(_ALL_POINTS // max(len(runs), 1), _LEAST_POINTS), _MOST_POINTS)
@@ -77,11 +78,12 @@ def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str
     return {
         "facts": facts(rows, rejected),
         "headlines": headlines(table),
+        "shares": next((_plain_table(sheet) for sheet in sheets if sheet.name == "labels"), None),
         "summary": [page_table(lines, title, sortable=False) for title, lines in shown],
         "notes": [*notes(table), *filter(None, [left_out.strip()])],
         "figures": page_figures(rows, found.curves),
         "comparisons": by_method(rows),
-        "sheets": [sheet_table(sheet) for sheet in all_sheets(talked_about)],
+        "sheets": [sheet_table(sheet) for sheet in sheets if sheet.name != "labels"],
         "numbers": numbers_table(table, complete=len(talked_about) == len(rows)),
         "runs": runs_table(runs, sections),
         "sections": sections,
@@ -91,6 +93,10 @@ def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str
         ],
         "left_out": left_out_table(rejected, folders, page),
     }
+
+
+def _plain_table(sheet: Sheet) -> PageTable:
+    return page_table(sheet.shown, sheet.title, sortable=False, notes=sheet.notes)
 
 
 def _experiment(run: Measured) -> str:

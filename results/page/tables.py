@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 
 _LONG = 48  # characters of a line
+_LARGE_PT, _SMALL_PT, _LEAST_PT = 7.5, 5.5, 2.0  # letters on paper
+_PORTRAIT_PT, _LANDSCAPE_PT = 520.0, 770.0  # A4 between its margins
+_EM_PER_LETTER, _EM_PER_COLUMN = 0.6, 0.8
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,32 @@ class PageTable:
     filters: list[Filter]
     sortable: bool
     notes: tuple[str, ...]
+
+    @property
+    def sideways(self) -> bool:
+        """Whether paper has to be turned for it."""
+        return self._ems(whole=False) * _LARGE_PT > _PORTRAIT_PT
+
+    @property
+    def print_pt(self) -> float:
+        """Size of the letters on paper, in points: with which each line is one line, if that can be read, else with
+        which no column is cut off."""
+        room = _LANDSCAPE_PT if self.sideways else _PORTRAIT_PT
+        fitting = room / self._ems(whole=True)
+        if fitting < _SMALL_PT:
+            fitting = max(min(_SMALL_PT, room / self._ems(whole=False)), _LEAST_PT)
+        return round(min(fitting, _LARGE_PT), 1)
+
+    def _ems(self, *, whole: bool) -> float:
+        """How wide it is in widths of the letter, with whole texts in a line or, at the least, unbroken words and
+        numbers."""
+        widths = []
+        for place, column in enumerate(self.columns):
+            cells = [row[place].text for row in self.rows]
+            pieces = cells if whole or column.numeric else [word for text in cells for word in text.split()]
+            head = [column.name] if whole else column.name.split()
+            widths.append(min(max(map(len, [*pieces, *head]), default=0), _LONG))
+        return sum(_EM_PER_LETTER * width + _EM_PER_COLUMN for width in widths) or 1.0
 
 
 def page_table(

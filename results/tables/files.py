@@ -15,6 +15,7 @@ from results.runs.collect import Rejected
 from results.tables.comparison import compare_with_published
 from results.tables.cost import contradictions_sheet, cost_sheet
 from results.tables.headlines import headlines
+from results.tables.labels import label_sheet
 from results.tables.rows import benchmark_table
 from results.tables.sheets import Sheet, family_sheets, other_sheets, topic_sheet
 from results.tables.summary import summary_sheet
@@ -32,7 +33,8 @@ def all_sheets(rows: pd.DataFrame) -> list[Sheet]:
     """
     literature = load_published()
     comparison = compare_with_published(rows, literature)
-    sheets: list[Sheet] = []
+    shares = label_sheet(benchmark_table(rows))
+    sheets: list[Sheet] = [shares] if shares is not None else []
     for topic in topics():
         if topic.by_family:
             sheets += [summary_sheet(comparison, topic), *family_sheets(comparison, topic)]

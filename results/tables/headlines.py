@@ -1,7 +1,6 @@
 """What the numbers say, in a sentence for each task: what pre-training changed, and whether that is evidence."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from results.tables.text import records, settings, start
 from suite_tasks import find
 
 _MOST = 4  # experiments of a task that have a sentence each
+_NAMED = 4  # comparisons of one verdict that are named where they are only counted
 _NUMBERS = {1: "one seed", 2: "two seeds"}
 
 
@@ -49,12 +49,16 @@ def headlines(table: pd.DataFrame) -> list[Headline]:
         telling = ["model", *(key for key in ("recipe", "variant", "data") if lines[key].nunique() > 1)]
         experiments = list(lines.groupby(["model", "recipe", "variant", "data"], dropna=False, sort=False))
         if len(experiments) > _MOST:
-            found.append(_counted(subject, [_verdict(line) for line in records(lines[lines["difference"].notna()])]))
+            found.append(_counted(subject, records(lines[lines["difference"].notna()]), telling))
             continue
         for _, group in experiments:
-            where = filter(None, (settings(group[key].iloc[0]) for key in telling))
+            where = filter(None, (_told(key, group[key].iloc[0]) for key in telling))
             found.append(_headline(", ".join([subject, *where]), group))
     return found
+
+
+def _told(key: str, value: object) -> str:
+    return f"data {value}" if key == "data" else settings(value)
 
 
 def _headline(subject: str, lines: pd.DataFrame) -> Headline:
@@ -85,10 +89,18 @@ def _verdict(line: dict[str, object]) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
-def _counted(subject: str, verdicts: Sequence[str]) -> Headline:
-    count = Counter(verdicts)
-    text = (
-        f"of {len(verdicts)} comparisons with scratch {count['better']} are better and {count['worse']} worse by an "
-        f"interval without zero, {count['unclear']} show nothing"
+def _counted(subject: str, lines: Sequence[dict[str, object]], telling: Sequence[str]) -> Headline:
+    named: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
+    for line in lines:
+        where = ", ".join(filter(None, (_told(key, line[key]) for key in telling)))
+        named[_verdict(line)].append(f"{start(line)} of {where}, {float(str(line['difference'])):+.1f}")
+    counts = (
+        f"{len(names)} {verdict}" + f" ({'; '.join([*names[:_NAMED], *['...'] * (len(names) > _NAMED)])})" * bool(names)
+        for verdict, names in list(named.items())[:2]
     )
-    return Headline(subject, text, next(iter(count)) if len(count) == 1 else "unclear")
+    text = (
+        f"of {len(lines)} comparisons with scratch {' and '.join(counts)} by an interval without zero, "
+        f"{len(named['unclear'])} show nothing"
+    )
+    verdicts = [verdict for verdict, names in named.items() if names]
+    return Headline(subject, text, verdicts[0] if len(verdicts) == 1 else "unclear")

@@ -5,9 +5,15 @@ import pandas as pd
 from results import metrics
 from results.methods import CONTROL
 from results.runs.facts import FRACTION
-from results.tables.text import change, records, settings, start
+from results.tables.sheets import Sheet
+from results.tables.text import LEGEND, change, records, remarks, settings, start
+from suite_tasks import find
 
 _FRACTION = f"data.{FRACTION}="
+FROZEN = (
+    "knn, logistic and the like measure the frozen encoder, of which nothing is trained; from scratch is then the "
+    "network without training. Numbers in brackets: difference to scratch with its interval."
+)
 
 
 def label_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -45,6 +51,27 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
         for (task, network, name), cells in sorted(found.items(), key=lambda item: networks.index(item[0][1]))
     ]
     return pd.DataFrame(lines, columns=["network", "start", *columns, "n"]).fillna("")
+
+
+def label_sheet(table: pd.DataFrame) -> Sheet | None:
+    """The table of shares as one of the tables, where there are shares or frozen encoders; of the tasks that have them,
+    and of those judged by the same metric.
+
+    Args:
+        table: of benchmark_table.
+    """
+    judged = {
+        str(task): metrics.curve_label(metrics.headline(str(task), list(dict.fromkeys(part["metric"]))))
+        for task, part in table.groupby("task", sort=False)
+        if find(str(task)).percent
+    }
+    shared = set(table[table["variant"].str.contains(_FRACTION, regex=False)]["task"])
+    by = {metric for task, metric in judged.items() if task in shared or metrics.measures(task)}
+    kept = table[table["task"].isin([task for task, metric in judged.items() if metric in by])]
+    if not len(kept):
+        return None
+    notes = (*LEGEND, *[FROZEN] * any(map(metrics.measures, kept["task"])), *remarks(kept))
+    return Sheet("labels", f"By share of the labels: {' and '.join(sorted(by))}, %", label_table(kept), kept, notes)
 
 
 def split_variant(variant: str) -> tuple[float, str]:

@@ -19,11 +19,15 @@ from results.statistics import difference_of, mean_of
 from results.tables.headlines import headlines
 from results.tables.text import (
     LEGEND,
+    OVER_IMAGES,
     change,
     csv_text,
+    has_bounds,
     markdown_list,
     markdown_table,
     measured,
+    over_images,
+    records,
     remarks,
     settings,
     start,
@@ -131,13 +135,15 @@ def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _line(group: pd.DataFrame, main: str) -> dict[str, str]:
     first = group.iloc[0]
     line = {"method": start(dict(first))}
-    for _, row in group.iterrows():
-        metric = str(row["metric"])
+    found = {str(row["metric"]): row for row in records(group)}
+    for metric in metrics.without_bounds(list(found)):
+        row = found[metric]
         if metric == main:
-            line |= {metrics.label(metric): measured(dict(row)), TO_SCRATCH: change(dict(row))}
+            line |= {metrics.label(metric): measured(row), TO_SCRATCH: change(row)}
         else:
-            difference = change(dict(row), ends=False)
-            line[metrics.label(metric)] = measured(dict(row)) + (f" ({difference})" if difference else "")
+            difference = change(row, ends=False)
+            line[metrics.label(metric)] = measured(row) + (f" ({difference})" if difference else "")
+        line |= over_images(metric, found)
     counts = sorted(set(group["n"]))
     line["n"] = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     line["hours"] = f"{first['hours']:.2f}"
@@ -150,7 +156,9 @@ def _line(group: pd.DataFrame, main: str) -> dict[str, str]:
 
 def notes(table: pd.DataFrame) -> list[str]:
     """What stands below the readable form."""
-    return [*LEGEND, *remarks(table)] if len(table) else ["No finished run to show."]
+    if not len(table):
+        return ["No finished run to show."]
+    return [*LEGEND, *[OVER_IMAGES] * has_bounds(table), *remarks(table)]
 
 
 def print_table(table: pd.DataFrame, rejected: Sequence[Rejected] = (), console: Console | None = None) -> None:

@@ -15,12 +15,15 @@ from results.runs.facts import DATASETS
 from results.tables.comparison import preferred_sources
 from results.tables.text import (
     LEGEND,
+    OVER_IMAGES,
     PUBLISHED_LEGEND,
     change,
     data_names,
+    has_bounds,
     interval,
     measured,
     number,
+    over_images,
     published,
     records,
     remarks,
@@ -118,7 +121,9 @@ def numbers_sheet(name: str, title: str, lines: pd.DataFrame) -> Sheet:
     cited = load_sources().set_index("key").loc[list(dict.fromkeys(key for key in ordered["source"] if key))]
     sources = [f"{key}: {row['title']}, {row['url']}" for key, row in cited.iterrows()]
     data = ordered.drop(columns=[column for column in ordered if str(column).startswith("_")])
-    return Sheet(name, title, without_empty(table), data, (*LEGEND, *PUBLISHED_LEGEND, *remarks(lines), *sources))
+    bounds = [OVER_IMAGES] * has_bounds(lines)
+    said = (*LEGEND, *bounds, *PUBLISHED_LEGEND, *remarks(lines), *sources)
+    return Sheet(name, title, without_empty(table), data, said)
 
 
 def without_empty(table: pd.DataFrame) -> pd.DataFrame:
@@ -160,12 +165,15 @@ def _shown(group: pd.DataFrame) -> dict[str, str]:
         "n": number(first["n"]),
         "source": first["_source"] or "measured here",
     }
-    for row in rows:
-        name = metrics.curve_label(row["metric"])
+    found = {str(row["metric"]): row for row in rows}
+    for metric in metrics.without_bounds(list(found)):
+        row = found[metric]
+        name = metrics.curve_label(metric)
         if row["measured_as"]:
             line[metrics.label(row["measured_as"])] = measured(row)
         line |= {
             f"{name} interval": interval(row["low"], row["high"]),
+            **over_images(metric, found),
             f"{name} to scratch": change(row),
             f"{name} published": published(row),
             f"{name} measured - published": signed(row["to_published"]),

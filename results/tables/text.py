@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from results import metrics
 from results.methods import title
 from results.runs.facts import FRACTION
 from results.statistics import significant
@@ -17,6 +18,10 @@ LEGEND = (
     "Intervals are Student's t at 95 %; that of the difference to scratch is paired by seed (of frozen encoders: by "
     "that of their pre-training) where both have the same, else Welch's.",
     f"{NOT_SIGNIFICANT} not significant: the interval of the difference holds zero, or too few seeds give none.",
+)
+OVER_IMAGES = (
+    "Over images: the 95 % interval of a bootstrap over the validation images of one run, mean over the runs; the only "
+    "interval where there is one run."
 )
 MARKED = "! a run of these is a mixture:"
 PUBLISHED_LEGEND = (
@@ -44,6 +49,21 @@ def signed(value: Any) -> str:
 def interval(low: Any, high: Any) -> str:
     """Both ends of an interval."""
     return "" if pd.isna(low) else f"[{low:.2f}, {high:.2f}]"
+
+
+def over_images(metric: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The column of a metric's interval over images, of {metric: its line}; {} where it has none."""
+    ends = metrics.bounds_of(metric, found)
+    if ends is None:
+        return {}
+    low, high = (found[name]["mean"] for name in ends)
+    return {f"{metrics.curve_label(metric)} over images": interval(low, high)}
+
+
+def has_bounds(lines: pd.DataFrame) -> bool:
+    """Whether some metric of these has an interval over images."""
+    known = set(lines["metric"])
+    return any(metrics.bounds_of(str(name), known) for name in known)
 
 
 def measured(line: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from analysis.__main__ import main
 from analysis.cka import batches, unbiased_hsic
 from analysis.landscape import direction, mean_loss, moved
 from analysis.robustness import drop_patches, filter_frequencies, shuffle_patches
+from tests.results.written import page_of
 
 
 def draw(seed=0):
@@ -112,3 +113,9 @@ def test_each_runs_by_its_command_on_a_transformer_and_a_cnn(data, tmp_path, cap
     content = safetensors.torch.load_file(folder / "maps.safetensors")
     assert content["maps"].shape == (3, 64, 64)
     assert content["maps"].min() == 0 and 0.9 < content["maps"].max() <= 1
+    if model == "test_vit":  # all of them are parts of the page
+        text = page_of(tmp_path, tmp_path / "report.html").read_text()
+        for title in ("Accuracy on images of which", "How alike the layers", "Loss landscape", "Class activation maps"):
+            assert f"<h3>{title}" in text
+        assert text.count("Depth of random:test_vit") == 1, "what stands across"
+        assert text.count("Depth of untrained") == 1, "and what up"

@@ -63,6 +63,8 @@ def test_lines_are_told_apart_without_colour():
     shades = sorted(lightness(found[label].color) for label in "abc")
     assert min(np.diff(shades)) > 0.1
     assert looks(lines[2:5])["c"] == found["c"], "a method looks the same in every figure"
+    assert found["d"].color == found["f"].color == found["c"].color, "and has its colour, however long it ran"
+    assert lightness(looks(lines[2:5])["d"].color) > 0, "black is the control's alone"
 
 
 def test_a_difference_has_an_interval_from_three_seeds_on(written):
@@ -157,8 +159,10 @@ def test_a_legend_stays_inside_its_figure_and_a_difference_names_its_method(tmp_
     assert legend.get_window_extent().width <= drawing.figures[0].bbox.width
     rows["recipe"] = rows["recipe"].mask(rows["model"] == "net4", "n" * 120)
     (drawing,) = differences_to_scratch(rows)
-    names = [text.get_text() for text in drawing.figures[0].axes[0].texts if "…" in text.get_text()]
-    assert [name.partition("…: ")[2] for name in names] == [
+    names = [text.get_text() for text in drawing.figures[0].axes[0].texts]
+    assert names[0].startswith("net4, nnnn")
+    assert names[0].endswith("n…"), "the experiment, once for all its starts"
+    assert [name for name in names if "epochs" in name] == [
         "SimMIM 4 epochs", "A2MIM 4 epochs", "SimMIM 300 epochs", "A2MIM 300 epochs",
     ]  # fmt: skip
 

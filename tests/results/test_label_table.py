@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 
 from results.__main__ import main
-from results.tables.labels import split_variant
+from results.figures.labels import label_efficiency
+from results.runs.collect import collect
+from results.tables.labels import label_sheet, split_variant
+from results.tables.rows import benchmark_table
 from tests.results import runs as made
 from tests.results.runs import Data, pretrained, tuned
 
@@ -38,6 +41,29 @@ def test_each_share_is_a_column_and_each_start_a_line(tmp_path, capsys, monkeypa
     assert rows[3][2] == "53.0 (+11.00 [+8.52, +13.48])", "paired by seed"
     assert rows[3][3].startswith("91.2 (+0.17 [") and rows[3][3].endswith("~)")
     assert (tmp_path / "out" / "table.md").read_text() == said
+
+
+def test_frozen_encoders_stand_beside_fine_tuning_in_table_and_figure(tmp_path, monkeypatch):
+    monkeypatch.setattr(made, "Tuning", Tuning)
+    parent = str(pretrained(tmp_path / "a2mim"))
+    for share, number in ((0.1, 6.0), (1.0, 60.0)):
+        for place, init in enumerate(("none", parent)):
+            common = {"init": init, "data": Part(train_fraction=share)}
+            tuned(tmp_path / f"tuned-{share}-{place}", metrics={"top1": number}, **common)
+            frozen = tmp_path / f"knn-{share}-{place}"
+            tuned(frozen, task="evaluation", recipe="knn", metrics={"top1": number + 3}, **common)
+    tuned(tmp_path / "detector", task="detection", metrics={"box_AP": 20.0})
+    rows = collect([tmp_path])[0]
+    sheet = label_sheet(benchmark_table(rows))
+    assert sheet.shown["network"].tolist() == ["r50, demo"] * 2 + ["r50, knn"] * 2
+    assert sheet.shown["10 %"].tolist() == ["6.0", "6.0 (+0.00~)", "9.0", "9.0 (+0.00~)"]
+    assert any("measure the frozen encoder" in note for note in sheet.notes)
+    (drawing,) = label_efficiency(rows)
+    beside = drawing.figures[0].axes
+    assert [ax.get_title() for ax in beside] == ["r50, demo", "r50, knn, frozen encoder"]
+    assert beside[0].get_ylim() == beside[1].get_ylim()
+    without = rows[rows["task"] == "detection"]
+    assert label_sheet(benchmark_table(without)) is None
 
 
 def test_a_share_is_told_from_other_settings():

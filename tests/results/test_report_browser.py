@@ -173,6 +173,25 @@ def test_print_keeps_a_figure_whole_with_its_heading(open_page):
     assert page.evaluate("getComputedStyle(document.querySelector('.table .scroll')).overflow") == "visible"
 
 
+def test_no_table_is_wider_than_the_paper_it_is_printed_on(open_page):
+    """A4 between its margins, upright and turned, in CSS pixels; everything opened."""
+    page = open_page()
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true })")
+    page.emulate_media(media="print")
+    for width, turned in ((700, False), (1030, True)):
+        page.set_viewport_size({"width": width, "height": 900})
+        found = page.evaluate(
+            """(turned) => [...document.querySelectorAll(".table")]
+              .filter((box) => box.classList.contains("sideways") === turned)
+              .map((box) => [box.querySelector("table"), box.querySelector("caption").textContent])
+              .map(([table, name]) => [name, table.offsetWidth, parseFloat(getComputedStyle(table).fontSize)])""",
+            turned,
+        )
+        assert len(found) > 3
+        assert [entry for entry in found if entry[1] > width] == []
+        assert min(size for _, _, size in found) > 6, "pixels, of which a point has 1.33"
+
+
 def test_a_link_to_a_run_opens_it_with_curves_and_pictures(open_page):
     page = open_page()
     page.locator("#runs table").get_by_role("link", name="demo-test_resnet-a2mim-pretrain-s0", exact=True).click()
