@@ -9,7 +9,7 @@ import pandas as pd
 
 _LONG = 48  # characters of a line
 _LARGE_PT, _SMALL_PT, _LEAST_PT = 7.5, 5.5, 2.0  # letters on paper
-_PORTRAIT_PT, _LANDSCAPE_PT = 520.0, 770.0  # A4 between its margins
+_PORTRAIT_PT, _LANDSCAPE_PT = 510.0, 760.0  # A4 between its margins
 _EM_PER_LETTER, _EM_PER_COLUMN = 0.6, 0.8
 
 
