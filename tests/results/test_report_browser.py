@@ -121,7 +121,7 @@ def test_figures_are_visible_with_their_text_and_in_the_colours_of_the_page(open
         box = drawn.bounding_box()
         assert box["width"] > 300
         assert box["height"] > 150
-    assert "difference in top-1 (best of last 10 epochs), points" in figures.first.locator("svg").text_content()
+    assert "difference in top-1 (best of last 10 epochs), points" in figures.first.locator("svg").first.text_content()
     styles = page.evaluate("[...document.querySelectorAll('#figures svg [style]')].map((n) => n.getAttribute('style'))")
     assert not [style for style in styles if "#000000" in style or "#ffffff" in style], "black on black"
     ink = page.evaluate("getComputedStyle(document.querySelector('#figures svg text')).fill")
