@@ -14,7 +14,7 @@ from results.tables.rows import benchmark_table
 from tests.helpers import ROOT
 
 
-@pytest.mark.parametrize(("page", "tables"), [("README.md", 1), ("docs/studies.md", 2)])
+@pytest.mark.parametrize(("page", "tables"), [("README.md", 1), ("docs/studies.md", 3)])
 def test_a_printed_table_is_what_its_command_prints(page, tables, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / page).read_text()
@@ -27,9 +27,7 @@ def test_a_printed_table_is_what_its_command_prints(page, tables, capsys, monkey
 
 
 def test_the_runs_in_the_repository_name_no_folder_of_the_machine_that_made_them():
-    files = [
-        path for name in ("short", "lengths", "knn") for path in ROOT.glob(f"results/studies/digits-{name}/*/*.json")
-    ]
+    files = list(ROOT.glob("results/studies/digits-*/*/*.json"))
     assert len(files) > 200 and not [path for path in files if '"/' in path.read_text()]
 
 
