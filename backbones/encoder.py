@@ -6,7 +6,7 @@ B batch, C channels, h w map height and width.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from timm.layers.norm import LayerNorm2d
@@ -17,7 +17,7 @@ from .entry import Entry, Passing, make_entry
 from .errors import BackboneError
 from .layout import Layout, find_layout, pixels_per_position
 from .places import Place, StageMap, find_places
-from .probe import Seen, run_on_shapes, unused_parameters, watch
+from .probe import Seen, freeze_parameters, remove_unused, run_on_shapes, unused_parameters, watch
 
 NEEDED = ("forward_features", "forward_intermediates", "feature_info")
 """What a network must offer, as timm's do."""
@@ -55,6 +55,8 @@ class Backbone(nn.Module):
     """Image pixels per position of the map of forward() at the build size, rounded up."""
     is_cnn: bool
     """The maps are NCHW throughout, so the channels_last memory format pays."""
+    frozen = False
+    """Whether `freeze` was called."""
     removed: frozenset[str]
     """Names of the weights of the given network that its encoder does not use and that are gone."""
 
@@ -115,13 +117,13 @@ class Backbone(nn.Module):
         self._final_layout: Layout | None = self._find_final_layout(maps[-1].shape)
         self.is_cnn = self._last is None and self._final_layout.kind == "nchw"
         unused = unused_parameters(net, self.forward, self._probe_size, self.in_channels)
-        replaced = _remove_unused(net, unused)
+        replaced = remove_unused(net, unused)
         try:
             run_on_shapes(self, self.features, self._probe_size, self.in_channels)
         except (AttributeError, RuntimeError, TypeError):  # what the final map does not need, others do
             for parent, child, module in replaced:
                 setattr(net.get_submodule(parent), child, module)
-            _freeze(net, unused)
+            freeze_parameters(net, unused)
         self.channels = tuple(int(maps[index].shape[1]) for index in self.stages)
         self.strides = tuple(strides[index] for index in self.stages)
         final = self._final_layout
@@ -140,7 +142,7 @@ class Backbone(nn.Module):
         Networks with stages: the last map at each stride from 4 on (4, 8, 16, 32). ViTs: the maps after 1/3, 1/2, 2/3
         and all of the blocks (the published 3, 5, 7, 11 of 12 and 7, 11, 15, 23 of 24), all at the patch stride.
         """
-        return self._maps(images_bchw, self.stages)
+        return self.maps_at(images_bchw, self.stages)
 
     def forward(self, images_bchw: Tensor) -> Tensor:
         """The last map (B, C, h, w) after the network's final norm, as its classifier would pool it.
@@ -194,10 +196,27 @@ class Backbone(nn.Module):
         return find_places(self.family, self._watched(), stages, isotropic=self._is_isotropic)
 
     @property
+    def single_stride(self) -> bool:
+        """Whether all maps of features() have the same stride (ViT), so that a pyramid has to be made of them."""
+        return len(set(self.strides)) == 1
+
+    @property
     def family(self) -> Family:
         """Which family it is by its class, whatever its name."""
         files = (base.__module__.rpartition(".")[2] for base in type(self.net).__mro__ if "timm." in base.__module__)
         return next((FAMILY_OF_MODULE[file] for file in files if file in FAMILY_OF_MODULE), "other")
+
+    def freeze(self) -> None:
+        """Train nothing of it: no gradients, and evaluation mode whatever `train` is told, so that batch norm keeps its
+        statistics, and dropout and stochastic depth are off."""
+        self.requires_grad_(False)
+        self.frozen = True
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Set the mode; a frozen network stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        return self
 
     def freeze_unused_by_features(self) -> list[str]:
         """Stop training what `features` does not use (the final norm) and return the names of those parameters.
@@ -205,8 +224,7 @@ class Backbone(nn.Module):
         For tasks that read `features` only: DistributedDataParallel would wait for the gradients of these.
         """
         unused = unused_parameters(self.net, self.features, self._probe_size, self.in_channels)
-        for name in unused:
-            self.net.get_parameter(name).requires_grad_(False)
+        freeze_parameters(self.net, unused)
         return unused
 
     def _entry_at(self, stage: int | str, place: Place) -> Entry:
@@ -234,18 +252,19 @@ class Backbone(nn.Module):
             self._seen = watch(self.net, self.forward, self._probe_size, self.in_channels)
         return self._seen
 
-    def _maps(self, images_bchw: Tensor, indices: Sequence[int], *, norm: bool = False) -> list[Tensor]:
+    def maps_at(self, images_bchw: Tensor, indices: Sequence[int], *, norm: bool = False) -> list[Tensor]:
+        """The maps (B, C, h, w) at these places of the network's feature_info, with `norm` after its final norm."""
         maps: list[Tensor] = self.net.forward_intermediates(
             images_bchw, indices=list(indices), norm=norm, output_fmt="NCHW", intermediates_only=True
         )
         return maps
 
     def _all_maps(self, images_bchw: Tensor) -> list[Tensor]:
-        return self._maps(images_bchw, range(len(self.net.feature_info)))
+        return self.maps_at(images_bchw, range(len(self.net.feature_info)))
 
     def _final_features(self, images_bchw: Tensor) -> Any:
         if self._last is not None:
-            return self._maps(images_bchw, [self._last], norm=self._last_norm)[0]
+            return self.maps_at(images_bchw, [self._last], norm=self._last_norm)[0]
         return self.net.forward_features(images_bchw)
 
     def _find_final_layout(self, last_map: Sequence[int]) -> Layout:
@@ -320,23 +339,3 @@ def _normalise(norm: nn.Module, map_bchw: Tensor) -> Tensor:
     if isinstance(norm, nn.LayerNorm) and not isinstance(norm, LayerNorm2d):
         return cast(Tensor, norm(map_bchw.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
     return cast(Tensor, norm(map_bchw))
-
-
-def _remove_unused(net: nn.Module, unused: Sequence[str]) -> list[tuple[str, str, nn.Module]]:
-    """Replace the modules whose parameters are all unused by nothing, and freeze single unused parameters; returns
-    (name of the parent, of the child, module) of what was replaced."""
-    remaining, replaced = set(unused), []
-    for name, module in list(net.named_modules()):
-        weights = {f"{name}.{weight}" for weight, _ in module.named_parameters()}
-        if name and weights and weights <= remaining:
-            parent, _, child = name.rpartition(".")
-            replaced.append((parent, child, module))
-            setattr(net.get_submodule(parent), child, nn.Identity())
-            remaining -= weights
-    _freeze(net, remaining)
-    return replaced
-
-
-def _freeze(net: nn.Module, names: Iterable[str]) -> None:
-    for name in names:
-        net.get_parameter(name).requires_grad_(False)

@@ -1,6 +1,6 @@
 """Run a network on shapes: what goes where, and which weights are never used."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -11,14 +11,16 @@ from torch import Tensor, nn
 Result = TypeVar("Result")
 
 
-def run_on_shapes(model: nn.Module, run: Callable[[Tensor], Result], image_size: int, channels: int = 3) -> Result:
-    """`run` on one square image of `image_size` pixels and `channels`, on the meta device: no memory, no
-    arithmetic, no random draw.
+def run_on_shapes(
+    model: nn.Module, run: Callable[[Tensor], Result], image_size: int | tuple[int, int], channels: int = 3
+) -> Result:
+    """`run` on one image of `image_size` pixels, square or (height, width), and `channels`, on the meta device: no
+    memory, no arithmetic, no random draw.
 
     `run` is a method of `model` or of one of its modules. The model is as before afterwards. A network whose forward
     pass asks for values is run on grey pixels instead, if it has values.
     """
-    shape = (1, channels, image_size, image_size)
+    shape = (1, channels, *(image_size if isinstance(image_size, tuple) else (image_size, image_size)))
     try:
         with torch.no_grad(), _weights_on_meta(model, training=False):
             return run(torch.empty(shape, device="meta"))
@@ -54,6 +56,36 @@ def _without_gradient(model: nn.Module, run: Callable[[Tensor], Tensor | list[Te
     total = cast(Tensor, sum(output.sum() for output in outputs))
     gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def refusal_of(model: nn.Module, run: Callable[[Tensor], Any], image_size: tuple[int, int], channels: int = 3) -> str:
+    """What the network says to an image of (height, width); "" where it takes it. Arguments as for run_on_shapes."""
+    try:
+        run_on_shapes(model, run, image_size, channels)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return ""
+
+
+def remove_unused(net: nn.Module, unused: Sequence[str]) -> list[tuple[str, str, nn.Module]]:
+    """Replace the modules whose parameters are all unused by nothing, and freeze single unused parameters; returns
+    (name of the parent, of the child, module) of what was replaced."""
+    remaining, replaced = set(unused), []
+    for name, module in list(net.named_modules()):
+        weights = {f"{name}.{weight}" for weight, _ in module.named_parameters()}
+        if name and weights and weights <= remaining:
+            parent, _, child = name.rpartition(".")
+            replaced.append((parent, child, module))
+            setattr(net.get_submodule(parent), child, nn.Identity())
+            remaining -= weights
+    freeze_parameters(net, remaining)
+    return replaced
+
+
+def freeze_parameters(net: nn.Module, names: Iterable[str]) -> None:
+    """Stop training these parameters."""
+    for name in names:
+        net.get_parameter(name).requires_grad_(False)
 
 
 @dataclass

@@ -1,13 +1,10 @@
 """The images of a run: which files, which part of them, and one sample as the tensors of a batch."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,30 +15,11 @@ from classification.labels import labelled_part, record_part
 from engine.data.images import ImageIndex, Unreadable, check_same_classes, index_images, read_sample
 from engine.data.order import SampleKey, generator
 from engine.data.scan import some
+from engine.data.seeded import seeded
 from engine.data.split import NAMES, image_root, split_folder
 from engine.distributed import is_main
 from engine.errors import DataError
 from engine.groups import DataOptions
-
-
-@contextmanager
-def seeded(source: np.random.Generator) -> Iterator[None]:
-    """Set the global generators of python, numpy and torch (CPU) from `source`, and put them back afterwards.
-
-    timm's transforms draw from all three. Putting them back keeps reading in the training process (no workers) from
-    changing what the network draws.
-    """
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    first, second, third = (int(value) for value in source.integers(2**32, size=3))
-    random.seed(first)
-    np.random.seed(second)
-    torch.default_generator.manual_seed(third)  # torch.manual_seed would reset the GPUs' generators too
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
 
 
 @dataclass(eq=False)

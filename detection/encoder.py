@@ -11,6 +11,7 @@ from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
+from backbones.probe import refusal_of
 from detection.config import DetectionConfig
 from engine.errors import ConfigError
 
@@ -29,31 +30,13 @@ def build_encoder(config: DetectionConfig) -> Backbone:
     """
     torch.manual_seed(config.seed)
     backbone = build_backbone(config.model, image_size=config.build_size, drop_path=config.drop_path)
-    if not config.data.square and (refusal := _refusal_of_other_sizes(backbone)):
+    if not config.data.square and (refusal := refusal_of(backbone, backbone.features, (64, 96))):
         least = math.ceil(config.data.max_side / 32) * 32
         raise ConfigError(
             f"{config.model} refuses an image of 96x64 pixels ({refusal}), as networks do that take one size only: pad "
             f"them to a square (--data.square {least}; longest side now {config.data.max_side}, --data.max-side)"
         )
     return backbone
-
-
-def _refusal_of_other_sizes(backbone: Backbone) -> str:
-    """What the network says to an image of a size that is not its own; "" where it takes it."""
-    was_training = backbone.training
-    try:
-        with torch.no_grad():
-            backbone.eval().features(torch.zeros(1, 3, 64, 96))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    finally:
-        backbone.train(was_training)
-    return ""
-
-
-def is_isotropic(backbone: Backbone) -> bool:
-    """Whether all maps have one stride, as a ViT's."""
-    return len(set(backbone.strides)) == 1
 
 
 class Encoder(nn.Module):
@@ -64,34 +47,24 @@ class Encoder(nn.Module):
     Args:
         backbone: ours; shared, not copied.
         smallest_stride: maps of a finer stride are left out.
-        frozen: whether nothing of it trains: no gradients, and evaluation mode even in `train()`, so that batch norm
-            keeps the statistics of the pre-training, and dropout and stochastic depth are off.
+        frozen: whether nothing of it trains, as Backbone.freeze.
     """
 
     def __init__(self, backbone: Backbone, smallest_stride: int = 1, *, frozen: bool = False) -> None:
         super().__init__()
         backbone.freeze_unused_by_features()
-        self.frozen = frozen
         if frozen:
-            backbone.requires_grad_(False)
+            backbone.freeze()
         self.backbone = backbone
         num_maps = len(backbone.strides)
         fine_enough = [place for place in range(num_maps) if backbone.strides[place] >= smallest_stride]
-        self._places = [num_maps - 1] if is_isotropic(backbone) else fine_enough
+        self._places = [num_maps - 1] if backbone.single_stride else fine_enough
         self.strides = {map_name(backbone.strides[place]): backbone.strides[place] for place in self._places}
         self.channels = {map_name(backbone.strides[place]): backbone.channels[place] for place in self._places}
 
-    def train(self, mode: bool = True) -> "Encoder":
-        """Set the mode of everything; a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
-        return self
-
     def forward(self, images_bchw: Tensor) -> dict[str, Tensor]:
         """Normalised images (B, 3, H, W) -> {name: (B, C, h, w)}, finest first."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = self.backbone.features(images_bchw)
+        maps = self.backbone.features(images_bchw)
         return {name: maps[place] for name, place in zip(self.strides, self._places, strict=True)}
 
 
@@ -130,10 +103,7 @@ class C4Encoder(nn.Module):
 
     def forward(self, images_bchw: Tensor) -> dict[str, Tensor]:
         """Normalised images (B, 3, H, W) -> {"c4": (B, C, H / 16, W / 16)}."""
-        maps = self.backbone.net.forward_intermediates(
-            images_bchw, indices=[self._index], norm=False, output_fmt="NCHW", intermediates_only=True
-        )
-        return {"c4": maps[0]}
+        return {"c4": self.backbone.maps_at(images_bchw, [self._index])[0]}
 
 
 def map_name(stride: int) -> str:
@@ -181,19 +151,3 @@ def _level(scale: float, channels: int, out_channels: int, norm: Callable[[int],
         layers += [norm(out_channels)] if norm else []
         channels = out_channels
     return nn.Sequential(*layers)
-
-
-def predict_in_float32(modules: Iterable[nn.Module]) -> None:
-    """Make the outputs of prediction layers float32, so that losses and boxes are computed in it under autocast."""
-    for module in modules:
-        module.register_forward_hook(lambda _, __, output: _float(output))
-
-
-def _float(output: object) -> object:
-    if isinstance(output, Tensor):
-        return output.float()
-    if isinstance(output, dict):
-        return {name: _float(value) for name, value in output.items()}
-    if isinstance(output, list | tuple):
-        return type(output)(_float(value) for value in output)
-    return output

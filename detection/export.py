@@ -8,22 +8,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from torch import Tensor
 
-from detection.finished import read_run
+from backbones.weights.keymaps import find_keymap
+from detection.finished import evaluated_weights, read_run
 from engine.errors import ConfigError
-from engine.run import checkpoint, storage
+from engine.run import storage
 
-_ENCODER = r"backbone\.(?:bottom_up\.)?encoder\.backbone\.net\."
+_ENCODER = r"backbone\.(|bottom_up\.)encoder\.backbone\.net\."
 _NOT_DETECTRON2S = ("running_normalizer",)  # RetinaNet's, kept so that runs resume exactly
-_IN_A_BLOCK = (
-    (r"^conv(\d)\.", r"conv\1."),
-    (r"^bn(\d)\.", r"conv\1.norm."),
-    (r"^downsample\.0\.", "shortcut."),
-    (r"^downsample\.1\.", "shortcut.norm."),
-)
 
 
 def export(run_dir: Path, file: Path) -> str:
@@ -41,13 +34,7 @@ def export(run_dir: Path, file: Path) -> str:
             f"{run_dir} was trained in {config.framework}, whose detectors compute otherwise than Detectron2's: train "
             "with --framework detectron2 to export"
         )
-    newest = checkpoint.newest(run_dir)
-    if newest is None:
-        raise ConfigError(f"{run_dir} holds no checkpoint: give the folder of a finished detection run")
-    state: dict[str, Tensor] = checkpoint.load(newest).model
-    precise = run_dir / "precise_bn.safetensors"
-    if precise.is_file():
-        state = {**state, **safetensors.torch.load_file(precise)}
+    state = evaluated_weights(run_dir)
     tensors = {name: state[own].contiguous() for name, own in detectron2_names(state).items()}
     content = io.BytesIO()
     torch.save({"model": tensors, "__author__": "mim-benchmark"}, content)
@@ -72,35 +59,19 @@ def detectron2_names(names: Iterable[str]) -> dict[str, str]:
 
 def _detectron2_name(name: str) -> str:
     if match := re.match(_ENCODER, name):
-        prefix = "backbone.bottom_up." if name.startswith("backbone.bottom_up.") else "backbone."
-        return prefix + _resnet_name(name[match.end() :])
+        return f"backbone.{match[1]}{_resnet_name(name[match.end() :])}"
     if match := re.match(r"roi_heads\.res5\.([01])\.", name):  # C4: the encoder's last stage, and the norm after it
         rest = name[match.end() :]
-        if match.group(1) == "1":
-            return f"roi_heads.res5.norm.{rest}"
-        block, _, part = rest.partition(".")
-        return f"roi_heads.res5.{block}.{_in_block(part, name)}"
+        return f"roi_heads.res5.norm.{rest}" if match[1] == "1" else f"roi_heads.{_resnet_name(f'layer4.{rest}')}"
     return name
 
 
 def _resnet_name(name: str) -> str:
     """timm's name of a ResNet's tensor in Detectron2's."""
-    if match := re.match(r"layer(\d)\.(\d+)\.", name):
-        return f"res{int(match.group(1)) + 1}.{match.group(2)}.{_in_block(name[match.end() :], name)}"
-    if match := re.match(r"(conv1|bn1)\.", name):
-        return f"stem.conv1.{'norm.' * (match.group(1) == 'bn1')}{name[match.end() :]}"
-    raise _no_resnet(name)
-
-
-def _in_block(name: str, whole: str) -> str:
-    for pattern, replacement in _IN_A_BLOCK:
-        if re.match(pattern, name):
-            return re.sub(pattern, replacement, name)
-    raise _no_resnet(whole)
-
-
-def _no_resnet(name: str) -> ConfigError:
-    return ConfigError(
-        f"Detectron2 has no network with a tensor like {name}: only detectors on ResNets (r50, r101, ...) can be "
-        "written in its names"
-    )
+    renamed = find_keymap("detectron2", "resnet").new_name(name, from_timm=True)
+    if renamed == name:
+        raise ConfigError(
+            f"Detectron2 has no network with a tensor like {name}: only detectors on ResNets (r50, r101, ...) can be "
+            "written in its names"
+        )
+    return renamed

@@ -7,14 +7,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones import build_backbone
 from detection.config import DetectionConfig
 from detection.evaluation import with_category_ids
 from detection.frameworks.contract import Batch, Framework, Predictor, Result, load_framework
-from engine import distributed
-from engine.config import from_dict, read_config_file
+from engine import distributed, use
 from engine.data.images import ImageArray
 from engine.errors import CheckpointError, ConfigError
 from engine.run import checkpoint
@@ -75,9 +74,7 @@ def read_run(run_dir: Path) -> tuple[DetectionConfig, list[dict[str, Any]]]:
         ConfigError: the folder holds no finished detection run.
         CheckpointError: its list of categories is damaged.
     """
-    stored = read_config_file(run_dir / "config.json")
-    if stored.get("package") != "detection":
-        raise ConfigError(f"{run_dir} is a run of {stored.get('package')!r}: give the folder of a detection run")
+    config = use.stored_config(run_dir, "detection", DetectionConfig)
     path = run_dir / "categories.json"
     if not path.is_file():
         raise ConfigError(
@@ -87,7 +84,21 @@ def read_run(run_dir: Path) -> tuple[DetectionConfig, list[dict[str, Any]]]:
         categories = [{"id": int(entry["id"]), "name": str(entry["name"])} for entry in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path}: not the list of categories that a run writes ({error!r})") from error
-    return from_dict(DetectionConfig, stored["config"]), categories
+    return config, categories
+
+
+def evaluated_weights(run_dir: Path) -> dict[str, Tensor]:
+    """The weights of a run's last step, with the BatchNorm statistics with which it was evaluated.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    weights, _ = checkpoint.load_model_state(run_dir)
+    precise = run_dir / "precise_bn.safetensors"
+    try:
+        return {**weights, **safetensors.torch.load_file(precise)} if precise.is_file() else weights
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{precise}: cannot be read ({error})") from error
 
 
 def load_detector(run_dir: Path) -> FinishedDetector:
@@ -98,24 +109,16 @@ def load_detector(run_dir: Path) -> FinishedDetector:
         CheckpointError: its files are damaged, or belong to another run.
     """
     config, categories = read_run(run_dir)
-    newest = checkpoint.newest(run_dir)
-    if newest is None:
-        raise ConfigError(f"{run_dir} holds no checkpoint: give the folder of a finished detection run")
+    state = evaluated_weights(run_dir)
     framework = load_framework(config.framework)
     backbone = build_backbone(config.model, image_size=config.build_size)
     model = framework.build(config, backbone, len(categories))
-    state = checkpoint.load(newest).model
-    precise = run_dir / "precise_bn.safetensors"
     try:
-        if precise.is_file():
-            state = {**state, **safetensors.torch.load_file(precise)}
         model.load_state_dict(state)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{precise}: cannot be read ({error})") from error
     except RuntimeError as error:
         text = " ".join(str(error).split())
         raise CheckpointError(
-            f"{newest}: not the weights of the run in {run_dir}/config.json ({text[:300]})"
+            f"{run_dir}/checkpoints: not the weights of the run in {run_dir}/config.json ({text[:300]})"
         ) from error
     device = distributed.pick_device()
     if backbone.is_cnn:  # as it was evaluated: rounding depends on it

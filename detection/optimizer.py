@@ -9,7 +9,6 @@ from torch import nn
 from backbones import Backbone
 from backbones.layers import by_blocks, by_stages, from_the_end
 from detection.config import DetectionConfig
-from detection.encoder import is_isotropic
 from engine.training import optim
 
 NO_DECAY = re.compile(r"(pos_embed|cls_token|reg_token|relative_position_bias_table|gamma(_[12])?)$")
@@ -24,7 +23,7 @@ def layer_scales(backbone: Backbone, layer_decay: float) -> dict[int, float]:
     (ConvNeXt, SparK).
     """
     num_blocks = len(backbone.net.feature_info)  # what comes after them, a final norm, is frozen
-    layers = by_blocks(backbone.net, num_blocks) if is_isotropic(backbone) else by_stages(backbone)
+    layers = by_blocks(backbone.net, num_blocks) if backbone.single_stride else by_stages(backbone)
     parameters = dict(backbone.net.named_parameters())
     return {id(parameters[name]): layer_decay ** (after + 1) for name, after in from_the_end(layers).items()}
 

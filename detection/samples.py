@@ -3,7 +3,6 @@
 N objects, H W pixels of the resized image.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from detection.coco import CocoSplit, size_problem
-from detection.config import DataConfig, DetectionConfig
+from detection.config import DetectionConfig
 from engine.data.header import ImageHeader
 from engine.data.images import ImageArray, Unreadable, read_sample
 from engine.data.order import SampleKey, generator
@@ -34,55 +33,57 @@ def resized_shape(image: ImageArray, short_side: int, max_side: int) -> tuple[in
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
-@dataclass(eq=False)
-class DetectionImages(Dataset[Sample]):
-    """A map-style data set: `dataset[SampleKey]` -> a sample.
-
-    A sample: image, uint8 RGB (3, H, W); image_id; height and width of the file; and in training boxes, float32 (N, 4)
-    as x1, y1, x2, y2 in pixels of the resized image, labels, int64 (N,), and with masks, masks, uint8 (N, H, W).
+class SplitImages(Dataset[Sample]):
+    """A map-style data set: `dataset[SampleKey]` -> a sample, which a framework makes of an image that is read here.
 
     Args:
         split: images and annotations.
-        data: sizes and flip.
-        image_size: short side in evaluation.
-        seed: with the key, of everything random.
-        training: whether to draw size and flip, and to give targets.
-        masks: whether targets have masks.
-        first_label: the label of the first category.
-        unreadable: what to do at a file that is not a whole image.
+        config: sizes, flip, seed, and what to do at a file that is not a whole image.
+        training: whether to augment and to give targets.
         run_dir: where skipped files are listed.
     """
 
-    split: CocoSplit
-    data: DataConfig
-    image_size: int
-    seed: int
-    training: bool
-    masks: bool = True
-    first_label: int = 0
-    unreadable: Unreadable = "stop"
-    run_dir: Path | None = None
+    def __init__(self, split: CocoSplit, config: DetectionConfig, training: bool, run_dir: Path | None = None) -> None:
+        self.split, self.config, self.training, self.run_dir = split, config, training, run_dir
+        self.unreadable: Unreadable = config.data.unreadable if training else "stop"
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        """Read, resize and flip one use of an image.
+        """Read and augment one use of an image.
 
         Raises:
-            DataError: the file cannot be used, or has another size than the annotations say.
+            DataError: the file cannot be used, or has another size than the annotations say, which is looked at in
+                every reading: it may have changed since its header was compared.
         """
-        array, position = read_sample(
-            self.split.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir
-        )
+        seed = self.config.seed
+        array, position = read_sample(self.split.index, key, policy=self.unreadable, seed=seed, run_dir=self.run_dir)
         record = self.split.records[position]
-        require_size(self.split, position, array)
+        if array.shape[:2] != (record["height"], record["width"]):
+            raise DataError(size_problem(self.split, position, ImageHeader(array.shape[1], array.shape[0])))
+        return self.sample(array, record, generator(seed, key))
+
+    def sample(self, array: ImageArray, record: dict[str, Any], source: np.random.Generator) -> Sample:
+        """What a framework's detectors take of a decoded image (h, w, 3) and its record; `source` is for what is
+        drawn."""
+        raise NotImplementedError
+
+
+class DetectionImages(SplitImages):
+    """Samples of our own: image, uint8 RGB (3, H, W); image_id; height and width of the file; and in training boxes,
+    float32 (N, 4) as x1, y1, x2, y2 in pixels of the resized image, labels, int64 (N,), and with masks, masks, uint8
+    (N, H, W). With masks the first label is 1, for class 0 is the background in torchvision's Mask R-CNN.
+    """
+
+    def sample(self, array: ImageArray, record: dict[str, Any], source: np.random.Generator) -> Sample:
+        """Resize and flip one use of an image."""
         if not self.training:
-            return evaluation_sample(array, record["image_id"], self.image_size, self.data.max_side)
-        source = generator(self.seed, key)
-        short_side = int(source.choice(self.data.short_sides))
-        flip = bool(source.random() < self.data.flip)
-        height, width = resized_shape(array, short_side, self.data.max_side)
+            return {**sample_of_array(array, self.config), "image_id": record["image_id"]}
+        data = self.config.data
+        short_side = int(source.choice(data.short_sides))
+        flip = bool(source.random() < data.flip)
+        height, width = resized_shape(array, short_side, data.max_side)
         image = _resize(array, height, width)
         return {
             **_sample(image[:, ::-1] if flip else image, array, record["image_id"]),
@@ -90,7 +91,7 @@ class DetectionImages(Dataset[Sample]):
         }
 
     def _targets(self, record: dict[str, Any], height: int, width: int, flip: bool) -> dict[str, Tensor]:
-        entries = record["annotations"]
+        entries, first_label = record["annotations"], int(self.config.has_masks)
         scale = np.array([width / record["width"], height / record["height"]] * 2, dtype=np.float64)
         boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -100,35 +101,19 @@ class DetectionImages(Dataset[Sample]):
             boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
         targets = {
             "boxes": torch.from_numpy(boxes[kept].astype(np.float32)),
-            "labels": torch.tensor([entries[i]["label"] + self.first_label for i in kept], dtype=torch.int64),
+            "labels": torch.tensor([entries[i]["label"] + first_label for i in kept], dtype=torch.int64),
         }
-        if self.masks:
+        if self.config.has_masks:
             masks = [_mask(entries[i]["segmentation"], record, height, width) for i in kept]
             stacked = np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)
             targets["masks"] = torch.from_numpy(np.ascontiguousarray(stacked[:, :, ::-1] if flip else stacked))
         return targets
 
 
-def require_size(split: CocoSplit, position: int, array: ImageArray) -> None:
-    """Insist on the annotated size, at every reading: a file may have changed since its header was compared.
-
-    Raises:
-        DataError: the image (h, w, 3) has another.
-    """
-    record = split.records[position]
-    if array.shape[:2] != (record["height"], record["width"]):
-        raise DataError(size_problem(split, position, ImageHeader(array.shape[1], array.shape[0])))
-
-
-def evaluation_sample(array: ImageArray, image_id: int, image_size: int, max_side: int) -> Sample:
-    """A sample without targets from a decoded image (h, w, 3)."""
-    height, width = resized_shape(array, image_size, max_side)
-    return _sample(_resize(array, height, width), array, image_id)
-
-
 def sample_of_array(array: ImageArray, config: DetectionConfig) -> Sample:
     """A sample without targets from any decoded image (h, w, 3); its image_id is 0."""
-    return evaluation_sample(array, 0, config.image_size, config.data.max_side)
+    height, width = resized_shape(array, config.image_size, config.data.max_side)
+    return _sample(_resize(array, height, width), array, 0)
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:

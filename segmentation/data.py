@@ -6,14 +6,10 @@ Augmenting is MMSegmentation's transforms.
 import dataclasses
 import json
 import logging
-import random
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -21,6 +17,7 @@ from torch.utils.data import Dataset
 from engine.data.exclude import write_list
 from engine.data.images import unreadable_paths
 from engine.data.order import SampleKey, generator
+from engine.data.seeded import seeded
 from engine.distributed import barrier
 from engine.run.open import Run
 from segmentation.check import Fault, check_pairs, judge, refuse
@@ -31,21 +28,6 @@ from segmentation.layout import SPLITS, PairIndex, Split, find_pairs
 from segmentation.mmseg_adapter import evaluation_pipeline, mmseg_scope, multi_scale_pipeline, training_pipeline
 
 log = logging.getLogger("mim")
-
-
-@contextmanager
-def seeded(source: np.random.Generator) -> Iterator[None]:
-    """Set the global generators that MMSegmentation's transforms draw from, python's and numpy's, from `source`, and
-    put them back afterwards: reading in the training process must not change what the network draws."""
-    before = random.getstate(), np.random.get_state()
-    first, second = (int(value) for value in source.integers(2**32, size=2))
-    random.seed(first)
-    np.random.seed(second)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 @dataclass(eq=False)

@@ -23,10 +23,12 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from backbones import IMAGENET_MEAN, IMAGENET_STD
+from backbones.probe import refusal_of
 from engine.errors import ConfigError
+from engine.training.in_float32 import predict_in_float32
 from segmentation import dataset, linear_head, optimizer, transforms  # noqa: F401 - they register their classes
 from segmentation.config import DataConfig, SegmentationConfig
-from segmentation.encoder import in_float32, shape_of_encoder
+from segmentation.encoder import shape_of_encoder
 from segmentation.labels import IGNORED, classes_in, spell_out
 
 
@@ -51,14 +53,14 @@ def build_segmentor(config: SegmentationConfig) -> nn.Module:
     with mmseg_scope():
         segmentor: Any = MODELS.build(ConfigDict(settings))
         segmentor.init_weights()
-    if config.evaluation.mode == "whole" and (reason := segmentor.backbone.why_not_any_size()):
+    encoder, twice = segmentor.backbone.encoder, 2 * config.image_size
+    if config.evaluation.mode == "whole" and (reason := refusal_of(encoder, encoder.features, (twice, twice))):
         raise ConfigError(
-            f"{config.model} built for image_size {config.image_size} refuses images of {2 * config.image_size} pixels "
-            f"({reason}): use --evaluation.mode slide"
+            f"{config.model} built for image_size {config.image_size} refuses images of {twice} pixels ({reason}): use "
+            "--evaluation.mode slide"
         )
     heads = [segmentor.decode_head, *([segmentor.auxiliary_head] if segmentor.with_auxiliary_head else [])]
-    for head in heads:
-        head.conv_seg.register_forward_hook(in_float32)
+    predict_in_float32(head.conv_seg for head in heads)
     return segmentor  # type: ignore[no-any-return]
 
 
@@ -80,7 +82,7 @@ def model_config(config: SegmentationConfig, *, init: str = "none") -> dict[str,
     encoder = shape_of_encoder(encoder_options)
     channels, head, evaluation = encoder.channels, config.head, config.evaluation
     size = (config.image_size, config.image_size)
-    pyramid = head.kind == "upernet" and encoder.single_stride
+    pyramid = head.kind == "upernet" and encoder.encoder.single_stride
     settings: dict[str, Any] = {
         "type": "EncoderDecoder",
         "data_preprocessor": {

@@ -14,7 +14,7 @@ from torch import nn
 
 from engine import use
 from engine.distributed import pick_device
-from engine.errors import CheckpointError, ConfigError
+from engine.errors import ConfigError
 from engine.run import checkpoint, storage
 from segmentation.check import check_pairs, judge, refuse
 from segmentation.config import SegmentationConfig
@@ -47,11 +47,9 @@ def load_segmentor(run_dir: Path, config: SegmentationConfig) -> nn.Module:
     Raises:
         CheckpointError: there is no checkpoint, or none that is intact.
     """
-    newest = checkpoint.newest(run_dir)
-    if newest is None:
-        raise CheckpointError(f"{run_dir} holds no checkpoint")
+    state, _ = checkpoint.load_model_state(run_dir)
     segmentor = build_segmentor(config)
-    segmentor.load_state_dict(checkpoint.load(newest).model)
+    segmentor.load_state_dict(state)
     return segmentor.to(pick_device()).eval()
 
 

@@ -59,9 +59,9 @@ class KeyMap:
     def _backward(self) -> list[tuple[re.Pattern[str], str, Change | None]]:
         return [(_pattern(rule.timm), rule.foreign, rule.to_foreign) for rule in self.rules]
 
-    def new_name(self, name: str) -> str:
-        """What timm calls the tensor that is called `name` here."""
-        return _rename(name, self._forward)[0]
+    def new_name(self, name: str, *, from_timm: bool = False) -> str:
+        """What timm calls the tensor that is called `name` here, or the other way round."""
+        return _rename(name, self._backward if from_timm else self._forward)[0]
 
     def _translate(self, state: State, rules: list[tuple[re.Pattern[str], str, Change | None]]) -> State:
         translated: State = {}

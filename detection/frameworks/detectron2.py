@@ -8,8 +8,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,64 +23,31 @@ from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from pycocotools import mask as run_lengths
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from detection.coco import CocoSplit
 from detection.config import DetectionConfig
 from detection.frameworks.contract import Batch, Framework, Result
 from detection.frameworks.detectron2_models import build
 from detection.numbering import Numbered, numbered
-from detection.samples import require_size
-from engine.data.images import ImageArray, read_sample
-from engine.data.order import SampleKey, generator
+from detection.samples import SplitImages
+from engine.data.images import ImageArray
+from engine.data.seeded import seeded
 from engine.run.environment import version
 
 _OWN_NAMES = {"bbox": "box", "segm": "mask"}
 
 
-@contextmanager
-def _numpy_seeded(source: np.random.Generator) -> Iterator[None]:
-    """Set numpy's global generator, which Detectron2's augmentations draw from, and put it back afterwards."""
-    before = np.random.get_state()
-    np.random.seed(int(source.integers(2**32)))
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
-
-
-class MappedImages(Dataset[dict[str, Any]]):
-    """A map-style data set: `dataset[SampleKey]` -> what Detectron2's DatasetMapper makes of the image, read by us.
-
-    Args:
-        split: images and annotations.
-        config: sizes and flip.
-        training: whether to augment and to give targets.
-        run_dir: where skipped files are listed.
-    """
+class MappedImages(SplitImages):
+    """What Detectron2's DatasetMapper makes of the images, read by us."""
 
     def __init__(self, split: CocoSplit, config: DetectionConfig, training: bool, run_dir: Path | None) -> None:
-        self.split, self.seed, self.run_dir, self.training = split, config.seed, run_dir, training
-        self.unreadable = config.data.unreadable if training else "stop"
+        super().__init__(split, config, training, run_dir)
         self.augmentations = _augmentations(config, training)
-        self.masks = config.has_masks
         self.mask_format = "bitmask" if split.has_run_lengths else "polygon"
 
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
-        """Read and augment one use of an image.
-
-        Raises:
-            DataError: the file cannot be used, or has another size than the annotations say.
-        """
-        array, position = read_sample(
-            self.split.index, key, policy=self.unreadable, seed=self.seed, run_dir=self.run_dir
-        )
-        require_size(self.split, position, array)
-        record = self.split.records[position]
-        with _numpy_seeded(generator(self.seed, key)):
+    def sample(self, array: ImageArray, record: dict[str, Any], source: np.random.Generator) -> dict[str, Any]:
+        """Augment one use of an image; Detectron2's augmentations draw from numpy's global generator."""
+        with seeded(source, numpy_first=True):
             sample, transforms = _augmented(array, self.augmentations)
         sample["image_id"] = record["image_id"]
         if self.training:

@@ -19,14 +19,8 @@ from torch import Tensor, nn
 
 from backbones import Backbone
 from detection.config import PADDED_TO, DetectionConfig, NormName
-from detection.encoder import (
-    PIXEL_MEAN,
-    PIXEL_STD,
-    C4Encoder,
-    Encoder,
-    is_isotropic,
-    predict_in_float32,
-)
+from detection.encoder import PIXEL_MEAN, PIXEL_STD, C4Encoder, Encoder
+from engine.training.in_float32 import predict_in_float32
 
 _ANCHOR_OVER_STRIDE = 8  # 32 pixels at stride 4
 _NORMS: dict[NormName, str] = {"none": "", "bn": "BN", "ln": "LN"}  # the loop synchronises BatchNorm over GPUs
@@ -118,7 +112,7 @@ def _pyramid(config: DetectionConfig, backbone: Backbone) -> Any:
     bottom_up = BottomUp(encoder, square)
     last = bottom_up._out_features[-1]
     channels, norm = heads.pyramid_channels, _NORMS[heads.pyramid_norm]
-    if is_isotropic(backbone):
+    if backbone.single_stride:
         top = LastLevelP6P7(channels, channels, "p5") if dense else LastLevelMaxPool()
         scales = (2.0, 1.0, 0.5) if dense else (4.0, 2.0, 1.0, 0.5)
         return PaddedPyramid(bottom_up, last, channels, scales, top_block=top, norm=norm, square_pad=square)

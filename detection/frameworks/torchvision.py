@@ -4,7 +4,6 @@ Our samples come resized and uint8; the detectors pad, normalise and predict. B 
 """
 
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,16 +27,10 @@ from torchvision.ops.poolers import LevelMapper
 from backbones import Backbone
 from detection.coco import CocoSplit
 from detection.config import PADDED_TO, DetectionConfig, NormName
-from detection.encoder import (
-    PIXEL_MEAN,
-    PIXEL_STD,
-    Encoder,
-    SimplePyramid,
-    is_isotropic,
-    predict_in_float32,
-)
+from detection.encoder import PIXEL_MEAN, PIXEL_STD, Encoder, SimplePyramid
 from detection.frameworks.contract import Batch, Framework, Result
 from detection.samples import DetectionImages, sample_of_array
+from engine.training.in_float32 import predict_in_float32
 
 _NORMS: dict[NormName, Any] = {"none": None, "bn": nn.BatchNorm2d, "ln": LayerNorm2d}
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -62,7 +55,7 @@ class PyramidEncoder(nn.Module):
         channels = list(self.encoder.channels.values())
         strides = list(self.encoder.strides.values())
         self.simple: SimplePyramid | None = None
-        if is_isotropic(backbone):
+        if backbone.single_stride:
             scales = (2, 1, 0.5) if dense else (4, 2, 1, 0.5)
             self.simple = SimplePyramid(channels[0], self.out_channels, norm, scales)
             strides = [round(strides[0] / scale) for scale in scales]
@@ -229,21 +222,6 @@ def _retinanet(config: DetectionConfig, encoder: PyramidEncoder, num_classes: in
     return detector
 
 
-def samples(split: CocoSplit, config: DetectionConfig, training: bool, run_dir: Path | None) -> DetectionImages:
-    """Our own samples; class 0 is the background in torchvision's Mask R-CNN."""
-    return DetectionImages(
-        split,
-        config.data,
-        config.image_size,
-        config.seed,
-        training=training,
-        masks=config.has_masks,
-        first_label=int(config.has_masks),
-        unreadable=config.data.unreadable if training else "stop",
-        run_dir=run_dir,
-    )
-
-
 def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """torchvision's losses of a batch of training samples."""
     targets = [{name: s[name] for name in ("boxes", "labels", "masks") if name in s} for s in batch]
@@ -288,7 +266,7 @@ FRAMEWORK = Framework(
     name="torchvision",
     version=torchvision.__version__,
     build=build,
-    samples=samples,
+    samples=DetectionImages,
     sample_of_array=sample_of_array,
     losses=losses,
     predictor=TorchvisionPredictor,

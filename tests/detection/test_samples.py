@@ -21,8 +21,9 @@ def root(tmp_path):
 
 def images(root, training=True, **changes):
     split = read_split(root, "train" if training else "val", training=training, masks=True)
-    data = replace(tiny_config(root).data, **changes)
-    return DetectionImages(split, data, image_size=48, seed=5, training=training)
+    config = tiny_config(root)
+    config = replace(config, image_size=48, seed=5, data=replace(config.data, **changes))
+    return DetectionImages(split, config, training)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_boxes_and_masks_lie_on_the_object_after_resizing_and_flipping(root, fli
         for annotation, box, mask, label in zip(
             record["annotations"], sample["boxes"], sample["masks"], sample["labels"], strict=True
         ):
-            assert label == annotation["label"]
+            assert label == annotation["label"] + 1  # 0 is the background
             x, y, width, height = annotation["bbox"]
             scale = 96 / min(record["height"], record["width"])
             left = (record["width"] - x - width if flip else x) * scale
