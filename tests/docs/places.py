@@ -36,7 +36,7 @@ def both_parts(folder: Path, bands: int = 3) -> None:
 
 def scenes(folder: Path) -> None:
     """The three data sets of the papers, in one folder; each is asked for by its own name."""
-    write_demo_data(folder, num_train=24, num_val=12, seed=0)
+    write_demo_data(folder, num_train=40, num_val=12, seed=0)
 
 
 def released(folder: Path) -> None:
