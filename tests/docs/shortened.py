@@ -62,7 +62,7 @@ def shorten(command: Sequence[str]) -> list[str]:
     cannot = unable(command)
     small = dict.fromkeys(MODELS, TINY) if "benchmarks" in words else MODELS
     as_it_is = any(word.startswith("released:") for word in words)  # the file is of that network
-    as_it_is = as_it_is or bool(cannot and cannot.instead == "--dry-run")  # nothing is trained
+    as_it_is = as_it_is or bool(cannot and "--dry-run" in (cannot.instead or ""))  # nothing is trained
     for i, word in enumerate(words[:-1]):
         if word == "--model" and not as_it_is:
             words[i + 1] = small.get(words[i + 1], words[i + 1])
@@ -140,7 +140,11 @@ UNABLE = (
     Unable(
         "python -m benchmarks run --model resnet18 --profile small", "trains for hours: its plan", instead="--dry-run"
     ),
-    Unable("python -m benchmarks run --model r50 --profile paper", "trains for days: its plan", instead="--dry-run"),
+    Unable(
+        "python -m benchmarks run --model r50 --profile paper",
+        "days, and Detectron2: its plan in torchvision",
+        instead="--dry-run --framework torchvision",
+    ),
     Unable("python -m slurm launch", "needs a cluster; tests/slurm runs it on one", instead="--dry-run"),
     Unable("python -m slurm run", "needs a cluster; tests/slurm runs it on one", instead="--dry-run"),
     Unable(
