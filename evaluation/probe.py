@@ -245,7 +245,7 @@ def _settings(config: ProbeConfig, plan: SamplePlan, index: ImageIndex) -> LoopS
     per_epoch = plan.steps_per_epoch
     total = config.epochs * per_epoch
     if config.warmup_epochs >= config.epochs:
-        raise ConfigError(f"warmup_epochs: {config.warmup_epochs} is not below the {config.epochs} epochs")
+        raise ConfigError(f"warmup_epochs is {config.warmup_epochs}; allowed: below epochs {config.epochs}")
     return LoopSettings(
         total_steps=total,
         steps_per_epoch=per_epoch,

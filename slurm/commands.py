@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     if not places and "--help" not in arguments and "-h" not in arguments:
         raise ConfigError(
             "run needs a task package and what follows it: "
-            "python -m slurm run --gpus-per-node 8 pretrain a2mim-r50-300e --run-dir runs/a2mim --data.root DIR"
+            "python -m slurm run --gpus-per-node 8 pretrain demo --run-dir runs/demo --data.root DIR"
         )
     mine, theirs = arguments[: places[0]] if places else arguments, arguments[places[0] :] if places else []
     options = parse_options({"resources": Resources(), "how": How()}, mine, "python -m slurm run", run)
