@@ -109,7 +109,7 @@ def test_help_tells_every_protocol():
         (["--layers", "9"], "has the layers 1 to 5"),
         (["--layers", "0"], "counted from 1"),
         (["--token", "cls"], "has no class token; take --token mean"),
-        (["--crop-pct", "0"], "outside"),
+        (["--crop-pct", "0"], "allowed: above 0, up to 1"),
     ],
 )
 def test_what_the_encoder_does_not_have_is_refused(more, text, images, tmp_path):
