@@ -75,9 +75,10 @@ def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
     """Two minutes on a CPU core with the generated scenes: shows that it runs, not what a method is worth.
 
     The family's published token, losses and decay rules (`--model` any published or timm name, `--method` any method),
-    at 64 pixels and cells of 16, with a rate that moves the weights in two hundred steps. Where a cell cannot be below
-    the published 32 pixels (A2MIM on ConvNeXt, whose token enters at stride 32): at 128 pixels. A network that takes
-    images of one size only gets those.
+    at 64 pixels and cells of 16, with a rate that moves the weights in two hundred steps: 1e-3, Transformers 3e-4 (at
+    1e-3 a ViT's gradient vanished and its loss rose, docs/studies.md). Where a cell cannot be below the published 32
+    pixels (A2MIM on ConvNeXt, whose token enters at stride 32): at 128 pixels. A network that takes images of one size
+    only gets those.
     """
     config = for_model(model, method)
     image_size, cell_size = (64, 16) if find_method(method).smallest_cell(config) <= 16 else (128, 32)
@@ -86,6 +87,7 @@ def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
 
         if not takes(model, image_size):
             image_size, cell_size = config.image_size, config.mask.cell_size
+    rate = 3e-4 if family(model) in ("vit", "swin") else 1e-3
     return replace(
         config,
         epochs=8,
@@ -98,7 +100,7 @@ def demo(model: str = "r50", method: str = "a2mim") -> PretrainConfig:
         data=replace(config.data, num_workers=1),
         mask=replace(config.mask, cell_size=cell_size),
         options=config.options.for_demo(),
-        optimizer=replace(config.optimizer, base_learning_rate=1e-3, base_batch=32),
+        optimizer=replace(config.optimizer, base_learning_rate=rate, base_batch=32),
         schedule=replace(config.schedule, kind="cosine", warmup_epochs=0.5, warmup_start=0.0, milestones=()),
     )
 
