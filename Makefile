@@ -26,7 +26,7 @@ NEWEST  ?= tests/test_help.py tests/test_make.py tests/test_package.py tests/tes
            tests/classification/test_train.py tests/results/test_collect.py tests/results/test_table_files.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark demo-data verify-data throughput wheelhouse tables docs test test-newest test-lowest \
+.PHONY: help setup benchmark demo-data verify-data throughput wheelhouse tables docs test test-docs test-newest test-lowest \
         test-slurm test-browser format check clean
 
 help: ## print the targets
@@ -101,6 +101,9 @@ test-browser: $(STAMP) ## run the page's tests in a headless Chromium; installs 
 	  apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends chromium >/dev/null; } || \
 	  echo "Chromium cannot be installed here: its tests are skipped"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/results/test_report_browser.py
+
+test-docs: $(STAMP) ## carry out every command of README and docs, made small; minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m study tests/docs
 
 format: $(STAMP) ## format the code and apply the linter's safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

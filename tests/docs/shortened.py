@@ -32,7 +32,7 @@ SHORT = {
     f"benchmarks run --model {TINY} --profile own": f"{_GRAPH} {_TWO} --pretrain-steps 2 --finetune-steps 2",
     f"benchmarks run --model {TINY} --profile demo": f"{_GRAPH} --imagenet data/demo/imagenet --tasks classification",
     "benchmarks run": f"{_GRAPH} {_TWO}",
-    "benchmarks throughput": f"--models {TINY} --image-size 32 --batch-size 2 --pairs 1 --num-images 2 --output new",
+    "benchmarks throughput": f"--models {TINY} --image-size 64 --batch-size 2 --pairs 1 --num-images 2 --output new",
     "classification own": f"--steps 2 --batch-size 104 {_PIXELS} --augment.test-size 32",
     "classification predict": "",
     "classification evaluate": "",
@@ -109,7 +109,9 @@ class Unable:
     instead: str | None = None
     """Options with which it runs as far as it can; None: it does not run at all, and why is the reason."""
     says: str = ""
-    """What its refusal says, of a command that can only be refused (with exit code 2)."""
+    """What its refusal says, of a command that can only be refused."""
+    code: int = 2
+    """The exit code of that refusal."""
 
 
 def lacks(module: str) -> Callable[[], bool]:
@@ -160,6 +162,20 @@ UNABLE = (
         instead="",
     ),
     Unable("python -m benchmarks gpu-check", "needs a GPU: its report of parts not run", instead="--budget-seconds 1"),
+    Unable(
+        "python -m evaluation knn runs/digits-short/",
+        "a study's encoders, which take it minutes: the refusal of runs that are not there",
+        says="does not exist",
+        instead="",
+        code=5,
+    ),
+    Unable(
+        "python -m evaluation knn runs/clipart/",
+        "a study's encoders and pictures: the refusal of a data set that is not there",
+        says="data/clipart/train: no such folder",
+        instead="",
+        code=3,
+    ),
     Unable(
         "python -m benchmarks study",
         "minutes: its plan; tests/benchmarks/test_study.py runs one to its table",
