@@ -135,6 +135,13 @@ def test_the_demo_takes_any_network(model, method):
     assert len(list(built.token.parameters())) >= 1
 
 
+@pytest.mark.parametrize("method", ["a2mim", "simmim"])
+def test_the_demo_does_not_train_a_transformer_at_the_rate_of_a_cnn(method):
+    """At which a ViT collapsed (docs/studies.md)."""
+    rates = {model: demo(model, method).optimizer.base_learning_rate for model in ("r50", "vit_s", "swin_t")}
+    assert rates["vit_s"] == rates["swin_t"] < rates["r50"]
+
+
 def test_families_follow_their_published_rules():
     assert for_model("deit_small_patch16_224").options.token == RECIPES["a2mim-vit_b-800e"]().options.token
     assert for_model("resnext50_32x4d", "simmim").options.token == RECIPES["simmim-r50-300e"]().options.token
