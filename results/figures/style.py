@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ COLUMNS = 3  # panels side by side
 PANEL_INCHES = (3.3, 2.7)
 APART_INCHES = (4.4, 3.5)
 _LONGEST = 60  # characters
+_ID = re.compile(r'((?:\bid="|href="#|url\(#)[a-z]+?)([0-9a-f]{10})(?=["\)])')
 
-# Of text that stays text, so that it can be read aloud, searched and copied; hashsalt makes ids the same each time.
+# Text stays text, so that it can be read aloud, searched and copied; hashsalt: the same places give the same ids.
 _SETTINGS: Any = {
     "text.parse_math": False,  # a name may hold a dollar
     "svg.fonttype": "none",
@@ -183,8 +185,14 @@ def lay_out(figure: Figure) -> None:
 
 
 def svg(figure: Figure, title: str) -> str:
-    """The figure as an SVG document without a date."""
-    return _saved(figure, "svg", metadata={"Date": None, "Creator": None, "Title": title}).decode()
+    """The figure as an SVG document without a date, its ids numbered in the order of the document.
+
+    matplotlib's ids are hashes of places before they are rounded; the layout's solver does not give their last bit
+    alike in two processes.
+    """
+    text = _saved(figure, "svg", metadata={"Date": None, "Creator": None, "Title": title}).decode()
+    seen: dict[str, str] = {}
+    return _ID.sub(lambda found: found[1] + seen.setdefault(found[2], str(len(seen))), text)
 
 
 def png(figure: Figure) -> bytes:

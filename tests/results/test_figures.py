@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from results.figures.cost import accuracy_against_cost
@@ -252,3 +253,14 @@ def test_a_training_value_that_is_not_finite_leaves_a_gap(tmp_path):
 
 def test_without_runs_there_are_no_figures(tmp_path):
     assert figures_of(tmp_path, tmp_path / "figures") == []
+
+
+def test_the_last_bit_of_a_place_does_not_name_what_is_there():
+    def drawn(left):
+        with style():
+            figure = Figure(figsize=(3, 2))
+            figure.add_axes((left, 0.1, 0.8, 0.8)).plot([1, 2, 3], [1, 2, 1], "o-")
+        return svg(figure, "title")
+
+    assert drawn(0.1) == drawn(0.1 + 1e-15)
+    assert drawn(0.1) != drawn(0.15)
