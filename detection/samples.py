@@ -3,6 +3,7 @@
 N objects, H W pixels of the resized image.
 """
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def resized_shape(image: ImageArray, short_side: int, max_side: int) -> tuple[in
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
-class SplitImages(Dataset[Sample]):
+class SplitImages(Dataset[Sample], ABC):
     """A map-style data set: `dataset[SampleKey]` -> a sample, which a framework makes of an image that is read here.
 
     Args:
@@ -64,10 +65,10 @@ class SplitImages(Dataset[Sample]):
             raise DataError(size_problem(self.split, position, ImageHeader(array.shape[1], array.shape[0])))
         return self.sample(array, record, generator(seed, key))
 
+    @abstractmethod
     def sample(self, array: ImageArray, record: dict[str, Any], source: np.random.Generator) -> Sample:
         """What a framework's detectors take of a decoded image (h, w, 3) and its record; `source` is for what is
         drawn."""
-        raise NotImplementedError
 
 
 class DetectionImages(SplitImages):
