@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.study.pictures import CLIPART, CLIPART_SIZE, DIGITS_SIZE, write_clipart, write_digits
+from benchmarks.study.pictures import CLIPART, CLIPART_SIZE, DIGITS_SIZE, write_clipart, write_digits, write_scenes
 from classification.config import ClassificationConfig
 from pretrain.config import PretrainConfig
 
@@ -78,9 +78,9 @@ def _demo_pretrain(config: PretrainConfig) -> PretrainConfig:
     return replace(config, visualize_every_epochs=0, checkpoint_every=1000, data=replace(config.data, num_workers=0))
 
 
-def _demo_finetune(config: ClassificationConfig) -> ClassificationConfig:
-    """A share of the labels takes that share of the steps."""
-    data = replace(config.data, num_workers=0, full_epochs=False)
+def _demo_finetune(config: ClassificationConfig, *, full_epochs: bool = False) -> ClassificationConfig:
+    """A share of the labels takes that share of the steps, or as many as all."""
+    data = replace(config.data, num_workers=0, full_epochs=full_epochs)
     return replace(config, evaluate_every=config.epochs, checkpoint_every=1000, data=data)
 
 
@@ -106,6 +106,18 @@ STUDIES: dict[str, Study] = {
         seeds=5,
         pretrain=_demo_pretrain,
         finetune=_demo_finetune,
+    ),
+    "scenes": Study(
+        title="the demo's 800 generated scenes by the demo recipes, over seeds",
+        write=lambda folder, _: write_scenes(folder),
+        data="demo/imagenet",
+        recipe="demo",
+        image_size=64,
+        models=("resnet18",),
+        labels=(0.1, 1.0),
+        seeds=5,
+        pretrain=_demo_pretrain,
+        finetune=lambda config: _demo_finetune(config, full_epochs=True),
     ),
     "clipart": Study(
         title="Debian's openclipart-png by the demo recipes: clip art in 13 classes, 64 x 64 pixels",

@@ -14,7 +14,7 @@ from engine.errors import ConfigError
 
 WEIGHTS = ("checkpoints", "classifier.safetensors", "timm")
 """What of a finished run nothing in a study needs; of fine-tuned runs backbone.safetensors neither."""
-Name = Literal["digits", "digits-short", "clipart", "clipart-long"]
+Name = Literal["digits", "digits-short", "scenes", "clipart", "clipart-long"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class StudyOptions:
 
     digits: scikit-learn's handwritten digits (1,797 pictures of 32 x 32), resnet18, convnext_atto, vit_tiny; 1, 5, 10
     and 100 % of the labels, 5 seeds; hours on two CPU cores, minutes on a GPU. digits-short: resnet18 on the same, by
-    the demo recipes, 10 % of the labels and 36 steps; minutes on two cores. clipart: Debian's openclipart-png
+    the demo recipes, 10 % of the labels and 36 steps; minutes on two cores. scenes: the demo's generated scenes,
+    resnet18 by the demo recipes, 10 and 100 %, 5 seeds; half an hour on two cores. clipart: Debian's openclipart-png
     (64 x 64, 13 classes), resnet18 by the demo recipes, 10 and 100 %, 3 seeds; an hour on two cores. clipart-long: the
     same pictures by the recipes for small pictures; for a GPU. docs/studies.md holds what came out.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.prepare.writer import Picture, only_writer, write_pictures
+from benchmarks.scenes.demo_data import write_demo_data
 from engine.errors import ConfigError, DataError
 
 DIGITS_SIZE, CLIPART_SIZE = 32, 64
@@ -50,6 +51,17 @@ def _digit(values: object) -> bytes:
 
     grey = Image.fromarray((np.asarray(values) * 255 / 16).round().astype("uint8"))  # values are 0 to 16
     return _encoded(grey.resize((DIGITS_SIZE, DIGITS_SIZE), Image.Resampling.BICUBIC), "PNG")
+
+
+def write_scenes(directory: Path) -> None:
+    """The demo's generated scenes (`benchmarks demo-data`), of whose three data sets `directory` is the image folder.
+
+    Raises:
+        ConfigError: it has another name than imagenet, or the folder above holds something else.
+    """
+    if directory.name != "imagenet":
+        raise ConfigError(f"data {directory}: the scenes' image folder is called imagenet: --data {directory}/imagenet")
+    write_demo_data(directory.parent)
 
 
 def write_clipart(directory: Path, source: Path = CLIPART) -> None:

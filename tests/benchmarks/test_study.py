@@ -1,6 +1,7 @@
 """`python -m benchmarks study`: the pictures, the plan, and a study of a tiny network from pictures to its table."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,12 @@ def test_what_cannot_be_studied_is_refused(tmp_path, change, message):
     part = Part(**{"models": (TINY,), "labels": (1.0,), "seeds": 1, **change})
     with pytest.raises(ConfigError, match=message):
         make_stages(STUDIES["digits"], part, tmp_path, tmp_path)
+
+
+def test_the_scenes_are_not_written_beside_other_data(tmp_path):
+    with pytest.raises(ConfigError, match=r"--data .*mine/imagenet"):
+        STUDIES["scenes"].write(tmp_path / "mine", Path())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_study_ends_with_its_table_and_a_worker_computes_what_a_command_does(tmp_path, digits, capfd):
