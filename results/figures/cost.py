@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from results import metrics
-from results.figures.data import first_of, main_metric, with_labels
+from results.figures.data import first_of, main_metric, on_data, with_labels
 from results.figures.style import Drawing, Look, clipped, legend_below, looks, panels, seeds_caption
 from results.tables.text import records, settings
 
@@ -31,7 +31,8 @@ def accuracy_against_cost(rows: pd.DataFrame, *, apart: bool = False) -> Iterato
         points["cost"] = points["hours"] * per_hour
         seen = looks(points)
         groups, left_out = first_of(list(points.groupby(["recipe", "variant", "data"], sort=True)), _MOST_PANELS)
-        figures, axes = panels([", ".join(filter(None, map(settings, keys[:2]))) for keys, _ in groups], apart=apart)
+        titles = [(*map(settings, keys[:2]), on_data(group, points)) for keys, group in groups]
+        figures, axes = panels([", ".join(filter(None, told)) for told in titles], apart=apart)
         for ax, (_, group) in zip(axes, groups, strict=True):
             _panel(ax, group, seen)
             ax.set_xlabel(f"device-{unit}, pre-training included")
@@ -66,7 +67,7 @@ def _panel(ax: Axes, group: pd.DataFrame, seen: Mapping[str, Look]) -> None:
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and mean device-hours for each start of the weights in each experiment."""
     hours = (rows["seconds"] + rows["pretrain_seconds"]) * rows["devices"].fillna(1) / 3600
-    keys = ["recipe", "variant", "data", "model", "method_place", "label"]
+    keys = ["recipe", "variant", "data", "data_name", "model", "method_place", "label"]
     return (
         with_labels(rows.assign(hours=hours))
         .groupby(keys, sort=False)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from results import metrics
 from results.figures import expected as figures_expected
-from results.figures.data import Line, first_of, lines_of, main_metric, natural, with_labels
+from results.figures.data import Line, as_starts, first_of, lines_of, main_metric, natural, with_labels
 from results.figures.expected import draw_expected, published_for
 from results.figures.style import Drawing, Look, legend_below, looks, panels, seeds_caption
 from results.runs.curves import Curves
@@ -42,9 +42,7 @@ def pretraining_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apar
         curves: of every run in rows.
         apart: every panel as a figure of its own.
     """
-    runs = rows[rows["task"].isin(metrics.PRETRAINING)].drop_duplicates("run")
-    # A pre-training run is itself what other runs start from: its own epochs and settings tell the lines apart.
-    runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
+    runs = as_starts(rows[rows["task"].isin(metrics.PRETRAINING)].drop_duplicates("run"))
     groups, left_out = _groups(runs, ["model", "data"], curves, ("train", "loss"))
     if groups:
         figures, caption = _losses(groups, "training loss", apart)
@@ -139,7 +137,7 @@ def _groups(
 
 
 def _title(group: pd.DataFrame, telling: Sequence[str]) -> str:
-    values = {key: settings(group[key].iloc[0]) for key in telling}
+    values = {key: settings(group["data_name" if key == "data" else key].iloc[0]) for key in telling}
     return ", ".join(f"data {value}" if key == "data" else value for key, value in values.items() if value)
 
 

@@ -49,6 +49,17 @@ def first_of(groups: Sequence[Group], most: int) -> tuple[Sequence[Group], str]:
     return groups[:most], f" Shown are the first {most} of {len(groups)}; the tables have all."
 
 
+def on_data(group: pd.DataFrame, everything: pd.DataFrame) -> str:
+    """What a panel's title says of its data: nothing where all panels have the same."""
+    return f"data {group['data_name'].iloc[0]}" if everything["data"].nunique() > 1 else ""
+
+
+def as_starts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Pre-training runs, labelled as what other runs start from: their own epochs and settings tell them apart."""
+    variants = runs["variant"].str.replace(r"(^| )epochs=\d+(?= |$)", "", regex=True).str.strip()
+    return with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=variants))
+
+
 def main_metric(rows: pd.DataFrame) -> str:
     """The metric that rows of one task are compared by, of those that every run has."""
     runs = rows.groupby("metric", sort=False)["run"].nunique()

@@ -74,7 +74,7 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
     labelled = with_labels(table[table["difference"].notna()])
     telling = ["model", *(key for key in ("recipe", "variant", "data") if labelled[key].nunique() > 1)]
     where = [
-        ", ".join(f"data {line[key]}" if key == "data" else settings(line[key]) for key in telling if line[key])
+        ", ".join(f"data {line['data_name']}" if key == "data" else settings(line[key]) for key in telling if line[key])
         for line in records(labelled)
     ]
     return labelled.assign(where=where).sort_values("where", key=lambda names: names.map(natural), kind="stable")

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from results import metrics
-from results.figures.data import first_of, main_metric, natural, with_labels
+from results.figures.data import first_of, main_metric, natural, on_data, with_labels
 from results.figures.style import Drawing, Look, legend_below, looks, panels, seeds_caption
 from results.runs.facts import FRACTION
 from results.tables.labels import split_variant
@@ -74,7 +74,8 @@ def _panels_of(rows: pd.DataFrame) -> Iterator[_Panel]:
         lines = with_labels(group[group["metric"] == metric])
         if lines["fraction"].nunique() > 1:
             task = str(rows["task"].iloc[0])
-            told = (str(model), str(recipe), settings(other), "frozen encoder" if metrics.measures(task) else "")
+            frozen = "frozen encoder" if metrics.measures(task) else ""
+            told = (str(model), str(recipe), settings(other), on_data(group, rows), frozen)
             yield _Panel(task, (str(model), str(data)), ", ".join(filter(None, told)), metric, lines)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from results import metrics
-from results.figures.data import first_of, main_metric, natural
+from results.figures.data import first_of, main_metric, natural, on_data
 from results.figures.style import INK, Drawing, Look, legend_below, looks, panels
 from results.tables.rows import benchmark_table
 from results.tables.text import method, records, settings
@@ -22,7 +22,7 @@ _CAPTION = (
 def pretraining_lengths(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[Drawing]:
     """Difference of the main metric to scratch against pre-training length, where a method has several lengths.
 
-    Every setting of a network and recipe has a panel, all with one scale: how long the fine-tuning was counts as much.
+    Every setting of a network and recipe in which some method has several has a panel, all with one scale.
 
     Args:
         rows: of collect.
@@ -34,12 +34,11 @@ def pretraining_lengths(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[
         compared = table[table["difference"].notna() & table["pretrain_epochs"].notna()]
         compared = compared.assign(label=[_label(line) for line in records(compared)])
         groups = list(compared.groupby(["model", "recipe", "variant", "data"], sort=False))
-        several = {key[:2] for key, group in groups if _lengths_of_a_line(group) > 1}
+        several = [(key, group) for key, group in groups if _lengths_of_a_line(group) > 1]  # a dot is no curve
         if not several:
             continue
-        there = sorted((item for item in groups if item[0][:2] in several), key=lambda item: _place(item[0]))
-        shown, left_out = first_of(there, _MOST_PANELS)
-        titles = [", ".join(filter(None, (*map(str, key[:2]), settings(key[2])))) for key, _ in shown]
+        shown, left_out = first_of(sorted(several, key=lambda item: _place(item[0])), _MOST_PANELS)
+        titles = [_title(key, on_data(group, compared)) for key, group in shown]
         figures, axes = panels(titles, apart=apart)
         seen = looks(compared)
         for ax, (_, group) in zip(axes, shown, strict=True):
@@ -53,12 +52,17 @@ def pretraining_lengths(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[
         yield Drawing(f"lengths-{task}", title, f"{metrics.label(metric)}: {_CAPTION}{left_out}", figures)
 
 
+def _title(key: tuple[object, ...], where: str) -> str:
+    model, recipe, variant, _ = key
+    return ", ".join(filter(None, (str(model), str(recipe), settings(variant), where)))
+
+
 def _place(key: tuple[object, ...]) -> list[list[str | int]]:
     return [natural(str(part)) for part in key]
 
 
 def _label(line: Mapping[str, object]) -> str:
-    return " ".join(filter(None, (method(line), str(line["pretrain_variant"]))))
+    return " ".join(filter(None, (method(line), settings(line["pretrain_variant"]))))
 
 
 def _lengths_of_a_line(group: pd.DataFrame) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from results.figures.data import first_of, with_labels
+from results.figures.data import as_starts, first_of
 from results.figures.style import Drawing, clipped
 from results.metrics import PRETRAINING
 from results.runs.runfiles import is_file
@@ -37,8 +37,7 @@ def reconstruction_grids(rows: pd.DataFrame, *, apart: bool = False) -> Iterator
         apart: every block as a figure of its own.
     """
     runs = rows[rows["task"].isin(PRETRAINING)].drop_duplicates("run").sort_values("seed", kind="stable")
-    runs = with_labels(runs.assign(pretrain_epochs=runs["epochs"], pretrain_variant=runs["variant"]))
-    for model, group in runs.drop_duplicates(["model", "data", "label"]).groupby("model", sort=True):
+    for model, group in as_starts(runs).drop_duplicates(["model", "data", "label"]).groupby("model", sort=True):
         kept, left_out = first_of(records(group), _MOST_RUNS)
         blocks = [(str(row["label"]), _block(Path(str(row["run"])))) for row in kept]
         drawn = [(label, block) for label, block in blocks if block is not None]

@@ -11,7 +11,9 @@
   const option = (text) => new Option(text, text);
   const members = () => curves.filter((run) => run.experiment === experiment.value).slice(0, most);
   const names = (run) => Object.entries(run.splits).flatMap(([split, columns]) =>
-    Object.keys(columns).filter((name) => name !== "epoch").map((name) => `${split} ${name}`));
+    Object.keys(columns).filter((name) => name !== "epoch" && isCurve(columns, name)).map((name) => `${split} ${name}`));
+  // A dot is no curve.
+  const isCurve = (columns, name) => columns[name].filter((y, i) => y != null && columns.epoch[i] != null).length > 1;
   // Of "val top1" and a headline called top1_best_last10 the one belongs to the other.
   const isMain = (name, run) => {
     const [split, metric] = [name.slice(0, name.indexOf(" ")), name.slice(name.indexOf(" ") + 1)];
@@ -30,7 +32,7 @@
   function draw() {
     chart?.destroy();
     box.textContent = "";
-    const drawn = members().map((run) => [run, points(run)]).filter(([, [xs]]) => xs.length);
+    const drawn = members().map((run) => [run, points(run)]).filter(([, [xs]]) => xs.length > 1);
     if (!drawn.length) return;
     const used = new Map();
     const series = drawn.map(([run, [xs]]) => {
@@ -60,7 +62,8 @@
     curve.value = there.includes(before) ? before : there.find((name) => isMain(name, run)) ?? there[0];
   }
 
-  const experiments = [...new Set(curves.map((run) => run.experiment))];
+  const experiments = [...new Set(curves.filter((run) => names(run).length).map((run) => run.experiment))];
+  if (!experiments.length) return;
   experiment.replaceChildren(...experiments.map(option));
   experiment.value = experiments.find((name) => !name.startsWith("pretrain")) ?? experiments[0];
   form.hidden = false;

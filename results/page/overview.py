@@ -13,6 +13,7 @@ from results.page.runs import Measured, Section, called, link, without_folders
 from results.page.tables import PageTable, page_table
 from results.published import load_sources
 from results.runs.collect import Rejected
+from results.runs.facts import DATASETS
 from results.tables.rows import EXPERIMENT, START
 from results.tables.sheets import Sheet
 from results.tables.text import data_names, settings, start
@@ -40,6 +41,8 @@ def facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, s
         return ", ".join(texts[:12]) + (f" and {len(texts) - 12} more" if len(texts) > 12 else "")
 
     tasks = sorted(rows["task"].unique(), key=metrics.task_place)
+    published = rows["dataset"].isin(DATASETS.values())
+    rows = rows.assign(_data=rows["dataset"].where(published, rows["data_name"]))
     rows = rows.sort_values("method_place", kind="stable")
     found = {
         "finished runs": str(rows["run"].nunique()),
@@ -47,7 +50,7 @@ def facts(rows: pd.DataFrame, rejected: Sequence[Rejected]) -> list[tuple[str, s
         "models": values("model"),
         "tasks": ", ".join(tasks),
         "methods": values("method_title"),
-        "data": values("dataset"),
+        "data": values("_data"),
         "devices": values("device"),
         "suite's commits": values("commit", 10),
     }
@@ -119,10 +122,17 @@ def runs_table(runs: Sequence[Measured], sections: Sequence[Section]) -> PageTab
     )
 
 
-def described(run: Measured, section: Section) -> dict[str, Any]:
-    """What the script has to know of a run to draw its curves among others."""
+def described(run: Measured, section: Section, rows: pd.DataFrame) -> dict[str, Any]:
+    """What the script has to know of a run to draw its curves among others.
+
+    Args:
+        run, section: of it.
+        rows: of collect, all of them.
+    """
     row = run.row
-    where = ", ".join(filter(None, (settings(row[key]) for key in ("model", "recipe", "variant"))))
+    several = rows["data"][rows["task"] == row["task"]].nunique() > 1
+    told = (*(settings(row[key]) for key in ("model", "recipe", "variant")), f"data {row['data_name']}" * several)
+    where = ", ".join(filter(None, told))
     return {
         "name": section.name,
         "experiment": f"{row['task']}: {where}",

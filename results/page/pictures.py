@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from results.figures.data import with_labels
+from results.figures.data import on_data, with_labels
 from results.metrics import PRETRAINING
 from results.runs.runfiles import is_file
 from results.tables.text import records, settings
@@ -78,13 +78,14 @@ def by_method(rows: pd.DataFrame) -> list[Comparison]:
     runs = with_labels(rows[~rows["task"].isin(PRETRAINING)].drop_duplicates("run").sort_values("seed", kind="stable"))
     keys = ["task", "model", "recipe", "variant", "data"]
     for (task, model, recipe, variant, _), group in runs.groupby(keys, sort=True):
+        where = on_data(group, runs[runs["task"] == task])
         folders = {str(row["label"]): Path(str(row["run"])) for row in records(group.drop_duplicates("label"))}
         files = {label: {file.name: file for file in panel_files(folder)} for label, folder in folders.items()}
         shared = [name for name in next(iter(files.values())) if all(name in there for there in files.values())]
         for name in shared[:_IMAGES]:
             drawn = pictures([there[name] for there in files.values()])
             columns = [(label, drawn[there[name]]) for label, there in files.items() if there[name] in drawn]
-            title = ", ".join(filter(None, (f"{task}: {model}", str(recipe), settings(variant), name)))
+            title = ", ".join(filter(None, (f"{task}: {model}", str(recipe), settings(variant), where, name)))
             if columns:
                 found.append(Comparison(title, columns))
     return found[: _MOST_COMPARISONS * _IMAGES]

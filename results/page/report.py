@@ -88,7 +88,7 @@ def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str
         "runs": runs_table(runs, sections),
         "sections": sections,
         "curves": [
-            {**described(run, section), "splits": _rounded(thinned(run.run.curves, points))}
+            {**described(run, section, rows), "splits": _rounded(thinned(run.run.curves, points))}
             for run, section in zip(runs, sections, strict=True)
         ],
         "left_out": left_out_table(rejected, folders, page),
@@ -96,7 +96,9 @@ def _context(found: Collection, folders: Sequence[Path], page: Path) -> dict[str
 
 
 def _plain_table(sheet: Sheet) -> PageTable:
-    return page_table(sheet.shown, sheet.title, sortable=False, notes=sheet.notes)
+    """The table of shares: what a number is compared with stands below it, so that a page is as wide as it."""
+    shown = sheet.shown.map(lambda text: text.replace(" (", "\n("))
+    return page_table(shown, sheet.title, sortable=False, notes=sheet.notes)
 
 
 def _experiment(run: Measured) -> str:

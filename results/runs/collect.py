@@ -14,16 +14,17 @@ from engine.errors import ConfigError, DataError
 from results.methods import places, title
 from results.metrics import PRETRAINING
 from results.runs.curves import Curves
+from results.runs.data_names import names_of, with_named_starts, without_own
 from results.runs.facts import FRACTION, OF_A_PART
 from results.runs.runfiles import UnusableRun, is_count, is_file
 from results.runs.runfolder import FinishedRun, by_hash, read_run
 
 # Of a row; the documentation of each is collect's.
 COLUMNS = (
-    "task", "dataset", "data", "model", "parameters", "recipe", "epochs", "variant", "probe", "framework", "method",
-    "method_title", "method_place", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs", "pretrain_variant",
-    "pretrain_seed", "seed", "metric", "value", "seconds", "pretrain_seconds", "devices", "device", "images_per_second",
-    "peak_memory_bytes", "unreadable", "config_hash", "commit", "remark", "run",
+    "task", "dataset", "data", "data_name", "model", "parameters", "recipe", "epochs", "variant", "probe", "framework",
+    "method", "method_title", "method_place", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs",
+    "pretrain_variant", "pretrain_seed", "seed", "metric", "value", "seconds", "pretrain_seconds", "devices", "device",
+    "images_per_second", "peak_memory_bytes", "unreadable", "config_hash", "commit", "remark", "run",
 )  # fmt: skip
 
 _FILES_OF_A_RUN = {"config.json", "metrics.jsonl", "finished.json"}  # one is enough to be listed
@@ -74,7 +75,8 @@ def collect(runs_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, list[Rejecte
         The rows, with COLUMNS: `variant` are the settings in which a run differs from others of the same task, model
         and recipe ("" if in none), as "epochs=2 drop_path=0.1", and `pretrain_variant` likewise for the run it started
         from; `dataset` is the published data set with as many images, or "N + M images"; `data` tells image sets
-        apart, and is of the whole set where a run trained on a fraction; `parameters` of the network with its
+        apart, and is of the whole set where a run trained on a fraction; `data_name` is what people call it, by its
+        folder; `parameters` of the network with its
         classifier, where the run recorded them; `epochs` are iterations in tasks that count those; `probe` whether
         the encoder was frozen; `method_title` how people write the method and `method_place` its place among those of
         the rows; `seconds` are of training, on `devices` devices at once; `unreadable` counts images skipped, before
@@ -106,14 +108,17 @@ def read_runs(runs_dirs: Iterable[Path | str]) -> Collection:
             rejected.append(Rejected(run_dir, str(error)))
     unique, copies = _without_copies(_with_whole_sets(runs))
     rejected += copies
+    names = names_of(unique)
+    unique = with_named_starts(unique, names)
     variant = _variants(unique, _family, _own_settings)
     # the epochs of pre-training are a column of their own
     pretrain_variant = _variants(unique, _start_family, lambda run: run.start.settings or {}, untold="epochs")
     place, titles = places(_orders(unique)), _titles(unique)
     rows = [
-        row | {"method_place": place[run.start.method], "method_title": titles[run.start.method]}
+        row | {"method_place": place[run.start.method], "method_title": titles[run.start.method], "data_name": name}
         for run, own, before in zip(unique, variant, pretrain_variant, strict=True)
-        for row in _rows(run, own, before)
+        for name in [names[run.task, run.facts.key]]
+        for row in _rows(run, own, without_own(before, name))
     ]
     return Collection(pd.DataFrame(rows, columns=list(COLUMNS)), rejected, {str(run.run_dir): run for run in unique})
 

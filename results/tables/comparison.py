@@ -13,7 +13,7 @@ from results.tables.rows import EXPERIMENT, START, benchmark_table
 from results.tables.text import records
 from suite_tasks import Topic
 
-TOPIC = ["task", "origin", "dataset", "data", "model", "architecture", "parameters_m", "framework"]
+TOPIC = ["task", "origin", "dataset", "data", "data_name", "model", "architecture", "parameters_m", "framework"]
 TRAINING = ["protocol", "method", "method_title", "target", "pretrain_dataset", "pretrain_recipe", "pretrain_epochs",
             "pretrain_variant", "recipe", "epochs", "variant"]  # fmt: skip
 MEASURED = ["mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs"]
@@ -89,7 +89,9 @@ def _protocol(line: dict[str, Any], topic: Topic | None) -> str:
 def _published_line(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: row[name] for name in COLUMNS if name in row},
-        **dict.fromkeys(("data", "framework", "pretrain_dataset", "pretrain_recipe", "pretrain_variant"), ""),
+        **dict.fromkeys(
+            ("data", "data_name", "framework", "pretrain_dataset", "pretrain_recipe", "pretrain_variant"), ""
+        ),
         **dict.fromkeys(("method_title", "measured_as", "remark"), ""),
         "origin": "published",
         "parameters_m": row["params_m"],

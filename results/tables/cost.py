@@ -8,7 +8,7 @@ from results.published import load_contradictions, load_sources
 from results.tables.sheets import Sheet, without_empty
 from results.tables.text import data_names, number, records, settings, start
 
-_RUN = ["task", "dataset", "data", "model", "recipe", "variant", "framework", "method", "method_title",
+_RUN = ["task", "dataset", "data", "data_name", "model", "recipe", "variant", "framework", "method", "method_title",
         "method_place", "pretrain_recipe", "pretrain_epochs", "pretrain_variant", "epochs", "devices",
         "device"]  # fmt: skip
 NOTES = (

@@ -46,19 +46,20 @@ def headlines(table: pd.DataFrame) -> list[Headline]:
         metric = metrics.headline(str(task), list(dict.fromkeys(part["metric"])))
         lines = part[part["metric"] == metric]
         subject = f"{task}, {metrics.label(metric)}"
-        telling = ["model", *(key for key in ("recipe", "variant", "data") if lines[key].nunique() > 1)]
+        always = ["model", "recipe"] if metrics.measures(str(task)) else ["model"]  # a protocol is what was measured
+        telling = [*always, *(k for k in ("recipe", "variant", "data") if k not in always and lines[k].nunique() > 1)]
         experiments = list(lines.groupby(["model", "recipe", "variant", "data"], dropna=False, sort=False))
         if len(experiments) > _MOST:
             found.append(_counted(subject, records(lines[lines["difference"].notna()]), telling))
             continue
         for _, group in experiments:
-            where = filter(None, (_told(key, group[key].iloc[0]) for key in telling))
+            where = filter(None, (_told(key, records(group)[0]) for key in telling))
             found.append(_headline(", ".join([subject, *where]), group))
     return found
 
 
-def _told(key: str, value: object) -> str:
-    return f"data {value}" if key == "data" else settings(value)
+def _told(key: str, line: dict[str, object]) -> str:
+    return f"data {line['data_name']}" if key == "data" else settings(line[key])
 
 
 def _headline(subject: str, lines: pd.DataFrame) -> Headline:
@@ -92,7 +93,7 @@ def _verdict(line: dict[str, object]) -> str:
 def _counted(subject: str, lines: Sequence[dict[str, object]], telling: Sequence[str]) -> Headline:
     named: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
     for line in lines:
-        where = ", ".join(filter(None, (_told(key, line[key]) for key in telling)))
+        where = ", ".join(filter(None, (_told(key, line) for key in telling)))
         named[_verdict(line)].append(f"{start(line)} of {where}, {float(str(line['difference'])):+.1f}")
     counts = (
         f"{len(names)} {verdict}" + f" ({'; '.join([*names[:_NAMED], *['...'] * (len(names) > _NAMED)])})" * bool(names)
@@ -100,7 +101,7 @@ def _counted(subject: str, lines: Sequence[dict[str, object]], telling: Sequence
     )
     text = (
         f"of {len(lines)} comparisons with scratch {' and '.join(counts)} by an interval without zero, "
-        f"{len(named['unclear'])} show nothing"
+        f"{len(named['unclear'])} not significant"
     )
     verdicts = [verdict for verdict, names in named.items() if names]
     return Headline(subject, text, verdicts[0] if len(verdicts) == 1 else "unclear")

@@ -23,13 +23,15 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
         table: of benchmark_table.
 
     Returns:
-        Text. A line for each task, network, recipe (told where a network has several), other setting and start, and a
+        Text. A line for each task, network, recipe (told where a network has several), other setting, data set (told
+        where there are several) and start, and a
         column for each share, the smallest first: from scratch the mean, after pre-training also its difference to
         scratch with its interval; `n` the runs of each number.
     """
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     counts: dict[tuple[str, str, str], set[int]] = {}
     shares: dict[str, float] = {}
+    several = table["data"].nunique() > 1
     recipes = table[["model", "task", "recipe"]].drop_duplicates()["model"].value_counts()
     for task, part in table.groupby("task", sort=False):
         metric = metrics.headline(str(task), list(dict.fromkeys(part["metric"])))
@@ -37,7 +39,8 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
             share, other = split_variant(str(line["variant"]))
             model = str(line["model"])
             recipe = str(line["recipe"]) if recipes[model] > 1 else ""
-            told = (model, *filter(None, (recipe, settings(other), "frozen" if line["probe"] is True else "")))
+            data = f"data {line['data_name']}" if several else ""
+            told = (model, *filter(None, (recipe, settings(other), data, "frozen" if line["probe"] is True else "")))
             key = (str(task), ", ".join(told), start(line))
             column = f"{100 * share:g} %"
             shares[column] = share

@@ -35,7 +35,10 @@ from results.tables.text import (
 
 EXPERIMENT = ["task", "model", "recipe", "variant", "data"]
 START = ["method", "pretrain_recipe", "pretrain_epochs", "pretrain_variant"]
-WHAT = ["method_title", "method_place", "dataset", "parameters", "epochs", "framework", "probe", "pretrain_dataset"]
+WHAT = [
+    "method_title", "method_place", "dataset", "data_name", "parameters", "epochs", "framework", "probe",
+    "pretrain_dataset",
+]  # fmt: skip
 VALUES = [
     "mean", "std", "n", "low", "high", "difference", "difference_low", "difference_high", "pairs", "hours",
     "pretrain_hours", "images_per_second", "unreadable", "remark",
@@ -120,8 +123,9 @@ def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     by_data = len(table[EXPERIMENT].drop_duplicates()) > len(several)
     found = []
     for values, part in table.groupby(EXPERIMENT, dropna=False, sort=False):
-        task, model, recipe, variant, data = values
-        title = f"{task}: {model}, {recipe}" + f", {settings(variant)}" * bool(variant) + f", data {data}" * by_data
+        task, model, recipe, variant, _ = values
+        where = f", data {part['data_name'].iloc[0]}" * by_data
+        title = f"{task}: {model}, {recipe}" + f", {settings(variant)}" * bool(variant) + where
         names = metrics.shown_of(str(task), list(dict.fromkeys(part["metric"])))
         shown = part[part["metric"].isin(names)].sort_values(
             "metric", key=lambda column: column.map(names.index), kind="stable"

@@ -1,5 +1,6 @@
 """Numbers as people read them in a table, "" for what is not there; and the forms that a table is written in."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,16 +99,18 @@ def published(line: Mapping[str, Any]) -> str:
 
 
 def data_names(lines: pd.DataFrame) -> list[str]:
-    """The data set of each line, with the digest of its files where several go by the same name.
+    """The data set of each line, with what people call it where several have as many images.
 
     Args:
-        lines: with `task`, `dataset` and `data` of collect.
+        lines: with `task`, `dataset`, `data` and `data_name` of collect.
     """
     digests = lines[lines["data"] != ""].groupby(["task", "dataset"])["data"].nunique()
     several = set(digests[digests > 1].index)
     return [
-        f"{line['dataset']} ({line['data']})".strip() if (line["task"], line["dataset"]) in several else line["dataset"]
-        for line in records(lines[["task", "dataset", "data"]])
+        f"{line['dataset']} ({line['data_name']})".strip()
+        if (line["task"], line["dataset"]) in several and line["data"]
+        else line["dataset"]
+        for line in records(lines[["task", "dataset", "data", "data_name"]])
     ]
 
 
@@ -118,8 +121,13 @@ def method(line: Mapping[str, Any]) -> str:
 
 
 def settings(variant: Any) -> str:
-    """A variant as people read it: the share of the labels in words, all else as it is."""
-    return " ".join(_share(part) or part for part in str(variant).split(" "))
+    """A variant as people read it: the share of the labels and the data of pre-training in words, all else as it is."""
+    return " ".join(_share(part) or _data(part) or part for part in str(variant).split(" "))
+
+
+def _data(part: str) -> str:
+    name, _, value = part.partition("=")
+    return f"on {json.loads(value)}" if name == "data" else ""
 
 
 def _share(part: str) -> str:
@@ -135,7 +143,7 @@ def start(line: Mapping[str, Any]) -> str:
     epochs = "" if pd.isna(line["pretrain_epochs"]) else f"{line['pretrain_epochs']:.0f} epochs"
     target = line.get("target", "")
     target = f"({target})" if target not in ("", "Label") else ""
-    return " ".join(filter(None, (method(line), target, epochs, line["pretrain_variant"])))
+    return " ".join(filter(None, (method(line), target, epochs, settings(line["pretrain_variant"]))))
 
 
 def plain(text: str) -> str:

@@ -277,7 +277,7 @@ def test_a_sentence_for_each_task_says_what_is_evidence_and_what_is_not(tmp_path
     assert str(headlines(many)[0]).endswith(
         "of 10 comparisons with scratch 5 better (A2MIM 300 epochs of net0, +1.5; A2MIM 300 epochs of net1, +1.5; "
         "A2MIM 300 epochs of net2, +1.5; A2MIM 300 epochs of net3, +1.5; ...) and 0 worse by an interval without zero, "
-        "5 show nothing"
+        "5 not significant"
     )
 
 
