@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from engine.data.images import UnreadableImageError
 from engine.errors import ConfigError, DataError
 from segmentation.config import DataConfig
 
-ADE20K = "ade20k"
+ADE20K, NUM_ADE20K = "ade20k", 150
+TABLE = "objectInfo150.txt"
+"""ADE20K's table of classes, in the folder of the data set; one of a part of the labels names that part anew."""
 IGNORED = 255
 """Label of the pixels that do not count: unlabelled ones, and padding."""
 
@@ -58,11 +60,7 @@ class Classes:
         if self.coloured:
             codes = [self.label_of[number] for number in range(len(self.names))]
             return np.array([[code >> 16, code >> 8 & 255, code & 255] for code in codes], dtype=np.uint8)
-        made_up = [  # hues a golden angle apart, in three brightnesses
-            colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.75, (1.0, 0.75, 0.5)[number % 3])
-            for number in range(len(self.names))
-        ]
-        return np.array(self.colours or np.rint(255 * np.array(made_up)), dtype=np.uint8)
+        return np.array(self.colours or [_made_up(number) for number in range(len(self.names))], dtype=np.uint8)
 
     @cached_property
     def label_of(self) -> dict[int, int]:
@@ -189,13 +187,51 @@ def classes_of(text: str, ignored: tuple[int, ...], offset: int) -> Classes:
     return Classes(tuple(names), of_label, ignored, coloured)
 
 
-def classes_in(options: DataConfig) -> Classes:
-    """The classes that the options describe.
+def described(options: DataConfig) -> Classes:
+    """The classes that the options describe, wherever the data set is.
 
     Raises:
         ConfigError: they cannot be understood.
     """
     return classes_of(spell_out(options.classes), options.ignore_label, options.label_offset)
+
+
+def classes_in(options: DataConfig) -> Classes:
+    """The classes that the options describe; of ADE20K's labels some mean something else in a data set that says so.
+
+    Raises:
+        ConfigError: they cannot be understood.
+    """
+    classes = described(options)
+    return _renamed(classes, _own_names(Path(options.root))) if options.classes in ("", ADE20K) else classes
+
+
+def _own_names(root: Path) -> dict[int, str]:
+    """Label -> name of a data set's own objectInfo150.txt, where it lists a part of ADE20K's labels; else {}."""
+    try:
+        rows = [line.split("\t") for line in (root / TABLE).read_text().splitlines()[1:]]
+        names = {int(row[0]): row[-1].strip() for row in rows}
+    except (OSError, ValueError, IndexError):
+        return {}
+    return names if len(names) < NUM_ADE20K and all(names.values()) else {}
+
+
+def _renamed(classes: Classes, names: Mapping[int, str]) -> Classes:
+    """The classes with some names and their colours, far apart, in place of those that the labels have in ADE20K."""
+    own = {classes.of_label[label]: name for label, name in names.items() if label in classes.of_label}
+    taken, colours = set(own.values()), list(classes.colours)
+    for place, number in enumerate(sorted(own)):
+        colours[number] = _made_up(place)
+    kept = [f"{name} of ADE20K" if name in taken else name for name in classes.names]
+    return replace(
+        classes, names=tuple(own.get(number, name) for number, name in enumerate(kept)), colours=tuple(colours)
+    )
+
+
+def _made_up(number: int) -> tuple[int, int, int]:
+    """RGB: hues a golden angle apart, in three brightnesses."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.75, (1.0, 0.75, 0.5)[number % 3])
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def spell_out(text: str) -> str:

@@ -21,7 +21,7 @@ from segmentation.config import SegmentationConfig
 from segmentation.data import make_pairs
 from segmentation.evaluation import Scores
 from segmentation.evaluation import evaluate as evaluate_pairs
-from segmentation.labels import classes_in
+from segmentation.labels import classes_in, described
 from segmentation.layout import find_validation
 from segmentation.mmseg_adapter import build_segmentor, evaluation_pipeline
 from segmentation.panels import draw_panel, predict_labels
@@ -95,11 +95,11 @@ def evaluate(asked: use.Evaluate) -> dict[str, float]:
         DataError: the data set has faults.
     """
     config: SegmentationConfig = asked.config
-    trained = classes_in(use.stored_config(asked.run, "segmentation", SegmentationConfig).data)
+    trained = described(use.stored_config(asked.run, "segmentation", SegmentationConfig).data)
     classes = classes_in(config.data)
-    if classes.names != trained.names:
+    if (asked_for := described(config.data)).names != trained.names:
         raise ConfigError(
-            f"data.classes: {', '.join(classes.names[:5])}, ...: {asked.run} was trained for "
+            f"data.classes: {', '.join(asked_for.names[:5])}, ...: {asked.run} was trained for "
             f"{', '.join(trained.names[:5])}, ..., in this order; only their labels may be other ones"
         )
     found = check_pairs(find_validation(config.data), classes, config.data)

@@ -31,7 +31,7 @@ def accuracy_against_cost(rows: pd.DataFrame, *, apart: bool = False) -> Iterato
         points["cost"] = points["hours"] * per_hour
         seen = looks(points)
         groups, left_out = first_of(list(points.groupby(["recipe", "variant", "data"], sort=True)), _MOST_PANELS)
-        titles = [(*map(settings, keys[:2]), on_data(group, points)) for keys, group in groups]
+        titles = [(settings(keys[0]), on_data(group, points), settings(keys[1])) for keys, group in groups]
         figures, axes = panels([", ".join(filter(None, told)) for told in titles], apart=apart)
         for ax, (_, group) in zip(axes, groups, strict=True):
             _panel(ax, group, seen)

@@ -68,7 +68,7 @@ def finetuning_curves(rows: pd.DataFrame, curves: Mapping[str, Curves], *, apart
     published = published_for(measured)
     for (task, recipe), part in measured.groupby(["task", "recipe"], sort=True):
         metric, runs = main_metric(part), with_labels(part.drop_duplicates("run"))
-        keys = ["model", "variant", "data"]
+        keys = ["model", "data", "variant"]
         name, title = f"curves-{task}-{recipe}", f"{str(task).capitalize()}, {recipe}"
         evaluated, left_out = _groups(runs, keys, curves, ("val", metric))
         if evaluated:
@@ -138,7 +138,7 @@ def _groups(
 
 def _title(group: pd.DataFrame, telling: Sequence[str]) -> str:
     values = {key: settings(group["data_name" if key == "data" else key].iloc[0]) for key in telling}
-    return ", ".join(f"data {value}" if key == "data" else value for key, value in values.items() if value)
+    return ", ".join(f"on {value}" if key == "data" else value for key, value in values.items() if value)
 
 
 def _axes(groups: Groups, label: str, apart: bool) -> tuple[tuple[Figure, ...], list[Axes], dict[str, Look]]:

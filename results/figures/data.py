@@ -50,8 +50,8 @@ def first_of(groups: Sequence[Group], most: int) -> tuple[Sequence[Group], str]:
 
 
 def on_data(group: pd.DataFrame, everything: pd.DataFrame) -> str:
-    """What a panel's title says of its data: nothing where all panels have the same."""
-    return f"data {group['data_name'].iloc[0]}" if everything["data"].nunique() > 1 else ""
+    """What a panel's title says of its data, "on NAME": nothing where all panels have the same."""
+    return f"on {group['data_name'].iloc[0]}" if everything["data"].nunique() > 1 else ""
 
 
 def as_starts(runs: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ _APART_LINES = 8  # differences in a panel of its own
 _LINE_INCHES, _NAME_INCHES, _AXIS_INCHES = 0.36, 0.22, 0.75
 _WIDE, _NARROW = (6.8, 100), (4.6, 66)  # inches, and characters that have room above the bars
 _BAR = 0.1  # how far below the middle of its line a bar lies: above it stands what it is
-_MORE = f" Shown are the first {_MOST_LINES * _MOST_FIGURES} differences; the tables have all."
+_MORE = f" Shown are about the first {_MOST_LINES * _MOST_FIGURES} differences; the tables have all."
 _CAPTION = (
     "Mean difference in percent points; bars are 95 % intervals (Student's t), with seeds paired where both sides have "
     "the same. ~ not significant. Hollow: fewer than three seeds, so no interval, and no evidence either."
@@ -36,10 +36,9 @@ def differences_to_scratch(rows: pd.DataFrame, *, apart: bool = False) -> Iterat
     tasks = [part for _, part in rows[~rows["task"].isin(metrics.PRETRAINING)].groupby("task", sort=True)]
     found = [lines for part in tasks if len(lines := _lines(part))]
     everything = pd.concat(found) if found else pd.DataFrame()
-    pages, left_out = first_of(range(0, len(everything), _MOST_LINES), _MOST_FIGURES)
-    for number, first in enumerate(pages):
+    pages, left_out = first_of(list(_pages(everything)), _MOST_FIGURES)
+    for number, page in enumerate(pages):
         name = "differences" if number == 0 else f"differences-{number + 1}"
-        page = everything.iloc[first : first + _MOST_LINES]
         parts = [part for _, part in page.groupby("task", sort=False)]
         seen = looks(page)
         if apart:
@@ -47,7 +46,22 @@ def differences_to_scratch(rows: pd.DataFrame, *, apart: bool = False) -> Iterat
             _align(figures, [piece["task"].iloc[0] for part in parts for piece in _pieces(part)])
         else:
             figures = (_figure(parts, seen, *_WIDE),)
-        yield Drawing(name, "Difference to training from scratch", _CAPTION + (left_out and _MORE), figures)
+        which = f" ({number + 1} of {len(pages)})" if len(pages) > 1 else ""
+        yield Drawing(name, f"Difference to training from scratch{which}", _CAPTION + (left_out and _MORE), figures)
+
+
+def _pages(lines: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """About _MOST_LINES lines each; an experiment is whole unless it alone has more."""
+    begun: list[pd.DataFrame] = []
+    for _, experiment in lines.groupby(["task", "where"], sort=False) if len(lines) else ():
+        for first in range(0, len(experiment), _MOST_LINES):
+            part = experiment.iloc[first : first + _MOST_LINES]
+            if begun and sum(map(len, begun)) + len(part) > _MOST_LINES:
+                yield pd.concat(begun)
+                begun = []
+            begun.append(part)
+    if begun:
+        yield pd.concat(begun)
 
 
 def _pieces(lines: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -72,9 +86,10 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
     metric = main_metric(rows)
     table = benchmark_table(rows[rows["metric"] == metric])
     labelled = with_labels(table[table["difference"].notna()])
-    telling = ["model", *(key for key in ("recipe", "variant", "data") if labelled[key].nunique() > 1)]
+    # What tells most stands first: a long name is cut off.
+    telling = ["model", *(key for key in ("data", "recipe", "variant") if labelled[key].nunique() > 1)]
     where = [
-        ", ".join(f"data {line['data_name']}" if key == "data" else settings(line[key]) for key in telling if line[key])
+        ", ".join(f"on {line['data_name']}" if key == "data" else settings(line[key]) for key in telling if line[key])
         for line in records(labelled)
     ]
     return labelled.assign(where=where).sort_values("where", key=lambda names: names.map(natural), kind="stable")

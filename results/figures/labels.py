@@ -75,7 +75,7 @@ def _panels_of(rows: pd.DataFrame) -> Iterator[_Panel]:
         if lines["fraction"].nunique() > 1:
             task = str(rows["task"].iloc[0])
             frozen = "frozen encoder" if metrics.measures(task) else ""
-            told = (str(model), str(recipe), settings(other), on_data(group, rows), frozen)
+            told = (str(model), on_data(group, rows), str(recipe), settings(other), frozen)
             yield _Panel(task, (str(model), str(data)), ", ".join(filter(None, told)), metric, lines)
 
 

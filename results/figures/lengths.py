@@ -54,7 +54,7 @@ def pretraining_lengths(rows: pd.DataFrame, *, apart: bool = False) -> Iterator[
 
 def _title(key: tuple[object, ...], where: str) -> str:
     model, recipe, variant, _ = key
-    return ", ".join(filter(None, (str(model), str(recipe), settings(variant), where)))
+    return ", ".join(filter(None, (str(model), where, str(recipe), settings(variant))))
 
 
 def _place(key: tuple[object, ...]) -> list[list[str | int]]:

@@ -131,7 +131,7 @@ def described(run: Measured, section: Section, rows: pd.DataFrame) -> dict[str, 
     """
     row = run.row
     several = rows["data"][rows["task"] == row["task"]].nunique() > 1
-    told = (*(settings(row[key]) for key in ("model", "recipe", "variant")), f"data {row['data_name']}" * several)
+    told = (*(settings(row[key]) for key in ("model", "recipe", "variant")), f"on {row['data_name']}" * several)
     where = ", ".join(filter(None, told))
     return {
         "name": section.name,

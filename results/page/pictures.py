@@ -19,6 +19,7 @@ PER_RUN = 2
 _WIDTH_PX, _HEIGHT_PX, _QUALITY = 1000, 1000, 78
 _SHOWN_PX = 640  # a smaller picture is shown as wide as this, where the page has the room
 _MOST_PIXELS = 50_000_000  # of a file that is opened at all
+_HALF, _FULL = 2.0, 3.0  # widths of a picture in its heights, from which it needs half a page or all of it
 _MOST_COMPARISONS, _IMAGES = 8, 2  # experiments, and pictures of each method in one
 
 
@@ -61,9 +62,10 @@ class Comparison:
     columns: list[tuple[str, Picture]]
 
     @property
-    def wide(self) -> bool:
-        """Whether each picture needs half a page."""
-        return any(picture.width > 2 * picture.height for _, picture in self.columns)
+    def width(self) -> str:
+        """What room each picture needs: "" a third of the page, "wide" half of it, "widest" all."""
+        widest = max(picture.width / picture.height for _, picture in self.columns)
+        return "widest" if widest > _FULL else "wide" if widest > _HALF else ""
 
 
 def by_method(rows: pd.DataFrame) -> list[Comparison]:

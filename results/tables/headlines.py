@@ -59,7 +59,7 @@ def headlines(table: pd.DataFrame) -> list[Headline]:
 
 
 def _told(key: str, line: dict[str, object]) -> str:
-    return f"data {line['data_name']}" if key == "data" else settings(line[key])
+    return f"on {line['data_name']}" if key == "data" else settings(line[key])
 
 
 def _headline(subject: str, lines: pd.DataFrame) -> Headline:
@@ -79,10 +79,15 @@ def _sentences(lines: Sequence[dict[str, object]], control_seeds: int) -> Iterat
         difference, low, high = (float(str(line[f"difference{end}"])) for end in ("", "_low", "_high"))
         name, seeds = start(line), min(int(str(line["n"])), control_seeds)
         if math.isnan(low):
-            yield f"{name} {difference:+.1f} over scratch, {_NUMBERS.get(seeds, f'{seeds} seeds')}: no evidence"
+            yield f"{name} {_signed(difference)} over scratch, {_NUMBERS.get(seeds, f'{seeds} seeds')}: no evidence"
         else:
             doubt = "" if significant(low, high) else ": not significant"
-            yield f"{name} {difference:+.1f} [{low:.1f}, {high:.1f}] over scratch, {seeds} seeds{doubt}"
+            yield f"{name} {_signed(difference)} [{low:.1f}, {high:.1f}] over scratch, {seeds} seeds{doubt}"
+
+
+def _signed(difference: float) -> str:
+    text = f"{difference:+.1f}"
+    return "0.0" if float(text) == 0 else text
 
 
 def _verdict(line: dict[str, object]) -> str:
@@ -94,7 +99,7 @@ def _counted(subject: str, lines: Sequence[dict[str, object]], telling: Sequence
     named: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
     for line in lines:
         where = ", ".join(filter(None, (_told(key, line) for key in telling)))
-        named[_verdict(line)].append(f"{start(line)} of {where}, {float(str(line['difference'])):+.1f}")
+        named[_verdict(line)].append(f"{start(line)} of {where}, {_signed(float(str(line['difference'])))}")
     counts = (
         f"{len(names)} {verdict}" + f" ({'; '.join([*names[:_NAMED], *['...'] * (len(names) > _NAMED)])})" * bool(names)
         for verdict, names in list(named.items())[:2]

@@ -39,7 +39,7 @@ def label_table(table: pd.DataFrame) -> pd.DataFrame:
             share, other = split_variant(str(line["variant"]))
             model = str(line["model"])
             recipe = str(line["recipe"]) if recipes[model] > 1 else ""
-            data = f"data {line['data_name']}" if several else ""
+            data = f"on {line['data_name']}" if several else ""
             told = (model, *filter(None, (recipe, settings(other), data, "frozen" if line["probe"] is True else "")))
             key = (str(task), ", ".join(told), start(line))
             column = f"{100 * share:g} %"

@@ -124,7 +124,7 @@ def readable(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     found = []
     for values, part in table.groupby(EXPERIMENT, dropna=False, sort=False):
         task, model, recipe, variant, _ = values
-        where = f", data {part['data_name'].iloc[0]}" * by_data
+        where = f", on {part['data_name'].iloc[0]}" * by_data
         title = f"{task}: {model}, {recipe}" + f", {settings(variant)}" * bool(variant) + where
         names = metrics.shown_of(str(task), list(dict.fromkeys(part["metric"])))
         shown = part[part["metric"].isin(names)].sort_values(

@@ -218,6 +218,9 @@ def test_a_method_with_several_lengths_gives_what_each_changed(tmp_path):
     half = [(end[1] - start[1]) / 2 for start, end in bars.get_segments()]
     assert half == pytest.approx([0, 2.484, 0], abs=1e-3), "paired: 4.303 standard errors of differences 8, 9, 10"
     assert not list(pretraining_lengths(rows[~rows["pretrain_epochs"].isin([8, 32])]))
+    other = rows[~rows["pretrain_epochs"].isin([8, 32])].assign(variant="epochs=9")
+    (drawing,) = pretraining_lengths(pd.concat([rows, other]))
+    assert len(drawing.figures[0].axes) == 1, "and a setting with one length has no panel: a dot is no curve"
 
 
 def test_a_panel_of_pre_training_is_cut_into_its_pictures():

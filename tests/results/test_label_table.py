@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from PIL import Image
+
 from results.__main__ import main
+from results.figures.difference import differences_to_scratch
 from results.figures.labels import label_efficiency
 from results.runs.collect import collect
-from results.tables.labels import label_sheet, split_variant
+from results.tables.headlines import headlines
+from results.tables.labels import label_sheet, label_table, split_variant
 from results.tables.rows import benchmark_table
 from tests.results import runs as made
 from tests.results.runs import Data, pretrained, tuned
@@ -69,3 +73,40 @@ def test_frozen_encoders_stand_beside_fine_tuning_in_table_and_figure(tmp_path, 
 def test_a_share_is_told_from_other_settings():
     assert split_variant("") == (1.0, "")
     assert split_variant("epochs=2 data.train_fraction=0.05") == (0.05, "epochs=2")
+
+
+def test_two_data_sets_have_lines_of_their_own_by_the_names_of_their_folders(tmp_path):
+    for place, root in enumerate(("data/birds", "data/my cars", "old/birds", "scenes/imagenet")):
+        images = tmp_path / f"images{place}"
+        images.mkdir()
+        Image.new("RGB", (8, 8)).save(images / f"{place}.png")
+        data = Data(root=root)
+        parent = tmp_path / f"a2mim{place}"
+        pretrained(parent, data=data, num_images=place + 1)
+        for init in ("none", str(parent)):
+            folder = tmp_path / f"{place}-{init == 'none'}"
+            tuned(folder, images=images, data=data, init=init, metrics={"top1": 50.0 + place})
+    rows = collect([tmp_path])[0]
+    table = benchmark_table(rows)
+    found = label_table(table)
+    names = dict(zip(found["network"], found["100 %"], strict=True))
+    birds = sorted(name for name in names if "birds" in name)
+    assert [name.partition("(")[0] for name in birds] == ["r50, on birds"] * 2, "two of one name have a digest too"
+    assert names["r50, on my_cars"] == "51.0 (+0.00~)" and names["r50, on scenes/imagenet"] == "53.0 (+0.00~)"
+    clear = found[~found["network"].isin(birds)]
+    assert clear["start"].nunique() == 2, "that a network was pre-trained on the same images is not told"
+    assert {str(said).partition(", r50, ")[2].partition(":")[0] for said in headlines(table)} == {
+        name.removeprefix("r50, ") for name in names
+    }
+    figure = differences_to_scratch(rows)
+    assert "r50, on my_cars" in {text.get_text() for drawing in figure for text in drawing.figures[0].axes[0].texts}
+
+
+def test_pre_training_on_other_images_is_told(tmp_path):
+    parents = [
+        pretrained(tmp_path / root, data=Data(root=root), num_images=place + 1) for place, root in enumerate("ab")
+    ]
+    for parent in parents:
+        tuned(tmp_path / f"on-b-from-{parent.name}", data=Data(root="b"), init=str(parent))
+    found = label_table(benchmark_table(collect([tmp_path])[0]))
+    assert found["start"].tolist() == ["A2MIM 300 epochs", "A2MIM 300 epochs on a"]

@@ -273,6 +273,8 @@ def test_a_sentence_for_each_task_says_what_is_evidence_and_what_is_not(tmp_path
     print_headlines(table, console)
     assert console.file.getvalue().count("\n") == 3
     assert write_table(table, tmp_path / "table")[0].read_text().startswith(f"- {found[0]}\n")
+    zero = table.assign(difference=table["difference"] * 0 - 0.01)
+    assert "A2MIM 300 epochs 0.0 over scratch, one seed" in str(headlines(zero)[1])
     many = pd.concat([table.assign(model=f"net{number}") for number in range(5)])
     assert str(headlines(many)[0]).endswith(
         "of 10 comparisons with scratch 5 better (A2MIM 300 epochs of net0, +1.5; A2MIM 300 epochs of net1, +1.5; "

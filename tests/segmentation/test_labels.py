@@ -152,6 +152,20 @@ def test_a_file_of_another_form_is_refused(tmp_path):
         spell_out(str(tmp_path / "x.txt"))
 
 
+def test_a_data_set_that_uses_a_part_of_ade20ks_labels_names_them_and_colours_tell_them_apart(tmp_path):
+    """So that the generated scenes' arrow is an arrow in segmentation too, and none of ADE20K's 150 shades of it."""
+    head, rows = "Idx\tRatio\tTrain\tVal\tStuff\tName\n", ["1\t.5\t.5\t.5\t1\tsky", "141\t.2\t.2\t.2\t0\tarrow"]
+    (tmp_path / "objectInfo150.txt").write_text(head + "\n".join(rows) + "\n")
+    named = classes_in(DataConfig(root=str(tmp_path)))
+    assert (named.names[0], named.names[140]) == ("sky", "arrow")
+    assert named.names[2] == "sky of ADE20K" and named.names[4] == ade20k().names[4]
+    assert named.of_label == ade20k().of_label
+    assert np.abs(named.palette[0].astype(int) - named.palette[140]).sum() > 200
+    for text in ("nothing\nx\n", head + "\n".join(f"{n}\t.1\t.1\t.1\t1\tc{n}" for n in range(1, 151))):
+        (tmp_path / "objectInfo150.txt").write_text(text)
+        assert classes_in(DataConfig(root=str(tmp_path))).names == ade20k().names, "the published table changes nothing"
+
+
 def test_made_up_colours_differ():
     palette = classes_of(",".join(f"c{i}" for i in range(60)), (), 0).palette
     assert len({tuple(colour) for colour in palette.tolist()}) == 60
