@@ -15,11 +15,14 @@ from detection.consistency import area_problem, box_problem, faults_of_all, outl
 from detection.fields import LISTS, check_fields
 from detection.filenames import FileNames
 from detection.outlines import Outline, area_of, look_at_outlines
+from detection.word_ids import number_words
 from engine.data.files import open_file, read_all
 from engine.errors import DataError
 
 _NUM_NAMED = 5
 Record = dict[str, Any]
+
+BOXES_ALONE = "Where objects have boxes and no outlines, a detector without masks takes them: --detector retinanet-fpn"
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -40,6 +43,8 @@ def read_document(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except RecursionError as error:
         raise DataError(f"{path}: not a COCO annotation file, its JSON is nested thousands of levels deep") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not JSON in UTF-8 ({error}): store it in that encoding") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     lists = document if isinstance(document, dict) else {}
@@ -61,8 +66,8 @@ def _what_else(document: Any) -> str:
     return ""
 
 
-def raise_problems(path: Path, problems: Sequence[str]) -> None:
-    """Stop where there is a problem.
+def raise_problems(path: Path, problems: Sequence[str], hint: str = "") -> None:
+    """Stop where there is a problem; the hint is what else may be done.
 
     Raises:
         DataError: names the first five, and how many there are.
@@ -73,6 +78,7 @@ def raise_problems(path: Path, problems: Sequence[str]) -> None:
         raise DataError(
             f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:{lines}"
             + (f"\n  - and {more:,} more" if more > 0 else "")
+            + (f"\n{hint}" if hint else "")
         )
 
 
@@ -105,7 +111,10 @@ class AnnotationReader:
         self.counts = {"crowds": 0, "boxes_without_area": 0, "masks_without_polygon": 0}
         self.counts |= {"objects_of_other_classes": 0} if classes else {}
         self.has_run_lengths = False
+        self.hint = ""
+        num_words = number_words(document)
         problems, self.as_meant = check_fields(document, evaluated=evaluated)
+        self.as_meant |= {"ids that are words": num_words} if num_words else {}
         raise_problems(path, problems)
         self.names: dict[int, str] = {entry["id"]: entry["name"] for entry in document["categories"]}
         self.problems: list[str] = []
@@ -137,7 +146,7 @@ class AnnotationReader:
             )
         raise_problems(self.path, self.problems)
         self._annotations(records)
-        raise_problems(self.path, self.problems)
+        raise_problems(self.path, self.problems, self.hint)
         return sorted(records.values(), key=lambda record: str(record["file_name"]))
 
     def _image(self, image: dict[str, Any]) -> Record:
@@ -176,6 +185,8 @@ class AnnotationReader:
             )
         for (entry, record), outline in zip(placed, outlines, strict=True):
             self._add(entry, record, outline)
+        if self.problems and any(not entry.get("segmentation") for entry, _ in placed):
+            self.hint = BOXES_ALONE
         if not self.problems:
             self.problems += faults_of_all([entry for entry, _ in placed], outlines)
 

@@ -20,7 +20,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from detection.annotations import AnnotationReader, raise_problems, read_document
+from detection.annotations import BOXES_ALONE, AnnotationReader, raise_problems, read_document
 from detection.classes import class_names
 from detection.config import DataConfig, SplitName
 from detection.filenames import FileNames
@@ -176,7 +176,7 @@ def _require_objects(path: Path, reader: AnnotationReader, num_objects: int, num
     raise DataError(
         f"{path}: no image is left with an object to {'measure against' if reader.evaluated else 'learn from'}, of "
         f"{num_images:,} images and {num_annotations:,} annotations{f' ({left_out})' * bool(left_out)}: annotate some "
-        "objects, or give another file"
+        f"objects, or give another file{f'. {BOXES_ALONE}' * bool(reader.counts['masks_without_polygon'])}"
     )
 
 

@@ -15,6 +15,7 @@ _WHOLE_NUMBERS = {
     "annotations": ("id", "image_id", "category_id"),
     "categories": ("id",),
 }
+_REFERRED_TO = {"image_id": "images", "category_id": "categories"}
 _OTHERS = {"images": "file_name", "annotations": "bbox", "categories": "name"}
 _HUGE = 1e12
 
@@ -77,7 +78,7 @@ def _faults(kind: str, entry: dict[str, Any], as_meant: dict[str, int]) -> Itera
     for name, value in list(entry.items()):
         read: Any = None
         if name in _WHOLE_NUMBERS[kind]:
-            read, fault = whole_number(value), "is no whole number: write one, such as 1"
+            read, fault = whole_number(value), _no_id(name, value)
         elif name == _OTHERS[kind] and kind != "annotations":
             read, fault = _text(kind, value), "is no text: write one"
         elif kind == "annotations" and name in _MEASURES:
@@ -89,6 +90,13 @@ def _faults(kind: str, entry: dict[str, Any], as_meant: dict[str, int]) -> Itera
         elif type(read) is not type(value) or read != value or (name == "bbox" and read is not value):
             entry[name] = read
             as_meant[name] = as_meant.get(name, 0) + 1
+
+
+def _no_id(name: str, value: Any) -> str:
+    """What is wrong with a value that is no whole number; words that are ids have been numbered before."""
+    if name in _REFERRED_TO and isinstance(value, str) and value.strip():
+        return f"is the id of none of the {_REFERRED_TO[name]}: correct it, or add what it means"
+    return "is no whole number: write one, such as 1"
 
 
 def _text(kind: str, value: Any) -> str | None:

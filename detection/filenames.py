@@ -47,4 +47,11 @@ class FileNames:
         alike = next((other for other in self._paths if other.lower() == name.lower()), None)
         if alike:
             return f"{path} is missing; there is {alike}, in other letters: write the name as the file has it"
+        elsewhere = [other for other in self._paths if other.endswith(f"/{posixpath.basename(name)}")]
+        if elsewhere:
+            more = f" and {len(elsewhere) - 1:,} more" if len(elsewhere) > 1 else ""
+            return (
+                f"{path} is missing; there is {min(elsewhere)}{more}: write the names with their folders, or say which "
+                "folder holds them (--data.train-images, --data.val-images)"
+            )
         return f"{path} is missing: put it there, or take the image and its annotations out of the file"

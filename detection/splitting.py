@@ -5,8 +5,8 @@ from collections.abc import Set
 from typing import Any
 
 from detection.config import DataConfig, SplitName
-from detection.values import shown
-from engine.data.exclude import match, read_list
+from detection.values import whole_number
+from engine.data.exclude import find_listed, match, read_list
 from engine.errors import DataError
 
 
@@ -43,13 +43,13 @@ def keep_part(document: dict[str, Any], data: DataConfig, split: SplitName) -> d
 
 def _by_list(data: DataConfig, names: list[str]) -> set[str]:
     listed = read_list(data.val_list)
-    found = match(data.images("val"), listed, names)
-    if len(found) < len(set(listed)):
+    found = find_listed(data.images("val"), listed, names)
+    if missing := [line for line in dict.fromkeys(listed) if line not in found]:
         raise DataError(
-            f"{data.val_list}: {len(set(listed)) - len(found):,} of its {len(set(listed)):,} names are not among the "
-            f"images of {data.annotations('val')}: write file names as that file has them, one on each line"
+            f"{data.val_list}: {len(missing):,} of its {len(set(listed)):,} names are not among the images of "
+            f"{data.annotations('val')}, such as {missing[0]}: write file names as that file has them, one on each line"
         )
-    return found
+    return set(found.values())
 
 
 def _by_share(names: list[str], share: float) -> set[str]:
@@ -60,12 +60,18 @@ def _by_share(names: list[str], share: float) -> set[str]:
 def _take_out(document: dict[str, Any], names: Set[str]) -> int:
     """Remove images by name, and the annotations of their ids; returns how many images."""
     gone = [image for image in document["images"] if isinstance(image, dict) and str(image.get("file_name")) in names]
-    ids = {shown(image.get("id")).strip("'\"") for image in gone}
+    ids = {_key(image.get("id")) for image in gone}
     out = {id(image) for image in gone}
     document["images"] = [image for image in document["images"] if id(image) not in out]
     document["annotations"] = [
         entry
         for entry in document["annotations"]
-        if not (isinstance(entry, dict) and shown(entry.get("image_id")).strip("'\"") in ids)
+        if not (isinstance(entry, dict) and _key(entry.get("image_id")) in ids)
     ]
     return len(gone)
+
+
+def _key(value: Any) -> int | str:
+    """An id as it is meant: 7 for 7.0 and "7"."""
+    number = whole_number(value)
+    return str(value) if number is None else number

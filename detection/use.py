@@ -15,6 +15,7 @@ from detection.coco import check_image_sizes, read_split
 from detection.evaluation import coco_numbers, predict_all, with_category_ids
 from detection.finished import FinishedDetector, load_detector
 from detection.frameworks.contract import Result
+from detection.values import whole_number
 from detection.visualize import draw, shown
 from engine import use
 from engine.data.images import read_image
@@ -60,7 +61,8 @@ def predict(command: use.Predict) -> None:
         finally:
             if known:
                 _write(command, detector, known, results)
-                log.info("%d detections in %d images: %s", len(results), len(known), command.out / "detections.json")
+                what = f"{use.counted(len(results), 'detection')} in {use.counted(len(known), 'image')}"
+                log.info("%s: %s", what, command.out / "detections.json")
         if listed:
             for kind in ("bbox", "segm") if detector.config.has_masks else ("bbox",):
                 write_results(command.out / kind, listed.stem, command.run.absolute().name, results)
@@ -81,15 +83,15 @@ def _file_name(image: use.Image) -> str:
     return image.name if image.name.endswith(image.path.suffix) else f"{image.name}{image.path.suffix}"
 
 
-def images_of(path: Path, image_dir: str | None) -> tuple[Mapping[str, int], list[use.Image]]:
-    """({name: id}, images) of a COCO file that lists images.
+def images_of(path: Path, image_dir: str | None) -> tuple[Mapping[str, int | str], list[use.Image]]:
+    """({name: id}, images) of a COCO file that lists images; an id that is no number stays as it is.
 
     Raises:
         DataError: it lists none, or some are not there.
     """
     folder = Path(image_dir) if image_dir else path.parent
     try:
-        entries = {str(entry["file_name"]): int(entry["id"]) for entry in json.loads(path.read_bytes())["images"]}
+        entries = {str(entry["file_name"]): _id(entry["id"]) for entry in json.loads(path.read_bytes())["images"]}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -101,6 +103,11 @@ def images_of(path: Path, image_dir: str | None) -> tuple[Mapping[str, int], lis
         which = f"{len(missing):,} of its {len(entries):,} images are not in {folder}, such as {missing[:1]}"
         raise DataError(f"{path}: {which if entries else 'it lists no image'} (--image-dir DIR says where they are)")
     return entries, [use.Image(folder / name, name) for name in entries]
+
+
+def _id(value: Any) -> int | str:
+    number = whole_number(value)
+    return str(value) if number is None else number
 
 
 def _write(

@@ -18,7 +18,7 @@ _SHORT.maxstring = _SHORT.maxother = 60
 
 def whole_number(value: Any) -> int | None:
     """The whole number that `value` means: itself, 3.0 or "3"; None for anything else, true and false included."""
-    if type(value) is int:
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value.strip().partition(".")[0])

@@ -195,12 +195,22 @@ def refuse_unknown_flags(
 
 
 def with_values(default: Any, arguments: list[str]) -> list[str]:
-    """`--resume` alone means `--resume True`, and so for every field that is true or false."""
+    """The command line as the parser takes it: `--resume` alone means `--resume True`, and so for every field that is
+    true or false; `--data.classes cat dog`, where the field is one text, means `cat,dog`; a colour is a number where
+    numbers are meant (`--data.ignore-label '#ff0000'`)."""
     fields = config.flatten(dataclasses.asdict(default))
     switches = {"resume", "accept-divergence"}
     switches |= {name.replace("_", "-") for name, value in fields.items() if isinstance(value, bool)}
     out: list[str] = []
+    flag = ""
     for i, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            flag = argument[2:].replace("-", "_")
+        elif flag == "data.classes" and isinstance(fields[flag], str) and not out[-1].startswith("--"):
+            out[-1] = f"{out[-1].rstrip(',')},{argument}"
+            continue
+        elif isinstance(fields.get(flag), tuple) and re.fullmatch(r"#[0-9a-fA-F]{6}", argument):
+            argument = str(int(argument[1:], 16))
         out.append(argument)
         alone = i + 1 == len(arguments) or arguments[i + 1].startswith("--")
         if alone and argument.startswith("--") and argument[2:].replace("_", "-") in switches:

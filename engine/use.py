@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 import tyro
 
@@ -163,20 +163,34 @@ def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any], alo
     run, rest = Path(arguments[0]), list(arguments[1:])
     by_itself = run.is_file() or str(run).startswith("released:")
     config = alone if alone is not None and by_itself else stored_config(run, package, cls)
-    options = dataclasses.make_dataclass(
-        "Options", [("data", Annotated[type(config.data), tyro.conf.arg(name="data")], config.data)], frozen=True
-    )
-    options.__doc__ = f"The metrics of {run} on the validation part of a data set; by default its own."
-    cli.refuse_unknown_flags(options(), rest, beside=())
-    asked: Any = tyro.cli(
-        options,
-        args=cli.with_values(options(), rest),
-        prog=f"python -m {package} evaluate RUN",
-        config=(tyro.conf.FlagConversionOff,),
-    )
-    config = dataclasses.replace(config, data=asked.data)
+    words = f"The metrics of {run} on the validation part of a data set; by default its own."
+    data = data_options(config.data, rest, f"python -m {package} evaluate RUN", words)
+    config = dataclasses.replace(config, data=data)
     check(config)
     return Evaluate(run, config)
+
+
+def data_options(default: Config, arguments: Sequence[str], prog: str, words: str) -> Config:
+    """Parse options of the data group alone, spelt as in the command of a run.
+
+    Args:
+        default: the group, whose values stand where an option is not given.
+        arguments: `--data.<option> VALUE ...`.
+        prog: the command, and `words` what it does, for its help.
+
+    Raises:
+        ConfigError: an option is unknown.
+    """
+    options = dataclasses.make_dataclass(
+        "Options", [("data", Annotated[type(default), tyro.conf.arg(name="data")], default)], frozen=True
+    )
+    options.__doc__ = words
+    given = list(arguments)
+    cli.refuse_unknown_flags(options(), given, beside=())
+    asked: Any = tyro.cli(
+        options, args=cli.with_values(options(), given), prog=prog, config=(tyro.conf.FlagConversionOff,)
+    )
+    return cast(Config, asked.data)
 
 
 def stored_config(run: Path, package: str, cls: type[Config]) -> Config:
@@ -216,6 +230,11 @@ def find_images(paths: Iterable[Path]) -> list[Image]:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"several images are called {twice[0]}: give them in separate commands with --out of their own")
     return [Image(path, name) for (path, _), name in zip(found, names, strict=True)]
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 pair", "2 pairs"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def each(items: Sequence[Item], what: str) -> Iterator[Item]:

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tyro
 
-from engine import cli
+from engine import cli, use
 from engine.config import check
 from engine.data.images import UnreadableImageError, read_image
 from engine.data.scan import some
 from engine.distributed import gather_objects, rank, world_size
-from engine.errors import DataError
+from engine.errors import ConfigError, DataError
 from segmentation.config import DataConfig
 from segmentation.labels import Classes, Stored, classes_in, read_label_map
 from segmentation.layout import PairIndex, Split, find_pairs
@@ -45,12 +44,14 @@ class Found:
         faults: sorted by path.
         pixels: of each stored label.
         num_pairs: how many were looked at.
+        suffix: what the maps' names seem to have behind their images', where no pair was found.
         ade_names: whether all images are named like those of ADE20K.
     """
 
     faults: list[Fault] = field(default_factory=list)
     pixels: Counter[int] = field(default_factory=Counter)
     num_pairs: int = 0
+    suffix: str = ""
     ade_names: bool = True
 
 
@@ -66,7 +67,7 @@ def check_pairs(pairs: PairIndex, classes: Classes, options: DataConfig) -> Foun
         faults += found
         pixels.update(counts)
     names = all(path.rpartition("/")[2].startswith("ADE_") for path in pairs.images.paths)
-    return Found(sorted(faults), pixels, len(matched), names)
+    return Found(sorted(faults), pixels, len(matched), pairs.likely_suffix(), names)
 
 
 def _check_pair(classes: Classes, options: DataConfig, pair: tuple[str, str]) -> tuple[list[Fault], dict[int, int]]:
@@ -115,14 +116,17 @@ def refuse(faults: Sequence[Fault], found: dict[Split, Found], classes: Classes,
         return
     more = f"\n  and {len(faults) - _NUM_NAMED:,} more" if len(faults) > _NUM_NAMED else ""
     lines = "".join(f"\n  {fault.text}" for fault in faults[:_NUM_NAMED])
+    advised = _what_to_do(found, classes, options)
     raise DataError(
-        f"{options.root}: {len(faults):,} faulty files:{lines}{more}{_about_labels(found, classes, options)}\n"
+        f"{options.root}: {use.counted(len(faults), 'faulty file')}:{lines}{more}{advised}\n"
         f"Fix or remove them; `python -m segmentation.check {options.root}` lists all"
     )
 
 
-def _about_labels(found: dict[Split, Found], classes: Classes, options: DataConfig) -> str:
+def _what_to_do(found: dict[Split, Found], classes: Classes, options: DataConfig) -> str:
     labels = set().union(*(part.pixels for part in found.values()))
+    if suffix := next((part.suffix for part in found.values() if part.suffix), ""):
+        return f"\nThe label maps have {suffix!r} behind the names of their images: --data.map-suffix {suffix}"
     if not classes.unknown(labels):
         return ""
     return f"\nThe label maps hold the {classes.text_of(labels)}: {advice(labels, classes, options)}"
@@ -175,7 +179,9 @@ def _are_ones_own(labels: set[int], ade_names: bool) -> bool:
 def advice(labels: set[int], classes: Classes, options: DataConfig) -> str:
     """Which options would take these labels."""
     if classes.coloured:
-        return f"--data.classes gives every class its colour, and {classes}"
+        new = [f"'#{label:06x}'" for label in classes.unknown(labels)]
+        also = f"; what does not count is --data.ignore-label {' '.join(new)}" if len(new) <= 3 else ""
+        return f"--data.classes gives every class its colour, and {classes}{also}"
     border = " 255" if 255 in labels else ""
     ignore = f" --data.ignore-label{border}" if border else ""
     if options.classes:
@@ -214,7 +220,7 @@ def summary(part: Found, classes: Classes) -> str:
     shown = ", ".join(f"{name} {100 * pixels / total:.1f} %" for name, pixels in shares.most_common(_NUM_NAMED))
     more = f" and {len(shares) - _NUM_NAMED} more" if len(shares) > _NUM_NAMED else ""
     return (
-        f"{part.num_pairs:,} pairs, {len(shares)} of {len(classes.names)} classes: {shown}{more}; "
+        f"{use.counted(part.num_pairs, 'pair')}, {len(shares)} of {len(classes.names)} classes: {shown}{more}; "
         f"unlabelled {100 * ignored / max(total, 1):.1f} %"
     )
 
@@ -223,19 +229,24 @@ def main(arguments: Sequence[str]) -> None:
     """List every fault below a folder and which labels there are; exit code 3 if there are any faults."""
     with cli.guard():
         if not arguments or arguments[0] in ("-h", "--help"):
-            print("usage: python -m segmentation.check DIR [--data.<option> ...]    (the options of a run)")
+            print("usage: python -m segmentation.check DIR [--data.<option> ...]    (--help after DIR lists them)")
             sys.exit(0 if arguments else 2)
-        flags = [argument.replace("--data.", "--") for argument in arguments[1:]]
-        options = tyro.cli(DataConfig, args=["--root", arguments[0], *flags], prog="python -m segmentation.check DIR")
+        words = "Every image and label map of a data set, looked at as a run does before it trains."
+        root = arguments[0]
+        options = use.data_options(DataConfig(root=root), arguments[1:], "python -m segmentation.check DIR", words)
+        if options.root != root:
+            raise ConfigError(f"--data.root {options.root} beside {root}: give the data set once")
         check(options)
         classes = classes_in(options)
         found = {split: check_pairs(pairs, classes, options) for split, pairs in find_pairs(options).items()}
         for split, part in found.items():
             for fault in part.faults:
                 print(fault.text)
-            print(f"{split}: {part.num_pairs:,} pairs, {len(part.faults):,} faulty files")
+            print(f"{split}: {use.counted(part.num_pairs, 'pair')}, {use.counted(len(part.faults), 'faulty file')}")
         if count := sum(len(part.faults) for part in found.values()):
-            raise DataError(f"{options.root}: {count:,} faulty files{_about_labels(found, classes, options)}")
+            raise DataError(
+                f"{options.root}: {use.counted(count, 'faulty file')}{_what_to_do(found, classes, options)}"
+            )
         judge(found, classes, options)
 
 

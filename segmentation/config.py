@@ -24,8 +24,9 @@ class DataConfig(DataOptions):
     """Names of your own classes, "road,car,tree", or a file with one a line (.txt, .json), in the order of their
     labels; with labels or colours where they do not count up: "road=7,car=26", "road=#804080,car=#00008e". "ade20k" are
     the 150 of ADE20K, and so is "", unless the labels look like other ones."""
-    ignore_label: tuple[Label, ...] = ()
-    """Stored labels that do not count in loss and metrics, such as 255; with ADE20K's classes, beside 0."""
+    ignore_label: tuple[Annotated[int, Range(0, 0xFFFFFF)], ...] = ()
+    """Stored labels that do not count in loss and metrics, such as 255; with ADE20K's classes, beside 0. Of maps in
+    colours "#000000", or the number of the colour, 0xRRGGBB."""
     label_offset: Label = 0
     """Stored label of the first of `classes`, where they are given without labels: 1 if 0 is something else."""
     images: str = ""
@@ -39,7 +40,8 @@ class DataConfig(DataOptions):
     """Share of the images that is for validation, where there are no train/ and val/: drawn by their
     names alone."""
     val_list: str = ""
-    """File with the names of the validation images, one a line, where there are no train/ and val/."""
+    """File with the names of the validation images, one a line, where there are no train/ and val/; instead of
+    `val_share`."""
     num_workers: Natural = 4
     exif: Exif = "stop"
     """What to do with a photo that has an EXIF orientation, for which the label map may have been drawn either way:

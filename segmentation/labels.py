@@ -7,6 +7,7 @@ import colorsys
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -121,7 +122,8 @@ class Classes:
     def __str__(self) -> str:
         verb = "is" if len(self.ignored) == 1 else "are"
         ignored = f"{self.text_of(self.ignored)} {verb} ignored" if self.ignored else "no label is ignored"
-        return f"{ignored}, the {len(self.names)} classes are {self.text_of(self.of_label)}"
+        classes = f"{len(self.names)} classes are" if len(self.names) > 1 else "one class is"
+        return f"{ignored}, the {classes} {self.text_of(self.of_label)}"
 
 
 def ranges(numbers: Iterable[int]) -> list[str]:
@@ -182,9 +184,17 @@ def classes_of(text: str, ignored: tuple[int, ...], offset: int) -> Classes:
             f"data.classes: {text!r}: labels are 0 to 65535, the ones here {min(numbers)} to {max(numbers)}"
         )
     of_label = {number: names.index(name.strip()) for number, (name, _, _) in zip(numbers, entries, strict=True)}
-    if len(of_label) < len(numbers) or of_label.keys() & set(ignored):
-        raise ConfigError(f"data.classes: {text!r}: a label stands for two classes, or is also ignored {ignored}")
-    return Classes(tuple(names), of_label, ignored, coloured)
+    found = Classes(tuple(names), of_label, ignored, coloured)
+    if twice := [number for number, count in Counter(numbers).items() if count > 1]:
+        raise ConfigError(f"data.classes: {text!r}: more than one class has the {found.text_of(twice)}")
+    if both := sorted(of_label.keys() & set(ignored)):
+        shifted = "; if the first name is of another label, say of which: --data.label-offset 1" * (not any(labels))
+        raise ConfigError(
+            f"data.ignore_label: the {found.text_of(both)} is also that of class {names[of_label[both[0]]]!r}{shifted}"
+        )
+    if not coloured and max(ignored, default=0) >= 1 << 16:
+        raise ConfigError(f"data.ignore_label is {max(ignored)}; allowed: 0 to 65535, unless the classes have colours")
+    return found
 
 
 def described(options: DataConfig) -> Classes:
@@ -244,10 +254,11 @@ def spell_out(text: str) -> str:
     if not text.endswith((".txt", ".json")):
         return text
     try:
-        content = path.read_text()
+        content = path.read_text(encoding="utf-8-sig")
         found = json.loads(content) if path.suffix == ".json" else content.splitlines()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"data.classes: {path} cannot be read ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"data.classes: {path} cannot be read ({reason})") from error
     if isinstance(found, dict):
         found = [f"{name}={label}" for name, label in found.items()]
     if not isinstance(found, list) or not all(isinstance(line, str) for line in found):

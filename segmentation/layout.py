@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.data.exclude import find_listed, read_list
 from engine.data.images import ImageIndex, index_images
 from engine.errors import DataError
 from segmentation.config import DataConfig
@@ -57,6 +58,15 @@ class PairIndex:
                     found.append((full, f"{full}: has {count} {kind}s in {other.root}"))
         return found
 
+    def likely_suffix(self) -> str:
+        """What the maps' names have behind their images', where that is the same for all and no pair was found; ""."""
+        stems = [stem_of(path) for path in self.images.paths]
+        maps = {stem_of(path) for path in self.maps.paths}
+        if self.matched() or not stems:
+            return ""
+        longer = sorted(name.removeprefix(stems[0]) for name in maps if name.startswith(stems[0]))
+        return next((suffix for suffix in longer if maps >= {stem + suffix for stem in stems}), "")
+
 
 def stem_of(path: str) -> str:
     """A relative path without its suffix."""
@@ -70,6 +80,8 @@ def find_pairs(options: DataConfig) -> dict[Split, PairIndex]:
         DataError: a folder is missing or empty, nothing says which images are for validation, or the list is wrong.
     """
     root = Path(options.root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; --data.root wants {options.HOLDS}")
     places = [root, root / "ADEChallengeData2016"]
     for place in places:
         images, maps = _folder(place, options.images, _IMAGES), _folder(place, options.maps, _MAPS)
@@ -156,18 +168,16 @@ def _index(options: DataConfig, images: Path, maps: Path) -> PairIndex:
 
 
 def _listed(images: ImageIndex, path: Path) -> set[str]:
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: the list of validation images cannot be read ({error})") from error
-    stems = {stem_of(name): name for name in images.paths} | {name: name for name in images.paths}
-    unknown = [line for line in lines if line not in stems]
+    lines = read_list(path)
+    stems = {stem_of(name): stem_of(name) for name in images.paths} | {name: stem_of(name) for name in images.paths}
+    found = find_listed(images.root, lines, stems)
+    unknown = [line for line in lines if line not in found]
     if unknown or not lines:
         raise DataError(
             f"{path}: {len(unknown):,} of {len(lines):,} lines are no image in {images.root}"
             + (f": {', '.join(unknown[:5])}" if unknown else "")
         )
-    return {stem_of(stems[line]) for line in lines}
+    return {stems[name] for name in found.values()}
 
 
 def _share(images: ImageIndex, share: float) -> set[str]:

@@ -83,7 +83,8 @@ def predict(asked: use.Predict) -> None:
     use.predict_each(asked.images, predict_one)
     pictures = f", pictures in {asked.out / 'pictures'}" if asked.pictures else ""
     print(
-        f"{len(asked.images):,} label maps in {asked.out / 'labels'}{pictures}, labels in {asked.out / 'classes.json'}"
+        f"{use.counted(len(asked.images), 'label map')} in {asked.out / 'labels'}{pictures}, labels in "
+        f"{asked.out / 'classes.json'}"
     )
 
 

@@ -1,5 +1,6 @@
 """Lists of image paths in text files: what to leave out, and what `engine.verify` found bad."""
 
+import codecs
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,8 @@ def read_list(path: str | Path) -> list[str]:
     Raises:
         DataError: the file cannot be read.
     """
-    lines = read_small(path, "the list of images").decode(errors=_ERRORS).split("\n")
+    content = read_small(path, "the list of images").removeprefix(codecs.BOM_UTF8)
+    lines = content.decode(errors=_ERRORS).split("\n")
     return [_unquoted(line) for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 
@@ -31,21 +33,27 @@ def write_list(path: Path, names: Iterable[str]) -> None:
 
 
 def match(root: Path, listed: Iterable[str], known: Iterable[str]) -> set[str]:
-    """Which of the images under a folder a list names.
+    """Which of the images under a folder a list names: see `find_listed`."""
+    return set(find_listed(root, listed, known).values())
+
+
+def find_listed(root: Path, listed: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Line of a list -> the image under a folder that it names, of the lines that name one.
 
     Args:
         root: the folder.
         listed: paths relative to the folder or to one of those above it, or absolute.
         known: the images, relative to the folder.
     """
-    there, named = set(known), set()
+    there, named = set(known), {}
     absolute = root.absolute()
     prefixes = ["", f"{absolute}/", f"{absolute.resolve()}/"]
     prefixes += ["/".join(absolute.parts[-depth:]) + "/" for depth in range(1, len(absolute.parts))]
     for line in listed:
         path = line.removeprefix("./")
         tails = (path.removeprefix(prefix) for prefix in prefixes if path.startswith(prefix))
-        named |= {next((tail for tail in tails if tail in there), "")} - {""}
+        if tail := next((tail for tail in tails if tail in there), ""):
+            named[line] = tail
     return named
 
 

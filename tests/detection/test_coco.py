@@ -129,7 +129,7 @@ def remove_from_first(*names):
     [
         (remove_from_first("id"), r"annotations, entry 0 \(image_id 1\): it has no id"),
         (remove_from_first("bbox", "image_id"), r"annotations, entry 0 \(id 1\): it has no image_id, bbox"),
-        (set_on_first(category_id="two"), "image 1, annotation 1: its category_id 'two' is no whole number"),
+        (set_on_first(category_id="two"), "image 1, annotation 1: its category_id 'two' is the id of none"),
         (lambda document: document["images"][0].update(height="48 px"), "images, entry 0 .*height '48 px' is no whole"),
         (lambda document: document["images"][1].pop("file_name"), "images, entry 1 .*it has no file_name"),
         (lambda document: document["categories"][0].pop("name"), "categories, entry 0 .*it has no name"),

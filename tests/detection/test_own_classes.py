@@ -27,7 +27,7 @@ def own(tmp_path_factory):
 
 
 def splits(own, **changes):
-    data = DataConfig(root=str(own), train_annotations="labels.json", train_images="photos", **changes)
+    data = DataConfig(root=str(own), **{"train_annotations": "labels.json", "train_images": "photos", **changes})
     return [read_split(data, name, training=name == "train", masks=True) for name in ("train", "val")]
 
 
@@ -48,13 +48,34 @@ def test_a_share_of_one_file_is_kept_for_validation_always_the_same(own):
 
 
 def test_a_list_says_which_images_are_for_validation(own, tmp_path):
-    (tmp_path / "val.txt").write_text("000000000002.jpg\nphotos/000000000005.jpg\n")
+    (tmp_path / "val.txt").write_bytes(b"\xef\xbb\xbf000000000002.jpg\r\nphotos/000000000005.jpg\r\n")
     train, val = splits(own, val_list=str(tmp_path / "val.txt"))
     assert names(val) == {"000000000002.jpg", "000000000005.jpg"}
     assert (len(train), names(train) & names(val)) == (8, set())
     (tmp_path / "val.txt").write_text("000000000002.jpg\nother.jpg\n")
-    with pytest.raises(DataError, match=r"val.txt: 1 of its 2 names are not among the images of .*labels.json"):
+    with pytest.raises(
+        DataError, match=r"val.txt: 1 of its 2 names are not among the images of .*labels.json, such as other"
+    ):
         splits(own, val_list=str(tmp_path / "val.txt"))
+
+
+def test_what_may_be_done_is_said_where_names_lack_their_folder_or_objects_their_outline(own, tmp_path):
+    document = json.loads((own / "labels.json").read_text())
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    for image in document["images"]:
+        (tmp_path / "photos" / "deep" / image["file_name"]).symlink_to(own / "photos" / image["file_name"])
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"photos/0+1\.jpg is missing; there is deep/0+1\.jpg: .*--data\.train-images"):
+        splits(tmp_path, val_share=0.3)
+    for outline in (None, []):
+        for entry in document["annotations"]:
+            entry["segmentation"] = outline
+        (tmp_path / "labels.json").write_text(json.dumps(document))
+        with pytest.raises(DataError, match="--detector retinanet-fpn"):
+            splits(tmp_path, val_share=0.3, train_images=str(own / "photos"))
+    (tmp_path / "labels.json").write_bytes('{"images": "k\u00e4se"}'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"not JSON in UTF-8 .*: store it in that"):
+        splits(tmp_path, val_share=0.3)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
@@ -78,9 +99,11 @@ def test_classes_are_chosen_by_name_and_labelled_in_the_order_given(own, tmp_pat
     assert chosen.counts["objects"] + chosen.counts["objects_of_other_classes"] == whole.counts["objects"]
     assert [entry["name"] for entry in val.ground_truth()["categories"]] == ["red", "green"]
     assert {entry["category_id"] for entry in val.ground_truth()["annotations"]} <= {2, 9}
-    (tmp_path / "names.txt").write_text("green\nred\n")
-    by_file, _ = splits(own, val_share=0.3, classes=(str(tmp_path / "names.txt"),))
-    assert list(by_file.records) == list(chosen.records)
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfgreen\r\nred\r\n")  # as editors of Windows store it
+    (tmp_path / "names.json").write_text('["green", "red"]')
+    for given in (str(tmp_path / "names.txt"), str(tmp_path / "names.json"), "green,red"):
+        by_file, _ = splits(own, val_share=0.3, classes=(given,))
+        assert list(by_file.records) == list(chosen.records)
     for record in chosen.records:
         assert {entry["label"] for entry in record["annotations"]} <= {0, 1}
 
@@ -89,6 +112,8 @@ def test_classes_are_chosen_by_name_and_labelled_in_the_order_given(own, tmp_pat
     ("classes", "error", "says"),
     [
         (("rde",), DataError, "it has no category named 'rde' .*nearest: 'red'"),
+        (("red,gren",), DataError, "it has no category named 'gren' .*nearest: 'green'"),
+        (("names.txt",), DataError, r"no category named 'names.txt' \(data.classes\), and there is no such file"),
         (("red", "red"), ConfigError, "given more than once: red"),
     ],
 )

@@ -47,7 +47,7 @@ def test_the_check_command_lists_the_faults_and_leaves_with_3(own, capsys):
     shown = capsys.readouterr()
     assert f"{image(own, 3, 'validation')}: has no label map" in shown.out
     assert "training: 16 pairs, 0 faulty files" in shown.out
-    assert "1 faulty files" in shown.err
+    assert "1 faulty file\n" in shown.err
 
 
 def test_unreadable_training_pairs_are_left_out_on_request_and_counted(tmp_path):

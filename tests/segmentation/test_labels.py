@@ -112,7 +112,7 @@ def test_coloured_label_maps_are_read_by_their_colours(tmp_path):
 
 
 def test_classes_come_from_names_or_a_file(tmp_path):
-    (tmp_path / "classes.txt").write_text("sky\n tall tree \n\n")
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfsky\r\n tall tree \r\n\r\n")  # as editors of Windows store it
     assert spell_out(str(tmp_path / "classes.txt")) == "sky,tall tree"
     (tmp_path / "labels.json").write_text('{"sky": 3, "tree": 7}')
     options = DataConfig(root="x", classes=str(tmp_path / "labels.json"), ignore_label=(0,))
@@ -130,8 +130,10 @@ def test_classes_come_from_names_or_a_file(tmp_path):
         ("sky=x,tree=4", (), "'x' is not a label"),
         ("sky=#00f,tree=#008000", (), "'#00f' is not a colour like #00ffff"),
         ("sky=3,tree=70000", (), "labels are 0 to 65535, the ones here 3 to 70000"),
-        ("sky=3,tree=3", (), "a label stands for two classes"),
-        ("sky=3,tree=4", (4,), "or is also ignored"),
+        ("sky=3,tree=3", (), "more than one class has the label 3"),
+        ("sky=3,tree=4", (4,), "data.ignore_label: the label 4 is also that of class 'tree'$"),
+        ("sky,tree", (0,), "the label 0 is also that of class 'sky'; .* --data.label-offset 1"),
+        ("sky,tree", (70000,), "data.ignore_label is 70000; allowed: 0 to 65535"),
         (",".join(f"c{i}" for i in range(255)), (), "255 classes, more than the 254"),
         ("nowhere.txt", (), "nowhere.txt cannot be read"),
     ],
@@ -139,7 +141,7 @@ def test_classes_come_from_names_or_a_file(tmp_path):
 def test_classes_that_cannot_be_understood_are_refused(text, ignored, message):
     with pytest.raises(ConfigError, match=message) as caught:
         classes_in(DataConfig(classes=text, ignore_label=ignored))
-    assert "data.classes" in str(caught.value)
+    assert "data." in str(caught.value)
 
 
 def test_a_file_of_another_form_is_refused(tmp_path):

@@ -140,7 +140,7 @@ def test_validation_images_come_from_a_list_or_a_share(tmp_path):
     options = DataConfig(root=str(tmp_path))
     with pytest.raises(DataError, match=r"nothing says which images .* --data.val-share 0.2, or --data.val-list FILE"):
         find_pairs(options)
-    (tmp_path / "val.txt").write_text("3.jpg\n7\n")
+    (tmp_path / "val.txt").write_bytes(b"\xef\xbb\xbf3.jpg\r\nimages/7\r\n")
     listed = find_pairs(replace(options, val_list=str(tmp_path / "val.txt")))
     assert list(listed["validation"].images.paths) == ["3.jpg", "7.jpg"]
     assert list(listed["validation"].maps.paths) == ["3.png", "7.png"]
@@ -174,6 +174,36 @@ def test_the_check_command_takes_the_options_of_a_run(tmp_path, capsys):
     assert "--data.ignore-label 255" in capsys.readouterr().err
     check_main([str(root), "--data.classes", "road,car", "--data.ignore-label", "255"])
     assert "training: 3 pairs, 0 faulty files" in capsys.readouterr().out
+    check_main([str(root), "--data.classes", "road", "car", "--data.ignore-label", "255"])
+    assert "training: 3 pairs, 0 faulty files" in capsys.readouterr().out
+    for arguments, code, said in (
+        (["--data.clases", "a,b"], 2, "there is no option --data.clases; nearest: --data.classes"),
+        (["--data.root", "elsewhere"], 2, f"--data.root elsewhere beside {root}"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            check_main([str(root), *arguments])
+        assert (left.value.code, said in capsys.readouterr().err) == (code, True)
+
+
+def test_the_check_says_what_would_take_maps_of_other_names_and_colours_without_a_class(tmp_path, capsys, caplog):
+    root = make(tmp_path / "a", [0, 1])
+    for path in sorted(root.glob("masks/*/*.png")):
+        path.rename(path.with_stem(f"{path.stem}_mask"))
+    assert "have '_mask' behind the names of their images: --data.map-suffix _mask" in verdict(root, classes="a,b")
+    assert verdict(root, classes="a,b", map_suffix="_mask") == ""
+    root = make(tmp_path / "b", [0, 1])
+    for path in sorted(root.glob("masks/*/*.png")):
+        labels = np.array(Image.open(path))
+        Image.fromarray(np.stack([labels * 128, labels, labels], axis=-1)).save(path)
+    options = ["--data.classes", "road=#800101"]
+    with pytest.raises(SystemExit):
+        check_main([str(root), *options])
+    assert "what does not count is --data.ignore-label '#000000'" in capsys.readouterr().err
+    with caplog.at_level("INFO"):
+        check_main([str(root), *options, "--data.ignore-label", "#000000"])
+    assert "1 of 1 classes: road" in caplog.text
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        find_pairs(DataConfig(root="nowhere"))
 
 
 def test_a_turned_photo_is_refused_until_it_is_said_how_its_map_was_drawn(tmp_path):
