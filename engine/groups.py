@@ -121,7 +121,7 @@ class DataOptions(RootOptions):
     val_share: PartialShare = 0.0
     """Share of the images to validate on where root has no part of its own for it: the same ones in every run."""
     num_workers: Natural = 8
-    """Reader processes per rank; 0 reads in the training process."""
+    """Reader processes per rank, at most its share of the cores; 0 reads in the training process."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ class DataConfig(DataOptions):
     root: str = ""
     """Folder holding train/<class>/ and val/<class>/ (the ImageNet layout), or with `val_share` <class>/ alone."""
     num_workers: Natural = 4
-    """Reader processes; 0 reads in the process itself."""
+    """Reader processes, at most as many as there are cores; 0 reads in the process itself."""
     train_fraction: UpToOne = 1.0
     """Part of each class's training images to use: a subset that depends on the seed alone, the same one as in
     classification."""

@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import functools
+import logging
 import multiprocessing.queues
 import os
 import re
@@ -19,8 +20,11 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from engine.cores import allowed_cores
 from engine.data.order import SampleKey
 from engine.errors import ConfigError, DataError
+
+log = logging.getLogger("mim")
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGUSR2, signal.SIGINT}
 _SET_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
@@ -83,13 +87,14 @@ def make_batches(
         steps: which steps, starting where the run stands.
         options: workers, rank, accumulation.
     """
+    num_workers = worker_processes(options.num_workers)
     loader = DataLoader(
         dataset,
         batch_sampler=_StepSampler(batch, steps, options),
-        num_workers=options.num_workers,
+        num_workers=num_workers,
         collate_fn=options.collate,
         pin_memory=options.pin_memory,
-        worker_init_fn=_quiet_worker if options.num_workers else None,
+        worker_init_fn=_quiet_worker if num_workers else None,
         # Without a generator of its own, making the iterator would draw from torch's global one.
         generator=torch.Generator().manual_seed(0),
     )
@@ -104,7 +109,7 @@ def make_batches(
                 return
             yield group
     except (RuntimeError, EOFError, OSError) as error:
-        if options.num_workers and (death := _death_of_worker(error)):
+        if num_workers and (death := _death_of_worker(error)):
             raise death from error
         raise
     except DataError as error:  # a worker's error arrives with the worker's traceback as its text
@@ -112,6 +117,24 @@ def make_batches(
     finally:
         atexit.unregister(stop)
         stop()
+
+
+def worker_processes(asked: int) -> int:
+    """Reader processes of a rank: as many as asked for, but no more than its share of the cores.
+
+    What is read, and in which order, does not depend on their number. More than the cores only cost memory and time to
+    start: recipes ask for what feeds a GPU, and a laptop has not got so many. Says so once where it takes fewer.
+    """
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    share = max(allowed_cores() // (int(ranks) if ranks.isdecimal() and int(ranks) else 1), 1)
+    if asked > share:
+        _say_fewer(asked, share)
+    return min(asked, share)
+
+
+@functools.cache  # once, not at every evaluation
+def _say_fewer(asked: int, share: int) -> None:
+    log.info("reader processes: %d, one for each core that is to be had (%d asked for)", share, asked)
 
 
 def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -1,11 +1,14 @@
 """A process whose loader workers still read leaves when it is told to, and they leave when it is killed."""
 
+import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from engine.data.loader import LoaderOptions, make_batches, worker_processes
 from tests.helpers import run_python
 
 _READ_ONE_BATCH = """
@@ -43,6 +46,25 @@ def test_workers_do_not_outlive_a_killed_process():
     while is_running(pid):
         assert time.monotonic() < deadline, f"worker {pid} still waits"
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds a process to cores")
+def test_no_more_workers_start_than_there_are_cores(monkeypatch, caplog):
+    cores = os.sched_getaffinity(0)
+    caplog.set_level("INFO", logger="mim")
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        options = LoaderOptions(num_workers=7, collate=list)
+        stream = make_batches(range(4), lambda step: [step], range(2), options)
+        assert [next(stream), next(stream)] == [[[0]], [[1]]]
+        assert len(multiprocessing.active_children()) == 1
+        stream.close()
+        assert "reader processes: 1" in caplog.text and "(7 asked for)" in caplog.text
+        assert worker_processes(0) == 0
+    finally:
+        os.sched_setaffinity(0, cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(len(cores)))
+    assert worker_processes(2) == 1, "ranks share the cores"
 
 
 def is_running(pid):
