@@ -12,7 +12,7 @@ from typing import Any
 
 import mim_benchmark as mim
 import suite_command
-from tests.docs import forked
+from tests import forked
 from tests.docs.pages import PAGES, Said, by_make, said
 from tests.docs.places import BEFOREHAND, NAMES, Places, few, remove
 from tests.docs.shortened import shorten

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.backbones.file_server import serving
-from tests.docs import forked
+from tests import forked
 from tests.docs.pages import PAGES, by_make, said
 from tests.docs.reader import Reader
 from tests.docs.shortened import UNABLE, unable
