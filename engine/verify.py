@@ -32,6 +32,7 @@ from engine.data.images import ImageOptions, index_images
 from engine.data.options import MAX_PIXELS
 from engine.data.scan import describe_left_out, left_out, scan, some, why_no_file
 from engine.errors import ConfigError, DataError
+from engine.processes import READERS
 
 _CHUNK = 64  # files handed to a worker process at a time
 _SET_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
@@ -147,7 +148,7 @@ def _check_all(check: "partial[Checked]", paths: Sequence[str], num_workers: int
         yield from zip(paths, map(check, paths), strict=True)
         return
     done = 0
-    with ProcessPoolExecutor(num_workers, initializer=_follow_the_parent) as pool:
+    with ProcessPoolExecutor(num_workers, READERS, _follow_the_parent) as pool:
         try:
             for result in zip(paths, pool.map(check, paths, chunksize=_CHUNK), strict=True):
                 done += 1

@@ -17,6 +17,7 @@ from benchmarks.speed.timing import Comparison, Contender, compare, timing
 from engine.data.images import ImageArray, index_images, read_image
 from engine.data.index import ImageIndex
 from engine.data.order import SampleKey
+from engine.processes import READERS
 from pretrain.data import PretrainDataset, collate
 from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD, Normalise, fill_masked
 
@@ -141,7 +142,9 @@ def _in_worker(name: str, dataset: Any, join: Callable[[list[Any]], Any], num_ba
     def run() -> float:
         batches = [keys for keys, _ in zip(_keys(len(dataset)), range(num_batches), strict=False)]
         arrived = []
-        for _ in DataLoader(dataset, batch_sampler=batches, num_workers=1, collate_fn=join):
+        for _ in DataLoader(
+            dataset, batch_sampler=batches, num_workers=1, multiprocessing_context=READERS, collate_fn=join
+        ):
             arrived.append(time.perf_counter())
         return (arrived[-1] - arrived[0]) / ((num_batches - 1) * BATCH_SIZE)
 

@@ -23,6 +23,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from engine.cores import allowed_cores
 from engine.data.order import SampleKey
 from engine.errors import ConfigError, DataError
+from engine.processes import READERS
 
 log = logging.getLogger("mim")
 
@@ -92,6 +93,7 @@ def make_batches(
         dataset,
         batch_sampler=_StepSampler(batch, steps, options),
         num_workers=num_workers,
+        multiprocessing_context=READERS if num_workers else None,
         collate_fn=options.collate,
         pin_memory=options.pin_memory,
         worker_init_fn=_quiet_worker if num_workers else None,

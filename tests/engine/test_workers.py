@@ -18,6 +18,8 @@ from torch.utils.data import Dataset
 from engine.data.loader import LoaderOptions, make_batches
 from engine.data.order import SampleKey
 
+multiprocessing.set_start_method("forkserver")  # as Python 3.14 does by itself
+
 class Large(Dataset):
     def __getitem__(self, key):
         return np.zeros(100_000, np.uint8)
