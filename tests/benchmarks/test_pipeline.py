@@ -16,7 +16,8 @@ from benchmarks.pipeline import is_finished, run_stages
 from benchmarks.plan import Request, Stage, data_sets, make_stages
 from benchmarks.scenes.demo_data import write_demo_data
 from engine.errors import ConfigError, DataError
-from tests.helpers import ROOT, environment, run_python
+from tests.forked import Forks, run_module
+from tests.helpers import ROOT, environment
 
 TINY = "test_resnet.r160_in1k"  # timm's own smallest ResNet, 0.5 M parameters
 
@@ -109,7 +110,7 @@ def test_independent_runs_share_the_machine_what_is_finished_is_skipped_and_the_
     assert len(before) == 3
     last = stages[-1].folder(tmp_path)
     (last / "finished.json").unlink()
-    assert run_stages(stages, tmp_path).exit_code == 0
+    assert run_stages(stages, tmp_path, children=Forks(1)).exit_code == 0
     after = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("finished.json")}
     assert {p for p in before if before[p] != after[p]} == {last / "finished.json"}
     assert len((last / "environment.json").read_text().split('"resumes"')) == 2
@@ -126,7 +127,7 @@ def test_a_failed_run_blocks_only_its_own_children(tmp_path, scenes):
         else stage
         for stage in stages
     ]
-    outcome = run_stages(broken, tmp_path)
+    outcome = run_stages(broken, tmp_path, children=Forks(1))
     assert outcome.exit_code == 1
     assert [outcome.states[stage.name] for stage in broken] == ["failed", "finished", "blocked"]
     error = json.loads((broken[0].folder(tmp_path) / "error.json").read_text())
@@ -136,18 +137,18 @@ def test_a_failed_run_blocks_only_its_own_children(tmp_path, scenes):
 
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path, scenes):
     stages = tiny_stages(tmp_path, scenes, ("scratch",))
-    run_stages(stages, tmp_path)
+    run_stages(stages, tmp_path, children=Forks(1))
     other = [dataclasses.replace(stages[0], config=dataclasses.replace(stages[0].config, batch_size=4))]
     with pytest.raises(ConfigError, match="batch_size: 8 -> 4"):
         run_stages(other, tmp_path)
 
 
 def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tmp_path, scenes):
-    command = ["-m", "benchmarks", "run", "--model", TINY, "--methods", "scratch", "--imagenet",
+    command = ["benchmarks", "run", "--model", TINY, "--methods", "scratch", "--imagenet",
                str(scenes), "--runs-dir", str(tmp_path / "runs"), "--num-workers", "0"]  # fmt: skip
     run = tmp_path / f"runs/demo-{TINY}-scratch-classification-s0"
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -162,7 +163,7 @@ def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tm
     assert process.returncode == 75, output + errors
     assert "give the same command again to continue" in errors
     assert not (run / "finished.json").exists()
-    done = run_python(*command, timeout=180)
+    done = run_module(*command, seconds=180)
     assert done.returncode == 0, done.stderr + (run / "output.log").read_text()
     assert "scratch" in done.stdout
     assert "not in the table" not in done.stdout
@@ -171,9 +172,10 @@ def test_a_stop_signal_saves_the_running_stage_and_the_same_command_continues(tm
 
 
 def test_the_paper_profile_says_what_it_will_do_before_it_does_it(tmp_path, scenes):
-    command = ["-m", "benchmarks", "run", "--model", "r50", "--profile", "paper", "--dry-run",
-               "--imagenet", str(scenes), "--runs-dir", str(tmp_path / "runs")]  # fmt: skip
-    done = run_python(*command)
+    done = run_module(
+        *("benchmarks", "run", "--model", "r50", "--profile", "paper", "--dry-run"),
+        *("--imagenet", scenes, "--runs-dir", tmp_path / "runs"),
+    )
     assert done.returncode == 0, done.stderr
     assert "paper-r50-a2mim-pretrain-s0: a2mim-r50-300e, 300 epochs at 224 px, batch 2048" in done.stdout
     assert "1 devices x 256 images x 8 accumulation steps" in done.stdout

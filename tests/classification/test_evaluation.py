@@ -8,7 +8,7 @@ import torch
 from classification.evaluation import correct_counts, evaluate
 from engine.data import rounds
 from tests.classification.evaluate_on_ranks import Numbered, evaluate_random_network
-from tests.helpers import on_ranks, run_python
+from tests.forked import run_module
 
 
 class Positions:
@@ -73,7 +73,7 @@ def test_a_request_to_stop_ends_the_evaluation():
 
 
 def test_seven_images_on_two_ranks_give_the_number_of_one_process_to_the_last_digit(tmp_path):
-    done = run_python(*on_ranks(2), "-m", "tests.classification.evaluate_on_ranks", tmp_path)
+    done = run_module("tests.classification.evaluate_on_ranks", tmp_path, ranks=2)
     assert done.returncode == 0, done.stderr
     expected = evaluate_random_network()
     assert expected["num_images"] == 7

@@ -19,7 +19,8 @@ from engine.data.order import SamplePlan
 from engine.errors import ConfigError, DataError, StopRequested
 from engine.task import loop_settings
 from tests.classification.folders import make_folder, tiny_config
-from tests.helpers import assert_same_bytes, run_module
+from tests.forked import run_module
+from tests.helpers import assert_same_bytes
 
 
 @pytest.fixture(scope="module")

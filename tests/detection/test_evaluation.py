@@ -10,7 +10,7 @@ from detection.evaluation import NUMBERS, coco_numbers, with_category_ids
 from detection.samples import decode_mask
 from tests.detection.evaluate_on_ranks import PREDICTED_IMAGES, predict_images
 from tests.detection.folders import make_coco, read_split
-from tests.helpers import on_ranks, run_python
+from tests.forked import run_module
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_labels_become_the_data_sets_category_ids():
 def test_two_ranks_predict_each_image_once_and_know_all_results(tmp_path):
     alone = predict_images()
     assert [result["image_id"] for result in alone] == list(range(PREDICTED_IMAGES))
-    done = run_python(*on_ranks(2), "-m", "tests.detection.evaluate_on_ranks", tmp_path)
+    done = run_module("tests.detection.evaluate_on_ranks", tmp_path, ranks=2)
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == alone

@@ -8,12 +8,12 @@ import pytest
 
 from engine.run.open import prepare
 from tests.detection.folders import FRAMEWORKS, make_coco, tiny_config
-from tests.helpers import assert_same_bytes, on_ranks, run_python
+from tests.forked import run_module
+from tests.helpers import assert_same_bytes
 
 
 def run_on_two_ranks(run_dir):
-    command = ["-m", "detection", run_dir / "config.json", "--run-dir", run_dir, "--resume"]
-    return run_python(*on_ranks(2), *command, timeout=200)
+    return run_module("detection", run_dir / "config.json", "--run-dir", run_dir, "--resume", ranks=2, seconds=200)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -1,5 +1,6 @@
 """Somebody who reads README and docs and does what they say: every command and block of Python, each once, small."""
 
+import os
 import re
 import resource
 import shlex
@@ -111,9 +112,19 @@ class Reader:
             return
         for other in self._candidates(one.page):
             if other != one and any(f"{place}/".startswith(f"{out}/") for out in outputs(other)):
-                code, printed = self.do(Said(one.page, other.words, other.code))
-                assert code == 0, f"{other}, which {one} needs: {printed}"
+                if not self._bring(place, other, path):
+                    code, printed = self.do(Said(one.page, other.words, other.code))
+                    assert code == 0, f"{other}, which {one} needs: {printed}"
                 return
+
+    def _bring(self, place: str, made_by: Said, path: Path) -> bool:
+        """Link what the same command of another page has made; whether it has."""
+        for page, words, code in self.done:
+            made = self.folder / Path(page).stem / place
+            if (words, code) == (made_by.words, made_by.code) and made.is_dir():
+                shutil.copytree(made, path, symlinks=True, copy_function=os.link)
+                return True
+        return False
 
     def _candidates(self, page: str) -> Iterator[Said]:
         yield from said(page)
@@ -133,11 +144,13 @@ class Reader:
         for out in outputs(one):
             if "--resume" not in words and "--run-dir" in words:
                 remove(folder / out)
-        result = forked.call(action, folder, self.folder / "log", **env)
+        log = self.folder / "log"
+        before = log.stat().st_size if log.exists() else 0
+        code = forked.call(action, folder, log, log, **env)
         for out in outputs(one):
             if (folder / out).name == "digits" and one.code:
                 few(folder / out)
-        return result
+        return code, log.read_bytes()[before:].decode(errors="replace")
 
     def _here(self, word: str, folder: Path) -> str:
         return str(folder / word[1:]) if word.startswith("/data/") else word

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import assert_same_bytes, final_files, on_ranks, run_module, start_python
+from tests.forked import run_module
+from tests.helpers import assert_same_bytes, final_files, on_ranks, start_python
 
 TASK = "tests.engine.tiny_task"
 
@@ -22,8 +23,7 @@ def undisturbed(tmp_path_factory):
         key = (options, ranks)
         if key not in known:
             folder = tmp_path_factory.mktemp("undisturbed") / "run"
-            done = start("tiny", "--run-dir", folder, *options, ranks=ranks)
-            assert done.wait(60) == 0, done.stderr.read()
+            finish(folder, *options, ranks=ranks)
             known[key] = folder
         return known[key]
 
@@ -33,6 +33,12 @@ def undisturbed(tmp_path_factory):
 def start(*arguments, ranks=1, **env):
     launcher = on_ranks(ranks) if ranks > 1 else []
     return start_python(*launcher, "-m", TASK, *arguments, **env)
+
+
+def finish(folder, *options, ranks=1):
+    """Run the task to its end."""
+    done = run_module(TASK, "tiny", "--run-dir", folder, *options, ranks=ranks)
+    assert done.returncode == 0, done.stderr
 
 
 def wait_for_step(folder, step, process):
@@ -53,8 +59,7 @@ def test_kill_9_in_the_middle_of_an_epoch_then_resume_gives_the_same_bytes(tmp_p
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "finished.json").exists()
-    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--slow", "0.02", "--resume")
-    assert resumed.wait(60) == 0, resumed.stderr.read()
+    finish(tmp_path / "run", *options, "--slow", "0.02", "--resume")
     assert_same_bytes(tmp_path / "run", undisturbed(*options, "--slow", "0.02"))
 
 
@@ -80,8 +85,7 @@ def test_two_ranks_killed_and_resumed_give_the_same_bytes_as_two_undisturbed_ran
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(0.5)
-    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume", ranks=2)
-    assert resumed.wait(60) == 0, resumed.stderr.read()
+    finish(tmp_path / "run", *options, "--resume", ranks=2)
     assert_same_bytes(tmp_path / "run", undisturbed(*options, ranks=2))
 
 
@@ -91,8 +95,7 @@ def test_a_signal_to_every_process_of_the_task_is_survived_by_the_loader_workers
     wait_for_step(tmp_path / "run", 3, process)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(30) == 75, process.stderr.read()
-    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume")
-    assert resumed.wait(60) == 0, resumed.stderr.read()
+    finish(tmp_path / "run", *options, "--resume")
     assert_same_bytes(tmp_path / "run", undisturbed(*options))
 
 
@@ -100,14 +103,13 @@ def test_a_signal_to_every_process_of_the_task_is_survived_by_the_loader_workers
 def test_unreadable_data_on_any_rank_saves_the_state_of_all_and_can_be_continued(tmp_path, undisturbed, ranks, workers):
     # An evaluation before every step: the one before the unreadable sample is done again, and stands there once.
     options = ("--data.num-workers", str(workers), "--evaluate-every", "1", "--checkpoint-every", "50")
-    broken = start("tiny", "--run-dir", tmp_path / "run", *options, ranks=ranks, TINY_BAD_SAMPLE="40")
-    assert broken.wait(60) != 0
+    broken = run_module(TASK, "tiny", "--run-dir", tmp_path / "run", *options, ranks=ranks, TINY_BAD_SAMPLE="40")
+    assert broken.returncode != 0
     error = json.loads((tmp_path / "run/error.json").read_text())
     assert (error["exit_code"], error["message"]) == (3, "sample 40: cannot be read")
     stopped_at = int((tmp_path / "run/checkpoints/LATEST").read_text())
     assert 6 <= stopped_at < 12, "the sample is used in the second epoch, steps 7 to 12"
-    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume", ranks=ranks)
-    assert resumed.wait(60) == 0, resumed.stderr.read()
+    finish(tmp_path / "run", *options, "--resume", ranks=ranks)
     assert_same_bytes(tmp_path / "run", undisturbed(*options, ranks=ranks))
 
 
@@ -128,8 +130,7 @@ def test_a_killed_loader_worker_is_named_and_the_run_can_be_continued(tmp_path, 
     message = json.loads((tmp_path / "run/error.json").read_text())["message"]
     assert "loader worker" in message
     assert "memory" in message
-    resumed = start("tiny", "--run-dir", tmp_path / "run", *options, "--resume")
-    assert resumed.wait(60) == 0, resumed.stderr.read()
+    finish(tmp_path / "run", *options, "--resume")
     assert_same_bytes(tmp_path / "run", undisturbed(*options))
 
 

@@ -14,9 +14,8 @@ from engine import cli, config
 from engine.errors import ConfigError, DataError
 from engine.run.open import open_run, prepare
 from pretrain.recipes import RECIPES as PRETRAINING
-from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, TinyData, train
-from tests.helpers import run_module
+from tests.forked import run_module
 
 TASK = "tests.engine.tiny_task"
 
@@ -208,8 +207,8 @@ def test_batches_that_do_not_divide_by_the_ranks_are_refused(tmp_path):
 
 
 def test_two_ranks_run_and_only_the_main_one_writes(tmp_path):
-    process = start("tiny", "--style", "short", "--run-dir", tmp_path / "run", ranks=2)
-    assert process.wait(60) == 0, process.stderr.read()
+    done = run_module(TASK, "tiny", "--style", "short", "--run-dir", tmp_path / "run", ranks=2)
+    assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 5, 6, 6]
     assert json.loads((tmp_path / "run/environment.json").read_text())["world_size"] == 2

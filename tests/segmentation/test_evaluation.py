@@ -11,7 +11,7 @@ from mmseg.evaluation import IoUMetric
 from segmentation.data import make_pairs
 from segmentation.evaluation import CountingMetric, Scores, evaluate
 from segmentation.mmseg_adapter import build_segmentor, multi_scale_pipeline
-from tests.helpers import on_ranks, run_python
+from tests.forked import run_module
 from tests.segmentation.evaluate_on_ranks import evaluate_random_segmentor
 from tests.segmentation.folders import tiny_config
 
@@ -147,7 +147,7 @@ def _average_by_hand(segmentor, pairs, index):
 
 
 def test_two_ranks_give_the_numbers_of_one_process_to_the_last_digit(root, tmp_path):
-    done = run_python("-W", "ignore", *on_ranks(2), "-m", "tests.segmentation.evaluate_on_ranks", root, tmp_path)
+    done = run_module("tests.segmentation.evaluate_on_ranks", root, tmp_path, ranks=2)
     assert done.returncode == 0, done.stderr
     scores = evaluate_random_segmentor(root)
     expected = json.loads(json.dumps([scores.means(), scores.per_class(range(150))]))

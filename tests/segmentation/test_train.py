@@ -16,7 +16,8 @@ from engine.task import loop_settings
 from segmentation.__main__ import main
 from segmentation.recipes import RECIPES
 from segmentation.train import summary, train
-from tests.helpers import assert_same_bytes, run_module, start_python
+from tests.forked import run_module
+from tests.helpers import assert_same_bytes, start_python
 from tests.segmentation.folders import tiny_config
 
 pytestmark = pytest.mark.mmseg
