@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backbones.file_server import serving
 from tests import forked
+from tests.backbones.file_server import serving
 from tests.docs.pages import PAGES, by_make, said
 from tests.docs.reader import Reader
 from tests.docs.shortened import UNABLE, unable
