@@ -87,7 +87,9 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
     table = benchmark_table(rows[rows["metric"] == metric])
     labelled = with_labels(table[table["difference"].notna()])
     # What tells most stands first: a long name is cut off.
-    telling = ["model", *(key for key in ("data", "recipe", "variant") if labelled[key].nunique() > 1)]
+    measured = metrics.measures(str(rows["task"].iloc[0]))  # by a protocol, which is its recipe
+    several = (key for key in ("data", "recipe", "variant") if labelled[key].nunique() > 1)
+    telling = list(dict.fromkeys(["model", *["recipe"] * measured, *several]))
     where = [
         ", ".join(f"on {line['data_name']}" if key == "data" else settings(line[key]) for key in telling if line[key])
         for line in records(labelled)

@@ -100,13 +100,13 @@ def _counted(subject: str, lines: Sequence[dict[str, object]], telling: Sequence
     for line in lines:
         where = ", ".join(filter(None, (_told(key, line) for key in telling)))
         named[_verdict(line)].append(f"{start(line)} of {where}, {_signed(float(str(line['difference'])))}")
-    counts = (
-        f"{len(names)} {verdict}" + f" ({'; '.join([*names[:_NAMED], *['...'] * (len(names) > _NAMED)])})" * bool(names)
-        for verdict, names in list(named.items())[:2]
+    better, worse = (
+        f"{len(names) or 'none'}" + f" ({'; '.join([*names[:_NAMED], *['...'] * (len(names) > _NAMED)])})" * bool(names)
+        for names in (named["better"], named["worse"])
     )
     text = (
-        f"of {len(lines)} comparisons with scratch {' and '.join(counts)} by an interval without zero, "
-        f"{len(named['unclear'])} not significant"
+        f"of {len(lines)} comparisons with scratch better by an interval without zero: {better}; worse: {worse}; "
+        f"not significant: {len(named['unclear'])}"
     )
     verdicts = [verdict for verdict, names in named.items() if names]
     return Headline(subject, text, verdicts[0] if len(verdicts) == 1 else "unclear")

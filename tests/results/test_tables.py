@@ -277,9 +277,9 @@ def test_a_sentence_for_each_task_says_what_is_evidence_and_what_is_not(tmp_path
     assert "A2MIM 300 epochs 0.0 over scratch, one seed" in str(headlines(zero)[1])
     many = pd.concat([table.assign(model=f"net{number}") for number in range(5)])
     assert str(headlines(many)[0]).endswith(
-        "of 10 comparisons with scratch 5 better (A2MIM 300 epochs of net0, +1.5; A2MIM 300 epochs of net1, +1.5; "
-        "A2MIM 300 epochs of net2, +1.5; A2MIM 300 epochs of net3, +1.5; ...) and 0 worse by an interval without zero, "
-        "5 not significant"
+        "of 10 comparisons with scratch better by an interval without zero: 5 (A2MIM 300 epochs of net0, +1.5; "
+        "A2MIM 300 epochs of net1, +1.5; "
+        "A2MIM 300 epochs of net2, +1.5; A2MIM 300 epochs of net3, +1.5; ...); worse: none; not significant: 5"
     )
 
 
