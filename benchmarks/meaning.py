@@ -6,7 +6,10 @@ from results import metrics
 from results.methods import CONTROL
 from results.statistics import FEWEST, significant
 
-_ELSEWHERE = "`python -m benchmarks study digits` measures it on real pictures, and README shows what came out"
+_ELSEWHERE = (
+    "`python -m benchmarks study digits-short` measures it on real pictures in about twenty minutes of one core, "
+    "and README shows what came out"
+)
 _LIMITS = {
     "demo": "generated scenes and a few minutes cannot show what pre-training is worth: " + _ELSEWHERE,
     "own": "it holds for these images, this network and these lengths of training",
