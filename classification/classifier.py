@@ -20,6 +20,7 @@ from backbones.weights.importing import import_weights, save_imported
 from backbones.weights.released import PREFIX
 from classification.augment import Statistics
 from classification.config import AugmentConfig, ClassificationConfig
+from engine import use
 from engine.data.options import in_channels
 from engine.errors import ConfigError
 from engine.run import storage
@@ -106,9 +107,8 @@ def load_classifier(source: Path) -> Classifier:
     """
     path = source / FILE if source.is_dir() else source
     if not (path.is_file() or str(source).startswith(PREFIX)):
-        raise ConfigError(
-            f"{source} holds no {FILE}, which a classification run writes when it finishes (--resume continues one)"
-        )
+        use.stored_config(source, "classification", ClassificationConfig)
+        raise use.not_finished("classification", source, FILE)
     weights = open_weights(path)
     if not weights.description.keys() >= _NEEDED:
         weights = _foreign(str(path))

@@ -9,24 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from classification.augment import as_picture, evaluation_transform, normalise
+from classification.build import is_convolutional
 from classification.classifier import Classifier, load_classifier
 from classification.config import ClassificationConfig, DataConfig
 from classification.data import LabelledImages, find_images
 from classification.evaluation import evaluate as evaluate_images
 from engine import use
 from engine.data.images import ImageIndex, index_images, read_image
-from engine.data.options import bands_of
+from engine.data.options import DEFAULT_OPTIONS, ImageOptions, bands_of
 from engine.data.scan import some
 from engine.data.split import split_folder
 from engine.distributed import pick_device
 from engine.errors import ConfigError, DataError
+from engine.figures import save_png
 from engine.run import storage
+from engine.training.state import PRECISIONS
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it reports its font cache
 _NUM_SHOWN = 40  # rows on the terminal; the file has all
@@ -53,7 +55,9 @@ def predict(asked: use.Predict) -> None:
     """
     classifier = load_classifier(asked.run)
     mean, std = classifier.statistics
-    options = dataclasses.replace(_data_options(asked.run), mean=mean, std=std)
+    options = asked.as_asked(dataclasses.replace(_data_options(asked.run), mean=mean, std=std))
+    with storage.storage_errors(asked.out.parent):
+        asked.out.mkdir(parents=True, exist_ok=True)
     network = classifier.network.to(pick_device())
     guesses: list[Guess] = []
 
@@ -67,31 +71,24 @@ def predict(asked: use.Predict) -> None:
         guesses.append(Guess(image.path, names, tuple(best.values.tolist())))
 
     try:
-        use.predict_each(asked.images, predict_one)
+        use.predict_each(asked.images, predict_one, asked.options)
     finally:
         if guesses:
-            _write(guesses, asked)
+            _write(guesses, asked, options)
 
 
-def _write(guesses: list[Guess], asked: use.Predict) -> None:
+def _write(guesses: list[Guess], asked: use.Predict, options: DataConfig) -> None:
     print(table(guesses[:_NUM_SHOWN]))
     more = f"and {len(guesses) - _NUM_SHOWN:,} more; " if len(guesses) > _NUM_SHOWN else ""
     path = asked.out / "predictions.csv"
+    shown = asked.pictures and options.bands == 3  # arrays of other channels are no pictures to whoever looks
     with storage.storage_errors(asked.out.parent):
-        asked.out.mkdir(parents=True, exist_ok=True)
         write_csv(path, guesses)
-        sheets = draw_sheets(guesses, asked.out / "pictures") if asked.pictures and _can_be_shown(guesses) else []
+        sheets = draw_sheets(guesses, asked.out / "pictures", options) if shown else []
     pictures = f", pictures in {sheets[0].parent}" if sheets else ""
-    print(f"{more}all {len(guesses):,} with their {len(guesses[0].classes)} best classes in {path}{pictures}")
-
-
-def _can_be_shown(guesses: list[Guess]) -> bool:
-    """Whether the images are RGB to whoever looks, and no arrays of other channels."""
-    try:
-        read_image(guesses[0].path)
-    except DataError:
-        return False
-    return True
+    whose, num_best = "its" if len(guesses) == 1 else "their", len(guesses[0].classes)
+    best = f"{num_best} best classes" if num_best > 1 else "only class"
+    print(f"{more}all of {use.counted(len(guesses), 'image')} with {whose} {best} in {path}{pictures}")
 
 
 def table(guesses: list[Guess]) -> str:
@@ -120,8 +117,8 @@ def _no_formula(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def draw_sheets(guesses: list[Guess], folder: Path) -> list[Path]:
-    """The images with their class and its probability, twenty-four to a picture."""
+def draw_sheets(guesses: list[Guess], folder: Path, options: ImageOptions = DEFAULT_OPTIONS) -> list[Path]:
+    """The images, read as `options` say, with their class and its probability, twenty-four to a picture."""
     folder.mkdir(parents=True, exist_ok=True)
     size = _SHEET[0] * _SHEET[1]
     paths = []
@@ -131,7 +128,7 @@ def draw_sheets(guesses: list[Guess], folder: Path) -> list[Path]:
         figure = Figure(figsize=(2.0 * _SHEET[1], 2.3 * rows), layout="constrained")
         for i, guess in enumerate(part):
             axes = figure.add_subplot(rows, _SHEET[1], i + 1)
-            thumbnail = Image.fromarray(read_image(guess.path))
+            thumbnail = Image.fromarray(read_image(guess.path, options))
             thumbnail.thumbnail((256, 256))
             axes.imshow(np.asarray(thumbnail))
             axes.set_title(f"{guess.classes[0]}  {100 * guess.probabilities[0]:.0f} %", fontsize=9)
@@ -139,7 +136,7 @@ def draw_sheets(guesses: list[Guess], folder: Path) -> list[Path]:
             axes.set_xticks([])
             axes.set_yticks([])
         paths.append(folder / f"{number:04}.png")
-        FigureCanvasAgg(figure).print_png(paths[-1], metadata={"Software": None})  # type: ignore[no-untyped-call]
+        save_png(figure, paths[-1])
     return paths
 
 
@@ -153,9 +150,18 @@ def evaluate(asked: use.Evaluate) -> dict[str, float]:
     config: ClassificationConfig = asked.config
     classifier = load_classifier(asked.run)
     index = _validation_images(asked)
-    network = classifier.network.to(pick_device())
+    network, device = classifier.network.to(pick_device()), pick_device()
+    dtype = PRECISIONS[config.precision] if asked.run.is_dir() else torch.float32
+    if is_convolutional(network, len(classifier.statistics[0])):  # as the run evaluated it: rounding depends on it
+        network.to(memory_format=torch.channels_last)
+
+    def scores(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            logits: Tensor = network(normalise(images, classifier.statistics))
+        return logits
+
     return evaluate_images(
-        lambda images: network(normalise(images, classifier.statistics)),
+        scores,
         LabelledImages(
             with_classes(index, classifier),
             evaluation_transform(classifier.augment, bands_of(classifier.statistics[0])),
@@ -163,7 +169,7 @@ def evaluate(asked: use.Evaluate) -> dict[str, float]:
         ),
         batch_size=config.data.evaluation_batch_size,
         num_workers=config.data.num_workers,
-        device=pick_device(),
+        device=device,
         check_stop=lambda: None,
     )
 

@@ -15,7 +15,7 @@ from detection.evaluation import with_category_ids
 from detection.frameworks.contract import Batch, Framework, Predictor, Result, load_framework
 from engine import distributed, use
 from engine.data.images import ImageArray
-from engine.errors import CheckpointError, ConfigError
+from engine.errors import CheckpointError
 from engine.run import checkpoint
 from engine.training.state import PRECISIONS
 
@@ -77,9 +77,7 @@ def read_run(run_dir: Path) -> tuple[DetectionConfig, list[dict[str, Any]]]:
     config = use.stored_config(run_dir, "detection", DetectionConfig)
     path = run_dir / "categories.json"
     if not path.is_file():
-        raise ConfigError(
-            f"{run_dir} holds no categories.json, which a detection run writes when it finishes: resume it first"
-        )
+        raise use.not_finished("detection", run_dir, path.name)
     try:
         categories = [{"id": int(entry["id"]), "name": str(entry["name"])} for entry in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:

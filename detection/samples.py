@@ -31,7 +31,7 @@ def resized_shape(image: ImageArray, short_side: int, max_side: int) -> tuple[in
     """(height, width) with the short side as given, unless the long one would be above max_side, rounded half up."""
     height, width = image.shape[:2]
     scale = min(short_side / min(height, width), max_side / max(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
 class SplitImages(Dataset[Sample], ABC):

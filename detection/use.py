@@ -43,7 +43,7 @@ def predict(command: use.Predict) -> None:
     results: list[Result] = []
 
     def detect(image: use.Image) -> None:
-        array = read_image(image.path, detector.config.data)
+        array = read_image(image.path, command.as_asked(detector.config.data))
         number = ids.get(image.name, len(known) + 1)
         found = [{**result, "image_id": number} for result in detector.detect(array) if result["score"] >= least]
         if command.pictures:
@@ -57,7 +57,7 @@ def predict(command: use.Predict) -> None:
     with storage.storage_errors(command.out):
         command.out.mkdir(parents=True, exist_ok=True)
         try:
-            use.predict_each(images, detect)
+            use.predict_each(images, detect, command.options)
         finally:
             if known:
                 _write(command, detector, known, results)

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,10 @@ from typing import Annotated, Any, NoReturn, TypeVar, cast
 import tyro
 
 from engine import cli
+from engine.after import resume_command
 from engine.config import check, from_dict, read_config_file
+from engine.cores import allowed_cores
+from engine.data.options import ImageOptions
 from engine.errors import ConfigError, DataError
 
 _HELP = """
@@ -33,6 +37,7 @@ _HELP = """
 log = logging.getLogger("mim")
 Config = TypeVar("Config")
 Item = TypeVar("Item")
+Options = TypeVar("Options", bound=ImageOptions)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,18 @@ class Predict:
     out: Path
     pictures: bool
     more: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """What was said about image files in place of what the run says: fields of ImageOptions."""
+
+    @property
+    def options(self) -> ImageOptions:
+        """What was said, beside what holds where nothing was."""
+        return ImageOptions(**self.reading)
+
+    def as_asked(self, options: Options) -> Options:
+        """How the run reads images, with what was said otherwise."""
+        said = {name: value for name, value in self.reading.items() if name in ("exif", "max_pixels")}
+        return dataclasses.replace(options, **said)
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,22 @@ def main(package: str, recipes: Mapping[str, cli.Recipe], words: Words, argument
     sys.exit(0)
 
 
+_READING: Mapping[str, Mapping[str, Any]] = {
+    "exif": {"choices": ["ignore", "apply", "stop"], "help": "what to do with a photo's orientation"},
+    "max_pixels": {"type": int, "metavar": "N", "help": "largest picture accepted, width times height"},
+    "exclude": {"metavar": "FILE", "help": "a list of images to leave out, as engine.verify --list writes it"},
+    "unreadable": {
+        "choices": ["stop", "skip"],
+        "help": "images that cannot be read are left out and named: as an error at the end (stop), or not (skip)",
+    },
+    "max_unreadable": {
+        "type": float,
+        "metavar": "N",
+        "help": "how many skip may leave out: below 1 a share of the images (0.001), from 1 on a number",
+    },
+}
+
+
 def predict_command(package: str, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> Predict:
     """Parse what follows `predict`.
 
@@ -134,6 +167,7 @@ def predict_command(package: str, arguments: Sequence[str], more: Mapping[str, s
         more: further options of the task with their help, each with a value.
 
     Raises:
+        ConfigError: a number is outside its range.
         DataError: an image or a folder is missing, or a folder holds no images.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {package} predict", description="What a run makes of images.")
@@ -145,9 +179,16 @@ def predict_command(package: str, arguments: Sequence[str], more: Mapping[str, s
     parser.add_argument("--no-pictures", action="store_true", help="do not draw the predictions as well")
     for name, text in (more or {}).items():
         parser.add_argument(f"--{name}", help=text)
+    group = parser.add_argument_group("image files", "as in a run, and by default as in this one")
+    for name, settings in _READING.items():
+        spelt = dict.fromkeys((f"--data.{name.replace('_', '-')}", f"--data.{name}"))
+        group.add_argument(*spelt, dest=name, **settings)
     options = parser.parse_args(list(arguments))
     given = {name: str(value) for name in more or {} if (value := getattr(options, name.replace("-", "_"))) is not None}
-    return Predict(options.run, find_images(options.images), options.out, not options.no_pictures, given)
+    reading = {name: value for name in _READING if (value := getattr(options, name)) is not None}
+    check(ImageOptions(**reading))
+    images = find_images(options.images, ImageOptions(**reading))
+    return Predict(options.run, images, options.out, not options.no_pictures, given, reading)
 
 
 def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any], alone: Any = None) -> Evaluate:
@@ -164,7 +205,8 @@ def evaluate_command(package: str, arguments: Sequence[str], cls: type[Any], alo
     by_itself = run.is_file() or str(run).startswith("released:")
     config = alone if alone is not None and by_itself else stored_config(run, package, cls)
     words = f"The metrics of {run} on the validation part of a data set; by default its own."
-    data = data_options(config.data, rest, f"python -m {package} evaluate RUN", words)
+    default = dataclasses.replace(config.data, num_workers=min(config.data.num_workers, allowed_cores()))
+    data = data_options(default, rest, f"python -m {package} evaluate RUN", words)
     config = dataclasses.replace(config, data=data)
     check(config)
     return Evaluate(run, config)
@@ -199,36 +241,60 @@ def stored_config(run: Path, package: str, cls: type[Config]) -> Config:
     Raises:
         ConfigError: it holds no run, or one of another package.
     """
+    if not (run / "config.json").exists():
+        raise ConfigError(f"{run} {'holds no run (no config.json)' if run.is_dir() else 'is no folder of a run'}")
     stored = read_config_file(run / "config.json")
+    if stored.get("package") == "pretrain":
+        raise ConfigError(
+            f"{run} holds a pretrain run, not one of {package}: its encoder is a start of one (python -m {package} own "
+            f"--init {run} ...)"
+        )
     if stored.get("package") != package:
         raise ConfigError(f"{run} holds a {stored.get('package')} run, not one of {package}")
     return from_dict(cls, stored["config"])
 
 
-def find_images(paths: Iterable[Path]) -> list[Image]:
-    """The images that are given, and those in the folders that are given.
+def not_finished(package: str, run: Path, lacking: str) -> ConfigError:
+    """The error about a run that has not written yet what is needed of it."""
+    return ConfigError(
+        f"{run} holds no {lacking}, which a {package} run writes when it finishes; this one goes on with: "
+        f"{resume_command(package, run)}"
+    )
+
+
+def find_images(paths: Iterable[Path], options: ImageOptions | None = None) -> list[Image]:
+    """The images that are given, and those in the folders that are given, but for those that `options` exclude.
 
     Raises:
         DataError: one is missing, or a folder holds no images.
     """
+    from engine.data.exclude import match, read_list
     from engine.data.images import index_images  # imports torch, which --help does without
+    from engine.data.scan import describe_left_out
 
+    options = options or ImageOptions()
+    excluded = read_list(options.exclude) if options.exclude else []
     found: list[tuple[Path, str]] = []
     for path in paths:
         if path.is_dir():
-            index = index_images(path, labelled=False, unreadable="skip")
+            index = index_images(path, labelled=False, options=options, unreadable="skip")
+            if index.left_out:
+                log.warning("%s: %s", path, describe_left_out(index.left_out))
             found += [(path / name, name) for name in index.paths]
-        elif path.exists():
-            found.append((path, path.name))
+        elif path.exists() or path.is_symlink():
+            found += [] if match(path.parent, excluded, [path.name]) else [(path, path.name)]
         else:
             raise DataError(f"{path}: no such image or folder")
     found = list(dict.fromkeys(found))
+    if not found:
+        raise DataError(f"{options.exclude} excludes all images that are given")
+    if len({name for _, name in found}) < len(found):  # in folders of their own: names that tell them apart
+        base = os.path.commonpath([path.absolute().parent for path, _ in found])
+        found = [(path, str(path.absolute().relative_to(base))) for path, _ in found]
     stems = Counter(str(Path(name).with_suffix("")) for _, name in found)
     names = [
         name if stems[str(Path(name).with_suffix(""))] > 1 else str(Path(name).with_suffix("")) for _, name in found
     ]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"several images are called {twice[0]}: give them in separate commands with --out of their own")
     return [Image(path, name) for (path, _), name in zip(found, names, strict=True)]
 
 
@@ -245,12 +311,13 @@ def each(items: Sequence[Item], what: str) -> Iterator[Item]:
     yield from track(items, description=what, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
-def predict_each(images: Sequence[Image], predict: Callable[[Image], None]) -> None:
-    """Predict images one by one; those that cannot be read are left out and named at the end.
+def predict_each(images: Sequence[Image], predict: Callable[[Image], None], options: ImageOptions | None = None) -> int:
+    """Predict images one by one; those that cannot be read are left out and named. Returns how many were predicted.
 
     Raises:
-        DataError: an image could not be read; the others have been predicted.
+        DataError: images could not be read, more than `options` accept; the others have been predicted.
     """
+    options = options or ImageOptions()
     unreadable = []
     for image in each(images, "predict"):
         try:
@@ -258,7 +325,11 @@ def predict_each(images: Sequence[Image], predict: Callable[[Image], None]) -> N
         except DataError as error:
             log.warning("%s", error)
             unreadable.append(error)
+    what = f"{len(unreadable):,} of {counted(len(images), 'image')} could not be read"
+    skips = options.unreadable == "skip"
+    if unreadable and not (skips and options.accepts_unreadable(len(unreadable), len(images))):
+        limit = f", more than --data.max-unreadable {options.max_unreadable:g}" * skips
+        raise DataError(f"{what}{limit}, the first: {unreadable[0]}") from unreadable[0]
     if unreadable:
-        raise DataError(
-            f"{len(unreadable):,} of {len(images):,} images could not be read, the first: {unreadable[0]}"
-        ) from unreadable[0]
+        log.warning("%s and were left out", what)
+    return len(images) - len(unreadable)

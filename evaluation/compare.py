@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from engine.figures import save_png
 from engine.run import storage
 from evaluation.intervals import difference_interval
 
@@ -126,7 +126,7 @@ def _draw(path: Path, runs: Sequence[dict[str, Any]], headline: str, protocol: s
         bounded = f"{name}_low" in metrics
         axes.set_xlabel(f"{protocol}: {_title(name, runs[0])}" + (", 95 % interval" if bounded else ""))
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    save_png(figure, content)
     storage.write_atomic(path, content.getvalue())
 
 

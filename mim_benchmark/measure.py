@@ -60,8 +60,7 @@ def _own_task(run: Path, data: str | Path | None) -> dict[str, float]:
     command = use.evaluate_command(
         package, [str(run), *([] if data is None else ["--data.root", str(data)])], type(configuration)
     )
-    module = importlib.import_module(f"{package}.{'evaluate' if package == 'detection' else 'use'}")
-    metrics: dict[str, float] = module.evaluate(command)
+    metrics: dict[str, float] = importlib.import_module(f"{package}.use").evaluate(command)
     return metrics
 
 

@@ -168,9 +168,12 @@ def _auxiliary_head(config: SegmentationConfig, channels: tuple[int, ...]) -> di
     }
 
 
-def read_image(options: DataConfig) -> dict[str, Any]:
+def read_image(config: SegmentationConfig) -> dict[str, Any]:
     """The step that reads an image."""
-    return {"type": "ReadWholeImage", "exif": options.exif, "max_pixels": options.max_pixels}
+    options = config.data
+    smallest = min(config.augment.resize_ratio[0], 1.0, *config.evaluation.scales)
+    most = 8.0 * config.image_size * smallest  # half a pixel of the short side at the smallest scale
+    return {"type": "ReadWholeImage", "exif": options.exif, "max_pixels": options.max_pixels, "max_ratio": most}
 
 
 def read_labels(options: DataConfig) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def training_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
     """Random scale, crop, flip and colours, as in every published file."""
     size, augment = config.image_size, config.augment
     steps: list[dict[str, Any]] = [
-        read_image(config.data),
+        read_image(config),
         read_labels(config.data),
         {
             "type": "RandomResize",
@@ -206,7 +209,7 @@ def training_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
 def evaluation_pipeline(config: SegmentationConfig, *, labels: bool = True) -> list[dict[str, Any]]:
     """One scale; the label map, loaded after the resize if there is one, keeps its size."""
     annotations = [read_labels(config.data)] if labels else []
-    return [read_image(config.data), _resize(config, 1.0), *annotations, {"type": "PackSegInputs"}]
+    return [read_image(config), _resize(config, 1.0), *annotations, {"type": "PackSegInputs"}]
 
 
 def multi_scale_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
@@ -218,7 +221,7 @@ def multi_scale_pipeline(config: SegmentationConfig) -> list[dict[str, Any]]:
     flips = [{"type": "RandomFlip", "prob": probability, "direction": "horizontal"} for probability in (0.0, 1.0)]
     resizes = [_resize(config, scale) for scale in config.evaluation.scales]
     combinations = [resizes, flips, [read_labels(config.data)], [{"type": "PackSegInputs"}]]
-    return [read_image(config.data), {"type": "TestTimeAug", "transforms": combinations}]
+    return [read_image(config), {"type": "TestTimeAug", "transforms": combinations}]
 
 
 def _resize(config: SegmentationConfig, scale: float) -> dict[str, Any]:

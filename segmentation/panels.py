@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.dataset import Compose, pseudo_collate
 from torch import nn
 
 from engine.data.images import read_image
+from engine.figures import save_png
 from segmentation.config import SegmentationConfig
 from segmentation.data import Pairs
 from segmentation.labels import IGNORED, Classes, classes_in, read_label_map
@@ -54,7 +54,7 @@ def draw_panel(
     known = None if truth is None else classes.to_classes(read_label_map(truth, coloured=classes.coloured))
     figure = panel(read_image(image, config.data), predicted_hw, known, classes, image.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    save_png(figure, path)
     return path
 
 
@@ -88,7 +88,7 @@ def panel(
         shown += [("truth", colour(truth_hw, classes)), (f"prediction ({share})", colour(predicted_hw, classes))]
     else:
         shown += [("prediction", colour(predicted_hw, classes))]
-    height = 4.0 * image_hw3.shape[0] / image_hw3.shape[1]
+    height = min(4.0 * image_hw3.shape[0] / image_hw3.shape[1], 12.0)
     figure = Figure(figsize=(4.0 * len(shown) + 3.0, max(height, 3.2) + 0.4), layout="constrained")
     for i, (name, picture) in enumerate(shown, start=1):
         axes = figure.add_subplot(1, len(shown), i)

@@ -16,6 +16,7 @@ from engine import use
 from engine.distributed import pick_device
 from engine.errors import ConfigError
 from engine.run import checkpoint, storage
+from engine.training.state import PRECISIONS
 from segmentation.check import check_pairs, judge, refuse
 from segmentation.config import SegmentationConfig
 from segmentation.data import make_pairs
@@ -42,12 +43,14 @@ def load_run(run_dir: Path) -> tuple[nn.Module, SegmentationConfig]:
 
 
 def load_segmentor(run_dir: Path, config: SegmentationConfig) -> nn.Module:
-    """The segmentor of a configuration with a run's newest checkpoint.
+    """The segmentor of a configuration with a run's newest checkpoint; says so where it is not the last.
 
     Raises:
         CheckpointError: there is no checkpoint, or none that is intact.
     """
-    state, _ = checkpoint.load_model_state(run_dir)
+    state, step = checkpoint.load_model_state(run_dir)
+    if not (run_dir / "finished.json").is_file():
+        log.warning("%s has not finished: these are the weights after step %d", run_dir, step)
     segmentor = build_segmentor(config)
     segmentor.load_state_dict(state)
     return segmentor.to(pick_device()).eval()
@@ -63,8 +66,10 @@ def predict(asked: use.Predict) -> None:
         DataError: an image cannot be read; the others have been predicted.
     """
     segmentor, config = load_run(asked.run)
-    if config.data.exif == "stop":  # because of label maps drawn either way, which there are none of here
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, exif="apply"))
+    data = config.data
+    if data.exif == "stop":  # because of label maps drawn either way, which there are none of here
+        data = dataclasses.replace(data, exif="apply")
+    config = dataclasses.replace(config, data=asked.as_asked(data))
     classes = classes_in(config.data)
     labels = {classes.text_of([label]).split()[1]: classes.names[number] for label, number in classes.of_label.items()}
     with storage.storage_errors(asked.out.parent):
@@ -80,11 +85,10 @@ def predict(asked: use.Predict) -> None:
             if asked.pictures:
                 draw_panel(config, image.path, predicted, asked.out / "pictures" / f"{image.name}.png")
 
-    use.predict_each(asked.images, predict_one)
+    count = use.predict_each(asked.images, predict_one, asked.options)
     pictures = f", pictures in {asked.out / 'pictures'}" if asked.pictures else ""
     print(
-        f"{use.counted(len(asked.images), 'label map')} in {asked.out / 'labels'}{pictures}, labels in "
-        f"{asked.out / 'classes.json'}"
+        f"{use.counted(count, 'label map')} in {asked.out / 'labels'}{pictures}, labels in {asked.out / 'classes.json'}"
     )
 
 
@@ -106,14 +110,17 @@ def evaluate(asked: use.Evaluate) -> dict[str, float]:
     found = check_pairs(find_validation(config.data), classes, config.data)
     refuse(found.faults, {"validation": found}, classes, config.data)
     judge({"validation": found}, classes, config.data)
-    segmentor = load_segmentor(asked.run, config)
-    with torch.no_grad():
+    segmentor: Any = load_segmentor(asked.run, config)
+    device, dtype = pick_device(), PRECISIONS[config.precision]
+    if segmentor.backbone.encoder.is_cnn:  # as the run evaluated it: rounding depends on it
+        segmentor.to(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
         scores = evaluate_pairs(
             segmentor,
             make_pairs(config, "validation", evaluation_pipeline(config)),
             batch_size=config.data.evaluation_batch_size,
             num_workers=config.data.num_workers,
-            device=pick_device(),
+            device=device,
             check_stop=lambda: None,
         )
     print(table(scores, classes.names))

@@ -71,7 +71,7 @@ def test_predict_prints_a_table_and_writes_csv_and_pictures(run, root, tmp_path,
     assert run_command("predict", run, root / "val", "--out", tmp_path / "out") == 0
     shown = capsys.readouterr().out
     assert re.search(r"val/blue/000\.jpg +(blue|green|red) +\d+\.\d %", shown)
-    assert "all 12 with their 3 best classes in" in shown
+    assert "all of 12 images with their 3 best classes in" in shown
     with (tmp_path / "out" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
@@ -101,7 +101,24 @@ def test_predict_needs_the_file_alone_and_names_what_it_cannot_read(run, root, t
     shown = capsys.readouterr()
     assert str(good) in shown.out
     assert "1 of 2 images could not be read" in shown.err
+    assert run_command(*command, "--data.unreadable", "skip", "--data.max-unreadable", 1) == 0
+    shown = capsys.readouterr()
+    assert "all of 1 image with its 3 best classes in" in shown.out
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 2
+
+
+def test_a_picture_shows_any_name_and_reads_as_it_was_asked_to(run, root, tmp_path, recwarn):
+    photo, exif = tmp_path / "x$\\foo$ \u65e5.jpg", Image.Exif()  # no formula, and a letter that the font lacks
+    exif[0x0112] = 6
+    Image.open(root / "val" / "red" / "000.jpg").resize((60, 30)).save(photo, exif=exif)
+    read = load_classifier(run).augment
+    for name, options in (("stored", []), ("turned", ["--data.exif", "apply"])):
+        assert run_command("predict", run, photo, "--out", tmp_path / name, *options) == 0
+    sheets = [np.array(Image.open(tmp_path / name / "pictures" / "0000.png")) for name in ("stored", "turned")]
+    assert (sheets[0] != sheets[1]).any()
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    assert run_command("predict", run, photo, "--out", photo) == 5
+    assert read == load_classifier(run).augment
 
 
 def test_evaluate_measures_another_data_set_of_the_same_classes(run, root, tmp_path, capsys):
@@ -120,6 +137,7 @@ def test_evaluate_measures_another_data_set_of_the_same_classes(run, root, tmp_p
     assert "no classes of this run: purple; it knows blue, green, red" in capsys.readouterr().err
 
 
-def test_a_run_without_a_classifier_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"holds no classifier\.safetensors, which a classification run writes"):
+def test_a_run_without_a_classifier_is_refused_with_the_command_that_finishes_it(run, tmp_path):
+    shutil.copy(run / "config.json", tmp_path)
+    with pytest.raises(ConfigError, match=r"holds no classifier\.safetensors, which .* --run-dir \S+ --resume$"):
         load_classifier(tmp_path)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import mim_benchmark as mim
 from detection.__main__ import main
 from detection.train import train
 from detection.use import images_of
@@ -65,6 +66,15 @@ def test_the_lines_that_a_run_ends_with_load_it_and_its_command_detects(finished
 def test_evaluating_on_the_run_s_own_set_gives_the_run_s_own_numbers(run, root, capsys):
     assert call("evaluate", run, "--data.root", root) == 0
     assert json.loads(capsys.readouterr().out) == metrics_of(run)
+
+
+def test_python_evaluates_it_and_any_shape_and_any_id_are_detected_in(run, root, tmp_path):
+    assert mim.evaluate(run) == metrics_of(run)
+    Image.new("RGB", (2000, 2)).save(tmp_path / "thin.png")  # of which resizing leaves less than a pixel
+    (tmp_path / "list.json").write_text(json.dumps({"images": [{"id": "a-1", "file_name": "thin.png"}]}))
+    assert call("predict", run, tmp_path / "list.json", "--out", tmp_path / "out") == 0
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [image["id"] for image in document["images"]] == ["a-1"]
 
 
 def test_a_set_with_other_ids_is_measured_by_the_names_of_its_classes(run, root, tmp_path, capsys):
@@ -142,7 +152,7 @@ def test_a_coco_list_of_images_gives_result_files_for_its_evaluation_server(run,
         (("predict", "RUN", "none.jpg"), 3, "none.jpg: no such image or folder"),
         (("predict", "RUN", "EMPTY"), 3, "no images found"),
         (("predict", "RUN", "ROOT", "--min-score", "2"), 2, "--min-score 2 is no number from 0 to 1"),
-        (("predict", "EMPTY", "ROOT"), 2, "not a readable configuration"),
+        (("predict", "EMPTY", "ROOT"), 2, "holds no run (no config.json)"),
         (("evaluate",), 2, ""),
         (("evaluate", "RUN", "--data.rot", "EMPTY"), 2, "there is no option --data.rot; nearest: --data.root"),
         (("evaluate", "RUN", "--data.root", "EMPTY"), 3, "no such file"),

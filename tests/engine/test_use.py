@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from classification.config import ClassificationConfig
 from classification.recipes import demo
 from engine import use
 from engine.config import to_dict
+from engine.data.options import ImageOptions
 from engine.errors import ConfigError, DataError
 from engine.run import storage
 from tests.helpers import ROOT, environment
@@ -37,8 +39,8 @@ def test_images_are_files_and_everything_in_folders_under_names_of_their_own(tmp
     ]
     with pytest.raises(DataError, match="no such image or folder"):
         use.find_images([tmp_path / "nowhere.jpg"])
-    with pytest.raises(DataError, match=r"several images are called c\.jpg"):
-        use.find_images([single, picture(tmp_path / "other" / "c.jpg")])
+    twice = use.find_images([single, picture(tmp_path / "other" / "c.jpg")])
+    assert [image.name for image in twice] == ["c", "other/c"]
 
 
 def test_the_command_line_of_predict(tmp_path):
@@ -49,6 +51,22 @@ def test_the_command_line_of_predict(tmp_path):
     assert (asked.out, asked.pictures) == (Path("o"), False)
     with pytest.raises(SystemExit):
         use.predict_command("classification", ["runs/x"])
+
+
+def test_predict_takes_what_a_run_takes_about_image_files(tmp_path, caplog):
+    for name in ("a.png", "b.png", "c.png", ".hidden.png"):
+        picture(tmp_path / "p" / name)
+    (tmp_path / "list.txt").write_text("p/b.png\n")
+    words = ["runs/x", str(tmp_path / "p"), "--data.exclude", str(tmp_path / "list.txt"), "--data.max-pixels", "9"]
+    asked = use.predict_command("detection", [*words, "--data.exif", "apply"])
+    assert [image.name for image in asked.images] == ["a", "c"]
+    assert "1 file looks like an image" in caplog.text
+    run = replace(demo("test_resnet").data, root="x", exif="stop", unreadable="skip")
+    assert asked.as_asked(run) == replace(run, exif="apply", max_pixels=9)
+    with pytest.raises(DataError, match=r"list\.txt excludes all images that are given"):
+        use.predict_command("detection", ["runs/x", str(tmp_path / "p/b.png"), *words[2:]])
+    with pytest.raises(ConfigError, match="max_pixels is 0; allowed: 1 to"):
+        use.predict_command("detection", ["runs/x", str(tmp_path / "p"), "--data.max-pixels", "0"])
 
 
 def test_evaluate_takes_the_runs_configuration_with_other_data(tmp_path):
@@ -80,6 +98,28 @@ def test_an_unreadable_image_does_not_keep_the_others_from_being_predicted(tmp_p
     with pytest.raises(DataError, match=r"1 of 3 images could not be read, the first: .*b\.jpg: not an image"):
         use.predict_each(images, predict)
     assert done == ["a", "c"]
+    assert use.predict_each(images, predict, ImageOptions(unreadable="skip", max_unreadable=1)) == 2
+    with pytest.raises(DataError, match=r"1 of 3 .*, more than --data.max-unreadable 0.3, the first"):
+        use.predict_each(images, predict, ImageOptions(unreadable="skip", max_unreadable=0.3))
+
+
+@pytest.mark.parametrize(
+    ("package", "says"),
+    [
+        (None, "is no folder of a run"),
+        ("", r"holds no run \(no config.json\)"),
+        ("pretrain", r"its encoder is a start of one \(python -m detection own --init .*run ...\)"),
+        ("segmentation", "holds a segmentation run, not one of detection"),
+    ],
+)
+def test_what_is_no_run_of_the_task_is_said_with_what_it_is(tmp_path, package, says):
+    run = tmp_path / "run"
+    if package is not None:
+        run.mkdir()
+    if package:
+        storage.write_json(run / "config.json", {"format": 1, "package": package, "recipe": "demo", "config": {}})
+    with pytest.raises(ConfigError, match=says):
+        use.stored_config(run, "detection", ClassificationConfig)
 
 
 @pytest.mark.parametrize("package", ["classification", "detection", "segmentation"])

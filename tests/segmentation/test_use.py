@@ -77,6 +77,9 @@ def test_a_run_ends_with_lines_that_load_it_and_a_command_that_writes_label_maps
     Image.open(path).save(turned, exif=exif)
     assert run_command("predict", run, turned, "--out", tmp_path, "--no-pictures") == 0
     assert Image.open(tmp_path / "labels" / "turned.png").size == Image.open(path).size[::-1]
+    Image.new("RGB", (3000, 2)).save(tmp_path / "thin.png")  # of which resizing would leave less than a pixel
+    assert run_command("predict", run, tmp_path / "thin.png", "--out", tmp_path) == 3
+    assert "thin.png: 3000x2 pixels are too thin" in capsys.readouterr().err
     names = json.loads((tmp_path / "classes.json").read_text())
     assert (len(names), names["1"], names["150"]) == (150, "wall", "flag")
 
@@ -142,4 +145,7 @@ def test_every_command_of_the_page_on_own_classes_runs(tmp_path, monkeypatch, ca
                 assert not left.code, (line, capsys.readouterr().err)
     assert len(list((tmp_path / "runs/found/labels").iterdir())) == 24
     assert json.loads((tmp_path / "runs/found/classes.json").read_text()) == {"0": "ground", "1": "disc", "2": "box"}
-    assert json.loads((tmp_path / "runs/shapes/finished.json").read_text())["metrics"]["mIoU"] > 60
+    metrics = json.loads((tmp_path / "runs/shapes/finished.json").read_text())["metrics"]
+    assert metrics["mIoU"] > 60
+    measured = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"mIoU"')]
+    assert measured[-1].items() <= metrics.items(), "evaluate gives the run's own numbers, in bfloat16 too"
