@@ -102,8 +102,8 @@ test-browser: $(STAMP) ## run the page's tests in a headless Chromium; installs 
 	  echo "Chromium cannot be installed here: its tests are skipped"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/results/test_report_browser.py
 
-test-docs: $(STAMP) ## carry out every command of README and docs, made small; minutes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m study tests/docs
+test-docs: $(STAMP) ## carry out every command of README and docs, made small, alone; three minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/docs
 
 format: $(STAMP) ## format the code and apply the linter's safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

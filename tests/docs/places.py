@@ -112,7 +112,7 @@ BEFOREHAND = {
     "runs/a": f"{_PRETRAIN} --method simmim --run-dir runs/a",
     "runs/b": f"{_PRETRAIN} --method a2mim --run-dir runs/b",
     "runs/a2mim-r50": "python -m pretrain demo --data.root DIR --run-dir runs/a2mim-r50",
-    "runs/simmim-r50": "python -m pretrain demo --data.root DIR --method simmim --run-dir runs/simmim-r50",
+    "runs/simmim-r50": f"{_PRETRAIN} --method simmim --run-dir runs/simmim-r50",
     "runs": "python -m benchmarks run --model r50 --profile demo --runs-dir runs",
 }
 """Run folders that a page speaks of without the command that makes them -> such a command."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 TINY = "test_resnet.r160_in1k"  # timm's own smallest ResNet, 0.4 M parameters
 MODELS = {"r50": "resnet18", "resnet18": TINY}  # exports know no equal of the smallest
 TASKS = ("pretrain", "classification", "detection", "segmentation")
-NAMES = {"demo-r50-": f"demo-{TINY}-"}  # run folders that are named by their network
+NAMES = {"demo-r50-": f"demo-{TINY}-", "resnet*d": "resnet1*d"}  # run folders named by their network; fewer networks
 _PIXELS = "--image-size 32 --data.num-workers 0"
 _BOXES = (
     "--iterations 2 --batch-size 4 --image-size 48 --data.short-sides 48 --data.max-side 64 --data.num-workers 0 "
@@ -29,13 +29,16 @@ SHORT = {
     "analysis cka": "--images 12 --image-size 32",
     "benchmarks demo-data": "--num-train 24 --num-val 12",
     "benchmarks prepare": "--unchecked",
-    f"benchmarks run --model {TINY} --profile own": f"{_GRAPH} {_TWO} --pretrain-steps 2 --finetune-steps 2",
+    f"benchmarks run --model {TINY} --profile own": f"{_GRAPH} {_TWO} --pretrain-steps 2 --finetune-steps 2 "
+    "--probes knn",
     f"benchmarks run --model {TINY} --profile demo": f"{_GRAPH} --imagenet data/demo/imagenet --tasks classification",
     "benchmarks run": f"{_GRAPH} {_TWO}",
-    "benchmarks throughput": f"--models {TINY} --image-size 64 --batch-size 2 --pairs 1 --num-images 2 --output new",
+    "benchmarks throughput": f"--only steps --models {TINY} --image-size 64 --batch-size 2 --pairs 1 --output new",
     "classification own": f"--steps 2 --batch-size 104 {_PIXELS} --augment.test-size 32",
     "classification predict": "",
     "classification evaluate": "",
+    "classification demo": f"--epochs 1 --batch-size 8 {_PIXELS} --augment.test-size 32 --model {TINY} "
+    "--precision float32",
     "classification": f"--epochs 1 --batch-size 8 {_PIXELS} --augment.test-size 32 --precision float32",
     "detection predict": "",
     "detection evaluate": "",
@@ -45,7 +48,8 @@ SHORT = {
     "evaluation robustness": "--data.imagenet /data/robustness --batch-size 16 --data.num-workers 0",
     "evaluation": "--image-size 32 --data.num-workers 0",
     "pretrain own": f"--steps 2 --batch-size 104 {_PIXELS}",
-    "pretrain": "--epochs 1 --batch-size 8 --image-size 64 --data.num-workers 0 --precision float32",
+    "pretrain demo --run-dir runs/mine": f"--epochs 1 --batch-size 64 {_PIXELS} --model {TINY}",
+    "pretrain": "--epochs 1 --batch-size 16 --image-size 64 --data.num-workers 0 --precision float32",
     "segmentation predict": "",
     "segmentation evaluate": "",
     "segmentation export": "",
@@ -67,7 +71,7 @@ def shorten(command: Sequence[str]) -> list[str]:
         if word == "--model" and not as_it_is:
             words[i + 1] = small.get(words[i + 1], words[i + 1])
         if word == "--nproc-per-node":
-            words[i + 1] = "2"
+            words[i + 1] = "1"  # a process of its own costs seconds; tests of ranks start several
     if "-m" in words and words[words.index("-m") + 1] in TASKS and "--run-dir" in words and "--model" not in words:
         words += ["--model", MODELS["r50"]]
     words = ["few-photos" if word == "photos/" else word for word in words]  # to predict for, not to train on
@@ -140,7 +144,9 @@ UNABLE = (
         instead="--framework torchvision",
     ),
     Unable(
-        "python -m benchmarks run --model resnet18 --profile small", "trains for hours: its plan", instead="--dry-run"
+        "python -m benchmarks run --model resnet18 --profile small",
+        "trains for hours: its plan",
+        instead=f"--dry-run --model {TINY}",
     ),
     Unable(
         "python -m benchmarks run --model r50 --profile paper",

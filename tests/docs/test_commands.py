@@ -2,7 +2,7 @@
 
 How each kind is made short is a table (shortened.py), and so is which data and runs the pages speak of (places.py). A
 new command is found and run by itself, or fails here by name until the tables say how; what cannot be run where tests
-run is listed there with the reason, and as much of it is run as can be. It takes minutes: `-m study`.
+run is listed there with the reason, and as much of it is run as can be.
 """
 
 import json
@@ -44,7 +44,6 @@ def reader(tmp_path_factory):
         yield reader
 
 
-@pytest.mark.study
 @pytest.mark.parametrize("one", sorted(HERE.values(), key=ALL.index), ids=str)
 def test_it_runs(one, reader):
     cannot = unable(one.words)
@@ -57,14 +56,16 @@ def test_it_runs(one, reader):
         assert code == 0, printed[-3000:]
 
 
-@pytest.mark.study
-def test_pre_training_goes_on_from_published_weights(reader):
-    one = next(one for one in said("docs/weights.md") if one.words[2:4] == ("pretrain", "own"))
+@pytest.mark.parametrize("package", ["classification", "pretrain"])
+def test_a_run_from_published_weights_says_so(package, reader):
+    one = next(one for one in said("docs/weights.md") if one.words[2:4] == (package, "own"))
     assert reader.do(one)[0] == 0
-    run = reader.folder / "weights" / "runs" / "mine"
+    run = reader.folder / "weights" / "runs" / {"classification": "mine-ft", "pretrain": "mine"}[package]
     record = json.loads((run / "initialisation.json").read_text())
-    assert (record["source"], record["kept"]) == ("released:a2mim-r50-300e", ["token", "decoder"])
-    assert json.loads((run / "finished.json").read_text())["method"]["title"] == "A2MIM from A2MIM (released)"
+    assert (record["source"], record["description"]["epochs"]) == ("released:a2mim-r50-300e", 300)
+    if package == "pretrain":
+        assert record["kept"] == ["token", "decoder"]
+        assert json.loads((run / "finished.json").read_text())["method"]["title"] == "A2MIM from A2MIM (released)"
 
 
 def test_nothing_is_listed_that_no_page_says():
