@@ -3,18 +3,20 @@
 import errno
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from engine.distributed import lost_rank
-from engine.errors import CheckpointError, MemoryExhaustedError
+from engine.errors import CheckpointError, ConfigError, MemoryExhaustedError
 
 # Of storage whichever file it was, and of a file that is named.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
 _NAMED_FILE = {errno.EACCES, errno.EPERM, errno.ENODEV, errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG}
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate memory|not enough memory)[^.]*")
+_COMPILER = re.compile(r"No working C\+\+ compiler.*|\bCompiler: .*|Failed to find C compiler.*|.*\berror: .*")  # lines
 _RUST = re.compile(r"\(os error (\d+)\)")  # safetensors writes in Rust
 
 
@@ -35,7 +37,21 @@ def explain(error: BaseException, settings: Mapping[str, Any] | None = None) -> 
         return _out_of_memory(str(error) or "the operating system gave this process no more", settings or {})
     if isinstance(error, RuntimeError) and (found := _HOST_MEMORY.search(str(error))):
         return _out_of_memory(found.group(), settings or {})
-    return _storage_error(error) or lost_rank(error) or error
+    return _compiler_error(error) or _storage_error(error) or lost_rank(error) or error
+
+
+def _compiler_error(error: Exception) -> ConfigError | None:
+    """What a compiler that torch.compile calls has said."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds.isdisjoint({"BackendCompilerFailed", "CppCompileError", "InvalidCxxCompiler"}):
+        return None
+    if (said := _COMPILER.search(str(error))) is None:
+        return None
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return ConfigError(
+        f"torch.compile could not build its code here ({said.group().strip()}). It needs a C++ compiler and the "
+        f"headers of Python {version} (Debian: apt install g++ python{version}-dev); or train without: --compile False"
+    )
 
 
 def _storage_error(error: Exception) -> CheckpointError | None:

@@ -1,6 +1,8 @@
 """What one step does: accumulation, clipping, averaging, several ranks and mixed precision."""
 
 import json
+import sysconfig
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -12,9 +14,11 @@ from engine.run import checkpoint
 from engine.run.open import open_run
 from engine.training.optim import Schedule, parameter_groups
 from engine.training.state import LoopSettings, TrainingState
-from tests.engine.test_resume import start
 from tests.engine.tiny_task import TinyConfig, train
+from tests.forked import run_module
 from tests.helpers import final_files
+
+PYTHON_H = Path(sysconfig.get_path("include")) / "Python.h"
 
 
 def fit(folder, *, accumulation=1, steps=6, **more):
@@ -96,8 +100,8 @@ def test_mixed_precision_stays_near_float32(tmp_path):
 
 
 def test_two_ranks_make_the_step_of_the_whole_batch(tmp_path):
-    process = start("tiny", "--run-dir", tmp_path / "two", "--steps", "3", ranks=2)
-    assert process.wait(60) == 0, process.stderr.read()
+    done = run_module("tests.engine.tiny_task", "tiny", "--run-dir", tmp_path / "two", "--steps", "3", ranks=2)
+    assert done.returncode == 0, done.stderr
     train(TinyConfig(steps=3), tmp_path / "one")
     one = [json.loads(line) for line in (tmp_path / "one/metrics.jsonl").read_text().splitlines()]
     two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
@@ -122,6 +126,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not PYTHON_H.is_file(), reason="torch.compile needs the headers of this Python")
 def test_a_compiled_model_trains_and_its_checkpoint_has_the_plain_names(tmp_path):
     plain, _ = fit(tmp_path / "plain")
     compiled, _ = fit(tmp_path / "compiled", compile=True)

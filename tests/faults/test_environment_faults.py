@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 
 from engine import distributed
 from engine.errors import CheckpointError, ConfigError, MemoryExhaustedError
@@ -124,6 +125,12 @@ def test_a_terminal_of_another_alphabet_gets_escapes_instead_of_an_error():
             MemoryExhaustedError,
             "9 bytes",
         ),
+        (
+            InductorError(CppCompileError(["g++"], "x.cpp:26:10: fatal error: Python.h: No such file"), None),
+            ConfigError,
+            "(x.cpp:26:10: fatal error: Python.h: No such file)",
+        ),
+        (InductorError(InvalidCxxCompiler("c++"), None), ConfigError, "(Compiler: c++ is not found.)"),
     ],
 )
 def test_what_the_machine_refuses_is_told_by_its_own_exit_code(error, kind, said):
