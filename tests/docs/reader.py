@@ -16,7 +16,7 @@ import suite_command
 from tests import forked
 from tests.docs.pages import PAGES, Said, by_make, said
 from tests.docs.places import BEFOREHAND, NAMES, Places, few, remove
-from tests.docs.shortened import shorten
+from tests.docs.shortened import shorten, unable
 from tests.helpers import ROOT
 
 OUTPUTS = ("--run-dir", "--runs-dir", "--list", "-o", "--out", "--output", "--target")
@@ -92,7 +92,8 @@ class Reader:
                 (folder / "results" / "studies").symlink_to(ROOT / "results" / "studies")
             (folder / "runs").mkdir(exist_ok=True)
             write_modules(one, folder)
-            for place in places_in(one):
+            cannot = unable(one.words)
+            for place in () if cannot and cannot.says else places_in(one):  # nothing for what is refused
                 self._provide(place, one, folder)
             began = _spent()
             self.done[key] = self._run(one, folder)
