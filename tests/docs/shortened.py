@@ -170,10 +170,10 @@ UNABLE = (
     Unable("python -m benchmarks gpu-check", "needs a GPU: its report of parts not run", instead="--budget-seconds 1"),
     Unable(
         "python -m evaluation knn runs/digits-short/",
-        "a study's encoders, which take it minutes: the refusal of runs that are not there",
-        says="does not exist",
+        "a study's encoders, which take it minutes: the refusal of a data set that is not there",
+        says="data/digits/train: no such folder",
         instead="",
-        code=5,
+        code=3,
     ),
     Unable(
         "python -m evaluation knn runs/clipart/",
