@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
+from results.page.pictures import by_method
 from results.page.runs import called, command, without_folders
 from results.published import load_sources
 from results.runs.collect import collect
@@ -182,6 +183,22 @@ def test_pictures_are_small_and_what_is_more_is_linked(tmp_path, monkeypatch):
     assert [name.partition(" of ")[2] for name in pictures] == ["a2mim-0", "a2mim-0", "simmim-0"], "each method first"
     links = [link for link in parsed.all("a", "href") if link.endswith(".png")]
     assert len(links) == len(list((tmp_path / "runs").glob("*/panels/*.png")))
+
+
+def test_pictures_of_the_same_image_stand_method_by_method_in_the_room_that_they_need(tmp_path):
+    pre = str(pretrained(tmp_path / "pre"))
+    for task, size in (("detection", (968, 405)), ("segmentation", (1500, 400))):
+        for name, init, seed in (("scratch", "none", 1), ("scratch", "none", 0), ("a2mim", pre, 0)):
+            run = tuned(tmp_path / f"{task}-{name}-{seed}", task=task, metrics={"x": 1.0}, init=init, seed=seed)
+            Image.new("RGB", size).save(_made(run / "panels") / "1.png")
+    found = by_method(collect([tmp_path])[0])
+    assert [(one.title, one.width) for one in found] == [
+        ("detection: r50, demo, 1.png", "wide"),
+        ("segmentation: r50, demo, 1.png", "widest"),
+    ]
+    for one in found:
+        assert [label for label, _ in one.columns] == ["from scratch", "A2MIM 300 epochs"]
+        assert all(picture.file.parent.parent.name.endswith("-0") for _, picture in one.columns), "the lowest seed's"
 
 
 def test_a_picture_that_cannot_be_read_does_not_end_the_page(tmp_path):
