@@ -19,9 +19,10 @@ def fake(folder: Path, name: str, version: str, *, venv: bool = True) -> None:
     path.chmod(0o755)
 
 
-def find(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def find(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["/bin/sh", str(ROOT / ".ci/find-python"), *arguments]
-    return subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
+    environment = {"PATH": str(folder), "HOME": str(folder), **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,31 @@ def test_the_newest_python_that_will_do_is_found(tmp_path, there, found):
         fake(tmp_path, name, version)
     fake(tmp_path, "python3.14", "3.14", venv=False) if found != "python3" else None
     assert find(tmp_path, "--newest").stdout.strip() == found
+
+
+@pytest.mark.parametrize(
+    ("place", "variable"),
+    [
+        (".pyenv/versions/3.13.1/bin", "PYENV_ROOT"),
+        (".asdf/installs/python/3.13.1/bin", "ASDF_DATA_DIR"),
+        (".local/share/mise/installs/python/3.13.1/bin", "MISE_DATA_DIR"),
+        (".local/share/uv/python/cpython-3.13.1-linux/bin", ""),
+    ],
+)
+def test_pythons_of_version_managers_are_found(tmp_path, place, variable):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    fake(folder, "python", "3.13")
+    fake(tmp_path, "python3.13", "")  # the shim, of no version chosen
+    fake(tmp_path, "python3", "3.10")
+    assert find(tmp_path).stdout.strip() == str(folder / "python")
+    fake(tmp_path, "python3.11", "3.11")
+    assert find(tmp_path).stdout.strip() == "python3.11", "what is on PATH comes first"
+    assert find(tmp_path, "--newest").stdout.strip() == str(folder / "python")
+    if variable:
+        root = tmp_path / place.partition("/versions" if "pyenv" in place else "/installs")[0]
+        elsewhere = find(tmp_path, "--newest", **{"HOME": "/nonexistent", variable: str(root)})
+        assert elsewhere.stdout.strip() == str(folder / "python")
 
 
 def test_what_was_found_instead_is_said(tmp_path):
