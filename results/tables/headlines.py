@@ -66,7 +66,7 @@ def _headline(subject: str, lines: pd.DataFrame) -> Headline:
     control = lines[lines["method"] == CONTROL]
     others = lines[lines["method"] != CONTROL]
     if not len(control) or not len(others):
-        missing = "nothing trained from scratch" if len(others) else "nothing pre-trained"
+        missing = "no finished run from scratch" if len(others) else "no finished run after pre-training"
         return Headline(subject, f"{missing}, so nothing to compare", "unclear")
     seeds = int(control["n"].iloc[0])
     known = records(others)

@@ -74,7 +74,18 @@ def label_sheet(table: pd.DataFrame) -> Sheet | None:
     if not len(kept):
         return None
     notes = (*LEGEND, *[FROZEN] * any(map(metrics.measures, kept["task"])), *remarks(kept))
-    return Sheet("labels", f"By share of the labels: {' and '.join(sorted(by))}, %", label_table(kept), kept, notes)
+    return Sheet("labels", f"By share of the labels: {_judged(kept)}, %", label_table(kept), kept, notes)
+
+
+def _judged(table: pd.DataFrame) -> str:
+    """What the tasks are judged by, each with its protocol: "top-1 (classification: best of last 10 epochs)"."""
+    found: dict[str, list[str]] = {}
+    for task, part in table.groupby("task", sort=False):
+        name, _, protocol = metrics.label(metrics.headline(str(task), list(dict.fromkeys(part["metric"])))).partition(
+            " ("
+        )
+        found.setdefault(name, []).extend([f"{task}: {protocol.rstrip(')')}"] * bool(protocol))
+    return " and ".join(name + f" ({'; '.join(told)})" * bool(told) for name, told in sorted(found.items()))
 
 
 def split_variant(variant: str) -> tuple[float, str]:

@@ -62,6 +62,9 @@ def test_frozen_encoders_stand_beside_fine_tuning_in_table_and_figure(tmp_path, 
     assert sheet.shown["network"].tolist() == ["r50, demo"] * 2 + ["r50, knn"] * 2
     assert sheet.shown["10 %"].tolist() == ["6.0", "6.0 (+0.00~)", "9.0", "9.0 (+0.00~)"]
     assert any("measure the frozen encoder" in note for note in sheet.notes)
+    assert sheet.title == "By share of the labels: top-1 (classification: last epoch; evaluation: last epoch), %", (
+        "the protocol in the label"
+    )
     (drawing,) = label_efficiency(rows)
     beside = drawing.figures[0].axes
     assert [ax.get_title() for ax in beside] == ["r50, demo", "r50, knn, frozen encoder"]

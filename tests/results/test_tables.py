@@ -265,7 +265,7 @@ def test_a_sentence_for_each_task_says_what_is_evidence_and_what_is_not(tmp_path
         "classification, top-1 (last epoch), r50: A2MIM 300 epochs +1.5 [0.3, 2.7] over scratch, 3 seeds; "
         "x 300 epochs -0.7 [-5.8, 4.5] over scratch, 3 seeds: not significant",
         "detection, box AP (last iteration), r50: A2MIM 300 epochs +1.0 over scratch, one seed: no evidence",
-        "segmentation, mIoU (last iteration), r50: nothing trained from scratch, so nothing to compare",
+        "segmentation, mIoU (last iteration), r50: no finished run from scratch, so nothing to compare",
     ]
     assert [headline.verdict for headline in found] == ["unclear", "unclear", "unclear"]
     assert headlines(table[table["method"] != "x"])[0].verdict == "better"
