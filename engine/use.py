@@ -244,7 +244,7 @@ def stored_config(run: Path, package: str, cls: type[Config]) -> Config:
     if not (run / "config.json").exists():
         raise ConfigError(f"{run} {'holds no run (no config.json)' if run.is_dir() else 'is no folder of a run'}")
     stored = read_config_file(run / "config.json")
-    if stored.get("package") == "pretrain":
+    if stored.get("package") == "pretrain" != package:
         raise ConfigError(
             f"{run} holds a pretrain run, not one of {package}: its encoder is a start of one (python -m {package} own "
             f"--init {run} ...)"
