@@ -18,7 +18,7 @@ from backbones import Encoder
 from classification.data import find_images
 from classification.labels import stratified_subset
 from engine.data.grey import luma
-from engine.data.images import ImageIndex, index_images, read_sample
+from engine.data.images import ImageIndex, index_images, read_sample, readable_part
 from engine.data.order import SampleKey
 from engine.data.rounds import in_order, read
 from evaluation.config import DataConfig, EvaluationConfig
@@ -39,12 +39,14 @@ class Labelled:
 
 def open_labelled(config: EvaluationConfig) -> Labelled:
     """The images under data.root, those that classification trains and validates on with the same options and seed.
+    With data.unreadable "skip" the training images that cannot be decoded are left out.
 
     Raises:
         DataError: a folder is missing or empty, the two have different classes, or a file has zero bytes.
     """
-    train, val = find_images(dataclasses.replace(config.data, unreadable="stop"))
-    return Labelled(stratified_subset(train, config.data.train_fraction, config.seed), val)
+    train, val = find_images(config.data)
+    part = stratified_subset(train, config.data.train_fraction, config.seed)
+    return Labelled(readable_part(part) if config.data.unreadable == "skip" else part, val)
 
 
 def labelled(folder: Path, options: DataConfig) -> ImageIndex:

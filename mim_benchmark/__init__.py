@@ -4,7 +4,7 @@
     tuned = mim.finetune("own", data="photos", run_dir="runs/mine-ft", model="resnet18", init=run)
     tuned.metrics["top1_best_last10"]
     mim.evaluate(tuned, data="other-photos")
-    mim.evaluate("runs/mine", data="photos", protocol="knn")
+    mim.evaluate("runs/mine", data="photos", protocol="knn", **{"data.val_share": 0.2})
     encoder = mim.load_encoder("runs/mine").backbone
     mim.export(tuned, "exported", "timm")
 

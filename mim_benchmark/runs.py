@@ -173,6 +173,8 @@ def put(content: dict[str, Any], name: str, value: Any) -> None:
     *groups, last = name.split(".")
     for group in groups:
         content = content[group]
+    if name == "data.classes" and isinstance(content[last], str) and isinstance(value, list | tuple):
+        value = ",".join(map(str, value))  # as the command line takes it
     content[last] = _plain(value, content[last])
     if name == "init" and value is None:
         content[last] = "none"

@@ -3,8 +3,10 @@
 import itertools
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from engine.cores import allowed_cores
 from engine.data.decode import ImageArray, UnreadableImageError, read_image
 from engine.data.exclude import quoted, read_list
 from engine.data.files import MissingFileError
@@ -12,6 +14,7 @@ from engine.data.index import (
     ImageIndex,
     check_same_classes,
     index_images,
+    or_skip,
     require_batch,
 )
 from engine.data.options import Exif, ImageOptions, Unreadable
@@ -32,6 +35,7 @@ __all__ = [
     "index_images",
     "read_image",
     "read_sample",
+    "readable_part",
     "require_batch",
     "unreadable_paths",
 ]
@@ -68,12 +72,34 @@ def read_sample(
             if policy == "stop":
                 raise DataError(
                     f"{error}. Fix or remove it, leave it out (`python -m engine.verify {index.root} --list FILE`, "
-                    "then --data.exclude FILE), or set --data.unreadable skip"
+                    f"then --data.exclude FILE){or_skip(index.options)}"
                 ) from error
             _record_unreadable(index, index.path(position), error, run_dir)
         source = generator(seed, SampleKey(key.epoch, key.index), _SUBSTITUTE_STREAM + attempt)
         position = int(source.integers(len(index)))
     raise AssertionError("unreachable: the recording stops a hopeless search")
+
+
+def readable_part(index: ImageIndex) -> ImageIndex:
+    """The images that can be decoded, for what looks at each once and cannot take another in place of a bad one.
+
+    Raises:
+        DataError: more cannot be than `index.options.max_unreadable` accepts, or a file is missing.
+    """
+
+    def can_be_read(position: int) -> bool:
+        try:
+            read_sample(index, SampleKey(0, position), policy="stop", seed=0)
+        except DataError as error:
+            if not isinstance(error.__cause__, UnreadableImageError):
+                raise
+            _record_unreadable(index, index.path(position), error.__cause__, None)
+            return False
+        return True
+
+    with ThreadPoolExecutor(allowed_cores()) as pool:
+        good = list(pool.map(can_be_read, range(len(index))))
+    return index if all(good) else index.subset(position for position, whole in enumerate(good) if whole)
 
 
 def unreadable_paths(run_dir: Path) -> set[str]:

@@ -159,8 +159,13 @@ def _refuse_empty_files(index: ImageIndex) -> None:
         reasons = some(f"{path} ({why_no_file(f'{index.root}/{path}')})" for path in empty)
         raise DataError(
             f"{index.root}: {len(empty):,} of {len(index):,} files cannot be images: {reasons}. "
-            "Fix or remove them, leave them out (--data.exclude FILE), or set --data.unreadable skip"
+            f"Fix or remove them, leave them out (--data.exclude FILE){or_skip(index.options)}"
         )
+
+
+def or_skip(options: ImageOptions) -> str:
+    """What else may be done about a bad file, where it is not done already: it does not help a validation image."""
+    return "" if options.unreadable == "skip" else ", or, of a training image, set --data.unreadable skip"
 
 
 def _label(index: ImageIndex, folders: tuple[str, ...], classes: Sequence[str] | None) -> ImageIndex:

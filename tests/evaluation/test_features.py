@@ -1,6 +1,7 @@
 """Features: which numbers they are, how they are cached, and what is left of them when a process is killed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from backbones import load_encoder
 from engine.data.order import SampleKey
-from engine.errors import CheckpointError, ConfigError, DivergedError
+from engine.errors import CheckpointError, ConfigError, DataError, DivergedError
 from evaluation import features
 from evaluation.cache import FeatureCache, Writer
 from evaluation.config import DataConfig, FeaturesConfig
@@ -36,6 +37,25 @@ def prepare(model, data, cache_dir, **fields):
     options = {"extract_batch": 4, "data": DataConfig(root=config.data.root, num_workers=0), **fields}
     own = for_encoder(FeaturesConfig(**options), encoder)
     return open_readout(encoder, CPU), encoder, own, Inputs(images, cache_dir)
+
+
+def test_bad_training_images_may_be_left_out_and_bad_validation_images_never(tmp_path):
+    root = write_images(tmp_path / "i")
+    train, val = (sorted(path for path in (root / split).rglob("*") if path.is_file()) for split in ("train", "val"))
+    train[1].write_bytes(train[1].read_bytes()[:40])
+    train[2].write_bytes(b"")
+    config = FeaturesConfig(data=DataConfig(root=str(root), unreadable="skip", max_unreadable=2, num_workers=0))
+    found = open_labelled(config)
+    assert [found.train.path(i) for i in range(len(found.train))] == [str(path) for path in (train[0], *train[3:])]
+    with pytest.raises(DataError, match=r"more than --data.max-unreadable 1 accepts"):
+        open_labelled(replace(config, data=replace(config.data, max_unreadable=1)))
+    with pytest.raises(DataError, match=r"or, of a training image, set --data.unreadable skip$"):
+        open_labelled(replace(config, data=replace(config.data, unreadable="stop")))
+    val[0].write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"leave them out \(--data.exclude FILE\)$"
+    ):  # it is set already, and of no help
+        open_labelled(config)
 
 
 def bytes_of(cache_dir):
