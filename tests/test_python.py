@@ -81,7 +81,9 @@ def test_values_are_what_the_command_line_takes(root):
     values = {"model": "test_resnet", "init": None, "augment": {"crop_scale": (0.5, 1.0)}}
     config = configuration("classification", "demo", Path(root), gathered(values, {"data.num_workers": 0}))
     assert (config.augment.crop_scale, config.init, config.data.num_workers) == ((0.5, 1.0), "none", 0)
-    own = configuration("segmentation", "own", Path(root), {"model": "resnet18", "data.classes": ["sky", "tree"]})
+    own = configuration(
+        "segmentation", "own", Path(root), {"model": "resnet18", "init": "none", "data.classes": ["sky", "tree"]}
+    )
     assert own.data.classes == "sky,tree"
     with pytest.raises(mim.SuiteError, match=r"no recipe 'demmo'"):
         configuration("classification", "demmo", root, {})
