@@ -1,5 +1,6 @@
 """`python -m benchmarks prepare NAME SOURCE DIR`: from a shipped archive to image folders, checked."""
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -67,6 +68,7 @@ def prepare(options: Prepare) -> None:
         near = difflib.get_close_matches(options.name, DATA_SETS, n=3, cutoff=0.3) or sorted(DATA_SETS)
         raise ConfigError(f"prepare knows no data set {options.name!r}; nearest: {', '.join(near)}")
     data_set, before = DATA_SETS[options.name], _earlier_state(options)
+    was_there = options.directory.exists()
     try:
         with StopFlag(at_once=True):
             if options.download:
@@ -77,6 +79,17 @@ def prepare(options: Prepare) -> None:
                 _write(data_set, sources, options, archives)
     except StopRequested as error:
         raise StopRequested("stopped; the same command goes on from here") from error
+    finally:
+        _leave_nothing(options.directory, was_there)
+
+
+def _leave_nothing(directory: Path, was_there: bool) -> None:
+    """Take back a beginning of which no picture came, so that another name or archive may be tried in the folder."""
+    if directory.is_dir() and [path.name for path in directory.iterdir()] == [STATE]:
+        (directory / STATE).unlink(missing_ok=True)
+    if not was_there:
+        with contextlib.suppress(OSError):  # it is not empty
+            directory.rmdir()
 
 
 def _write(data_set: DataSet, sources: Sequence[Path], options: Prepare, archives: dict[str, Any]) -> None:
@@ -104,7 +117,9 @@ def _earlier_state(options: Prepare) -> dict[str, Any]:
     """
     directory, path = options.directory, options.directory / STATE
     if not path.is_file():
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        if directory.exists() and not directory.is_dir():
+            raise ConfigError(f"{directory} is no folder: choose another name")
+        if directory.exists() and any(directory.iterdir()):
             raise ConfigError(f"{directory} is not empty, and prepare did not begin it: choose another folder")
         return {}
     try:

@@ -41,6 +41,18 @@ class TestChecks:
         state = json.loads((tmp_path / "out/prepared.json").read_text())
         assert state["complete"] and state["differences"]
 
+    def test_a_wrong_archive_leaves_nothing_so_that_the_right_name_may_be_given(self, tmp_path, prepare):
+        source = self.source(tmp_path)
+        code, said = prepare("cifar10", source, "--unchecked")
+        assert (code, "there is no batches.meta" in said) == (3, True)
+        assert not (tmp_path / "out").exists()
+        code, said = prepare("tiny-imagenet", source, counts=self.COUNTS)
+        assert code == 0, said
+        (tmp_path / "file").write_text("mine")
+        code, said = prepare("tiny-imagenet", source, directory=tmp_path / "file")
+        assert (code, "file is no folder: choose another name" in said) == (2, True)
+        assert (tmp_path / "file").read_text() == "mine"
+
     def test_missing_images_are_counted_and_the_same_command_completes_them(self, tmp_path, prepare):
         files = shipped.tiny_imagenet()
         source = shipped.write_folder(tmp_path / "in", {n: d for n, d in files.items() if not n.endswith("_2.JPEG")})
