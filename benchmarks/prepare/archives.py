@@ -17,6 +17,7 @@ from typing import IO
 from engine.errors import DataError
 
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
+_TARS = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,23 @@ def members(source: Path) -> Iterator[Member]:
             with tarfile.open(source) as archive:
                 yield from of_tar(archive, source)
         elif source.is_file():
+            if kind := _begun_as(source):
+                raise DataError(
+                    f"{source}: named or begun as a {kind}, but cannot be read as one: it ends early, is damaged or is "
+                    f"something else; its size is {source.stat().st_size:,} bytes"
+                )
             yield Member(source.name, source, partial(_opened, source), source)
         else:
             raise DataError(f"{source}: no such file or folder")
+
+
+def _begun_as(source: Path) -> str:
+    """Which archive a file that cannot be opened as one says it is, by its name or its first bytes; empty if none."""
+    with source.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04" or source.suffix.lower() == ".zip":
+        return "zip"  # its table of contents stands at the end
+    return "tar" if source.name.lower().endswith(_TARS) else ""
 
 
 def of_tar(archive: tarfile.TarFile, source: Path) -> Iterator[Member]:

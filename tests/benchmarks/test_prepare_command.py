@@ -66,7 +66,7 @@ class TestChecks:
         assert (tmp_path / "out/train/n01443537/n01443537_0.JPEG").stat().st_mtime_ns == before
         assert not list((tmp_path / "out").rglob("*.partial"))
 
-    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
     @pytest.mark.parametrize("name", ["tiny-imagenet", "food101", "cifar10", "stl10", "imagenet"])
     def test_an_archive_that_ends_early_is_named(self, tmp_path, prepare, name, share):
         if name == "tiny-imagenet":
@@ -84,6 +84,7 @@ class TestChecks:
         code, said = prepare(name, source, "--unchecked", counts={"train": 4, "val": 2})
         assert code == 3
         assert f"error: {source}: " in said
+        assert "ends early" in said
         assert "Traceback" not in said
 
     @pytest.mark.parametrize("source", ["/dev/zero", "pipe", "text"])
