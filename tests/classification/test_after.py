@@ -58,7 +58,7 @@ def test_a_classifier_is_loaded_by_the_lines_and_used_by_the_command(finished, t
     assert words[:3] == ["python", "-m", "classification"]
     monkeypatch.chdir(tmp_path)
     assert finish(words) == 0
-    assert "12 with their 3 best classes" in capsys.readouterr().out
+    assert "all of 12 images with their 3 best classes" in capsys.readouterr().out
 
 
 def test_an_encoder_is_loaded_by_the_lines_and_fine_tuned_by_the_command(root, tmp_path, caplog):

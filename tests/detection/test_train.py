@@ -298,4 +298,4 @@ def test_a_folder_without_a_finished_run_cannot_be_drawn(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         visualize([str(tmp_path)])
     assert left.value.code == 2
-    assert "not a readable configuration" in capsys.readouterr().err
+    assert "holds no run" in capsys.readouterr().err

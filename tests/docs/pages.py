@@ -67,7 +67,8 @@ def said(page: str) -> tuple[Said, ...]:
 def by_make(words: Sequence[str]) -> list[list[str]]:
     """The commands that `make TARGET ...` would run, as make says itself, but for making the environment."""
     command = ["make", "-n", "-o", ".venv/.complete", *words[1:]]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    env = {"PATH": os.environ["PATH"]}  # as typed, also where a make runs this test: not with its flags and variables
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.replace("\\\n", " ").replace(".venv/bin/", "").splitlines()
     return [shlex.split(part) for line in lines for part in line.split(" && ")]

@@ -75,7 +75,7 @@ def test_the_legend_names_the_classes_with_their_shares_and_the_title_says_how_m
 
 
 def test_a_folder_without_a_segmentation_run_is_refused(tmp_path, run_dir):
-    with pytest.raises(ConfigError, match="not a readable configuration"):
+    with pytest.raises(ConfigError, match="holds no run"):
         load_run(tmp_path)
     (tmp_path / "config.json").write_text((run_dir / "config.json").read_text())
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
