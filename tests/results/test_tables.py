@@ -202,7 +202,7 @@ def test_written_numbers_are_exact_and_writing_again_gives_the_same_bytes(runs, 
     paths = write_table(table, tmp_path / "new" / "demo-net.v1", rejected)
     assert [path.name for path in paths] == ["demo-net.v1.md", "demo-net.v1.csv"]
     before = [path.read_bytes() for path in paths]
-    read = pd.read_csv(paths[1])
+    read = pd.read_csv(paths[1], float_precision="round_trip")  # pandas 3.0 rounds by default
     assert read["mean"].tolist() == table["mean"].tolist()
     text = paths[0].read_text()
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()]
