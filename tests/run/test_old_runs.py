@@ -49,7 +49,7 @@ def test_an_old_run_resumes_and_runs_again_to_the_same_numbers(place, package, m
     assert [row["step"] for row in resumed] == [row["step"] for row in again]
     for one, other in zip(resumed, again, strict=True):
         assert one.pop("split") == other.pop("split")
-        assert one == pytest.approx(other, rel=1e-3)
+        assert one == pytest.approx(other, rel=5e-3)  # another torch wrote the first lines, in bfloat16
     record = json.loads((Path(package) / "environment.json").read_text())
     assert [(entry["changed"], entry["world_size"]) for entry in record["resumes"]] == [({}, 1)]
     assert record["resumes"][0]["step"] == {"pretrain": 4, "classification": 5}[package]
