@@ -97,11 +97,24 @@ def _leave_out_late(schedule: Values, epochs: Any) -> None:
             schedule["kind"] = "constant"
 
 
+_NEUTRAL: dict[str, Values] = {
+    "pretrain": {"data.mean": [0.485, 0.456, 0.406], "data.std": [0.229, 0.224, 0.225]},
+    "classification": {
+        "standardise": False, "data.mean": [0.485, 0.456, 0.406], "data.std": [0.229, 0.224, 0.225]
+    },
+}  # fmt: skip
+"""What came before format 4 was numbered, likewise at the value that changes nothing."""
+
+
 def length_of_a_part(package: str, config: Values) -> Values:
     """Format 4: unless it is said otherwise, an epoch of few labelled images is as many steps as one of all. Before, it
     was as many as they make; of all images both are the same."""
     data = config.get("data")
-    if package != "classification" or not isinstance(data, dict):
+    if not isinstance(data, dict):
+        return config
+    for name, value in _NEUTRAL.get(package, {}).items():
+        (data if name.startswith("data.") else config).setdefault(name.removeprefix("data."), copy.deepcopy(value))
+    if package != "classification":
         return config
     if data.get("train_fraction", 1) != 1 or data.get("label_list"):
         data.setdefault("full_epochs", False)
