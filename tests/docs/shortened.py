@@ -183,6 +183,13 @@ UNABLE = (
         code=3,
     ),
     Unable(
+        "python -m evaluation knn runs/scenes/",
+        "a study's encoders and pictures: the refusal of a data set that is not there",
+        says="data/demo/imagenet/train: no such folder",
+        instead="",
+        code=3,
+    ),
+    Unable(
         "python -m benchmarks study",
         "minutes: its plan; tests/benchmarks/test_study.py runs one to its table",
         instead="--dry-run",
